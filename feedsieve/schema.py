@@ -1,0 +1,93 @@
+"""The tables of the message store."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from feedsieve.message import in_utc
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment, kept without its zone, which is UTC, and read back with it."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return in_utc(value).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value else None
+
+
+metadata = MetaData()
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("channel", Text),
+    Column("time", UtcTime),
+    Column("fingerprint", String(32), nullable=False),
+    Column("seen_at", UtcTime, nullable=False),  # when this text of the message came in
+    Index("messages_by_fingerprint", "fingerprint", "id"),
+)
+
+# Every text that a message had and has no longer.
+message_history = Table(
+    "message_history",
+    metadata,
+    Column("id", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("replaced_at", UtcTime, nullable=False),
+    Index("message_history_by_id", "id"),
+)
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("fingerprint", String(32), primary_key=True),
+    Column("score", Float(53), nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("scores_by_rank", scores.c.model, scores.c.score.desc(), scores.c.fingerprint)
+
+models = Table(
+    "models",
+    metadata,
+    Column("tag", Text, primary_key=True),
+    Column("started_at", UtcTime, nullable=False),
+    Column("completed_at", UtcTime),
+)
+
+# How far the raw tables of the chat dump were read; the fields are those of `dump.Extent`.
+dump_extents = Table(
+    "dump_extents",
+    metadata,
+    Column("raw_table", Text, primary_key=True),
+    Column("last_row", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("characters", BigInteger, nullable=False),
+)
+
+
+def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that can say what to do on a conflict, in the connection's dialect."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)

@@ -1,0 +1,35 @@
+"""Every setting, from the environment: `FEEDSIEVE_` and the field's name in capitals."""
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What can be set. Every default works on a laptop."""
+
+    model_config = SettingsConfigDict(env_prefix="FEEDSIEVE_", env_ignore_empty=True)
+
+    db: str = Field("data/messages.db", description="message store: a file or an SQLAlchemy URL")
+    model: str = Field(
+        "feedsieve-classifier:latest", description="the classifier to serve, a BentoML tag"
+    )
+    threads: int = Field(0, ge=0, le=256, description="threads of the encoder; 0: one a core")
+    cache: Path = Field(
+        Path("~/.cache/feedsieve"), description="where downloaded and converted encoders are kept"
+    )
+    state: Path = Field(
+        Path("~/.local/state/feedsieve"), description="stores made for dumps that are read-only"
+    )
+
+    def model_post_init(self, _context: object) -> None:
+        self.cache = self.cache.expanduser()
+        self.state = self.state.expanduser()
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings, read once; raises pydantic's `ValidationError` naming what is wrong."""
+    return Settings()

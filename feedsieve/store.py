@@ -1,0 +1,274 @@
+"""The message store: messages, their scores by each model, and the feed that the two make."""
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, Select, exists, func, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, TimeoutError
+
+from feedsieve import dump
+from feedsieve.cursor import Cursor, FeedItem, FeedPage
+from feedsieve.database import find_database, open_database
+from feedsieve.intake import ImportCounts, Progress, take_all, take_dump, unread
+from feedsieve.message import Message, StoreUnavailable
+from feedsieve.sampling import sample
+from feedsieve.schema import messages, models, scores, upsert
+from feedsieve.text import storable
+
+__all__ = [
+    "Cursor",
+    "FeedItem",
+    "FeedPage",
+    "ImportCounts",
+    "Message",
+    "MessageStore",
+    "StoreUnavailable",
+]
+
+_log = logging.getLogger("feedsieve")
+
+
+class MessageStore:
+    """Messages and their scores in one database. Threads and processes may share it.
+
+    Every method raises StoreUnavailable if the database fails: it is gone, full, damaged, or
+    locked for more than a minute. What was being written is then not written at all.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.location = engine.url.render_as_string()
+
+    @classmethod
+    def open(
+        cls,
+        location: str | Path,
+        *,
+        state_folder: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Open the store at a path, or an SQLAlchemy URL of SQLite or PostgreSQL; make it if new.
+
+        If the file is a chat dump its raw messages are imported, and those that came since the
+        last time; the raw tables stay as they are. A dump that may not be written is not touched:
+        its store is kept in `state_folder`, by default `feedsieve` in XDG_STATE_HOME, and the log
+        warns of it.
+
+        Raises StoreUnavailable.
+        """
+        try:
+            url, source = find_database(location, state_folder)
+            store = cls(open_database(url))
+        except (StoreUnavailable, OSError, sqlite3.Error, SQLAlchemyError, ImportError) as error:
+            raise _unavailable(location, error) from error
+        if source is not None:
+            try:
+                store._import_dump(source, progress)
+            except (OSError, sqlite3.Error) as error:
+                raise _unavailable(location, error) from error
+        return store
+
+    def close(self) -> None:
+        """Close the connections that no thread is using."""
+        self._engine.dispose()
+
+    def add(self, messages: Iterable[Message], progress: Progress | None = None) -> ImportCounts:
+        """Store messages, all or none of them, and return what became of them.
+
+        A new text for a known identifier replaces the old one, which goes into the history. If the
+        identifier belongs to a message of another channel, or of an unknown one and the texts
+        differ, the new message is stored as `CHANNEL:IDENTIFIER`, without channel `:IDENTIFIER`.
+        The same import a second time changes nothing.
+
+        Raises ValueError for a message without identifier or text.
+        """
+        with self._transaction(writes=True) as connection:
+            return take_all(connection, messages, progress)
+
+    def get(self, identifier: str) -> Message | None:
+        """Return a message, or None if there is none of this identifier."""
+        columns = (messages.c.id, messages.c.text, messages.c.channel, messages.c.time)
+        with self._transaction() as connection:
+            found = connection.execute(
+                select(*columns).where(messages.c.id == storable(identifier))
+            ).one_or_none()
+        return Message(*found) if found else None
+
+    def count(self) -> int:
+        """Return the number of messages."""
+        with self._transaction() as connection:
+            return connection.execute(select(func.count()).select_from(messages)).scalar_one()
+
+    def sample(self, limit: int) -> list[str]:
+        """Return `limit` different identifiers at random, or all in random order if fewer exist.
+
+        Raises ValueError for a negative limit.
+        """
+        if limit < 0:
+            raise ValueError(f"limit is {limit}; it must not be negative")
+        with self._transaction() as connection:
+            return sample(connection, limit)
+
+    def unscored(self, model: str, limit: int, after: str = "") -> list[tuple[str, str]]:
+        """Return up to `limit` fingerprints that the model has not scored, each with its text.
+
+        They come in order, from the one that follows `after`: pass the last one of the call before
+        to go through the store once. Every call with an empty `after` starts from the beginning.
+        """
+        missing = (
+            select(messages.c.fingerprint, func.min(messages.c.id).label("id"))
+            .where(
+                messages.c.fingerprint > after,
+                ~exists().where(
+                    scores.c.model == model, scores.c.fingerprint == messages.c.fingerprint
+                ),
+            )
+            .group_by(messages.c.fingerprint)
+            .order_by(messages.c.fingerprint)
+            .limit(limit)
+            .subquery()
+        )
+        statement = (
+            select(missing.c.fingerprint, messages.c.text)
+            .join(messages, messages.c.id == missing.c.id)
+            .order_by(missing.c.fingerprint)
+        )
+        with self._transaction() as connection:
+            return [(row.fingerprint, row.text) for row in connection.execute(statement)]
+
+    def save_scores(self, model: str, scored: Sequence[tuple[str, float]]) -> None:
+        """Keep scores by fingerprint, from 0 to 1. One that the model already gave stays.
+
+        Raises ValueError for a score out of range.
+        """
+        rows = []
+        for fingerprint, score in scored:
+            if not 0 <= score <= 1:
+                raise ValueError(f"score {score} is not from 0 to 1")
+            rows.append({"model": model, "fingerprint": fingerprint, "score": float(score)})
+        if not rows:
+            return
+        started = {"tag": model, "started_at": datetime.now(UTC)}
+        with self._transaction(writes=True) as connection:
+            connection.execute(upsert(connection, models).on_conflict_do_nothing(), started)
+            connection.execute(upsert(connection, scores).on_conflict_do_nothing(), rows)
+
+    def score_of(self, model: str, identifier: str) -> float | None:
+        """Return the model's score of a message, from 0 to 1, or None if it has not scored it."""
+        statement = (
+            select(scores.c.score)
+            .join(messages, messages.c.fingerprint == scores.c.fingerprint)
+            .where(scores.c.model == model, messages.c.id == storable(identifier))
+        )
+        with self._transaction() as connection:
+            return connection.execute(statement).scalar_one_or_none()
+
+    def mark_complete(self, model: str) -> None:
+        """Remember that the model has now scored every message."""
+        now = datetime.now(UTC)
+        with self._transaction(writes=True) as connection:
+            connection.execute(
+                upsert(connection, models)
+                .values(tag=model, started_at=now, completed_at=now)
+                .on_conflict_do_update(index_elements=["tag"], set_={"completed_at": now})
+            )
+
+    def shown_model(self, current: str) -> str:
+        """Return the model whose feed to show while `current` may still be scoring.
+
+        That is `current` once it was complete, whatever came in since; before, the one that was
+        marked complete last; `current` if none ever was.
+        """
+        statement = (
+            select(models.c.tag)
+            .where(models.c.completed_at.is_not(None))
+            .order_by(models.c.tag != current, models.c.completed_at.desc(), models.c.tag)
+            .limit(1)
+        )
+        with self._transaction() as connection:
+            return connection.execute(statement).scalar_one_or_none() or current
+
+    def feed(self, model: str, limit: int, after: Cursor | None = None) -> FeedPage:
+        """Return a page of up to `limit` messages by falling score, equal ones by fingerprint.
+
+        Messages with the same text are one item, which shows the smallest identifier. The page
+        after a cursor is of the cursor's model, whatever `model` is. Scores that come in between
+        two pages may shift ranks; no item is shown twice.
+
+        Raises ValueError for a limit below 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; it must be at least 1")
+        ranked = _ranked(after.model if after else model)
+        parts = [ranked]
+        if after:  # two ranges of the index; one condition with OR would read all before them
+            same, lower = scores.c.score == after.score, scores.c.score < after.score
+            parts = [
+                ranked.where(same, scores.c.fingerprint > after.fingerprint),
+                ranked.where(lower),
+            ]
+        found: list[Any] = []
+        with self._transaction() as connection:
+            for part in parts:
+                if len(found) <= limit:
+                    found += connection.execute(part.limit(limit + 1 - len(found))).all()
+        first = after.rank + 1 if after else 1
+        items = [
+            FeedItem(row.id, row.text, row.score, rank, row.copies)
+            for rank, row in enumerate(found[:limit], first)
+        ]
+        following = None
+        if len(found) > limit:
+            last = found[limit - 1]
+            following = Cursor(last.model, last.score, last.fingerprint, items[-1].rank)
+        return FeedPage(items, following)
+
+    @contextmanager
+    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        try:
+            with (
+                self._engine.connect().execution_options(writes=writes) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except (DBAPIError, TimeoutError) as error:
+            raise _unavailable(self.location, error) from error
+
+    def _import_dump(self, path: Path, progress: Progress | None) -> None:
+        with dump.open_read_only(path) as source:
+            with self._transaction() as connection:
+                if not unread(connection, source):
+                    return
+            _log.info("importing messages from %s", path)
+            with self._transaction(writes=True) as connection:
+                counts, skipped = take_dump(connection, source, progress)
+            _log.info("imported %s: %s, empty: %d", path, counts, skipped)
+
+
+def _ranked(model: str) -> Select[Any]:
+    twins = messages.alias("twins")
+    same_text = twins.c.fingerprint == scores.c.fingerprint
+    first = select(func.min(twins.c.id)).where(same_text).scalar_subquery()
+    copies = select(func.count()).select_from(twins).where(same_text).scalar_subquery()
+    return (
+        select(scores, messages.c.id, messages.c.text, copies.label("copies"))
+        .join_from(scores, messages, messages.c.id == first)
+        .where(scores.c.model == model)
+        .order_by(scores.c.score.desc(), scores.c.fingerprint)
+    )
+
+
+def _unavailable(location: str | Path, error: Exception) -> StoreUnavailable:
+    """Return the error with the store's name before the reason, and without its password."""
+    try:
+        name = (
+            make_url(str(location)).render_as_string() if "://" in str(location) else str(location)
+        )
+    except ArgumentError:
+        name = "at the URL given"
+    return StoreUnavailable(f"message store {name}: {getattr(error, 'orig', None) or error}")

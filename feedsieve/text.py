@@ -1,0 +1,36 @@
+"""What a message's text is before anything else looks at it, and how two texts are told apart."""
+
+import hashlib
+import unicodedata
+
+_CONTROL_CATEGORIES = {"Cc", "Cs"}  # control characters; surrogates, which have no UTF-8 form
+_SPACES = {"\t", "\n", "\r", "\u200b", "\u200c", "\u200d", "\ufeff"}
+
+
+def normalise(text: str) -> str:
+    """Return the form of `text` that the encoder reads and the fingerprint is taken of.
+
+    NFKC; line ends, tabs and zero-width characters become spaces; other control characters and
+    lone surrogates go; runs of spaces fold into one. The result always encodes as UTF-8, and
+    normalising it again changes nothing.
+    """
+    kept = (
+        " " if character in _SPACES else character
+        for character in text
+        if character in _SPACES or unicodedata.category(character) not in _CONTROL_CATEGORIES
+    )
+    return " ".join(unicodedata.normalize("NFKC", "".join(kept)).split())
+
+
+def fingerprint(text: str) -> str:
+    """Return 32 hexadecimal digits that are equal for texts the scorer cannot tell apart."""
+    return hashlib.blake2b(normalise(text).encode(), digest_size=16).hexdigest()
+
+
+def storable(text: str) -> str:
+    """Return `text` as it can be kept and shown: NUL dropped, lone surrogates as U+FFFD.
+
+    Two surrogates that make a pair, as some exports write them, become the character they mean.
+    """
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return joined.replace("\x00", "")
