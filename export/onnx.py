@@ -1,6 +1,7 @@
 """Write an encoder as ONNX: pooling inside the graph, fused, in 32-bit floats or 8-bit integers."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from transformers import BertModel
 
+from export.outliers import spoilt_by_8_bits
 from export.sources import Source
 
 MODEL_FILE = "model.onnx"
@@ -63,27 +65,30 @@ def write_fp32(model: PooledBert, folder: Path) -> Path:
     config = PooledBertOnnxConfig(model.config, task="feature-extraction")
     optimum_export(model, config, path, opset=OPSET)
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
-    options = FusionOptions("bert")
     fused = optimize_model(
         str(path),
         model_type="bert",
         num_heads=model.config.num_attention_heads,
         hidden_size=model.config.hidden_size,
-        optimization_options=options,
+        optimization_options=FusionOptions("bert"),
     )
     # The quantiser needs every tensor's type, which plain ONNX cannot infer behind fused operators.
     onnx.save(SymbolicShapeInference.infer_shapes(fused.model, auto_merge=True), str(path))
     return path
 
 
-def write_int8(fp32_file: Path, folder: Path) -> Path:
+def write_int8(fp32_file: Path, folder: Path, tokens: Sequence[Sequence[int]]) -> Path:
     """Quantise with Optimum (dynamic, per channel) and return the file in `folder`.
+
+    Products that 8 bits would spoil on `tokens`, token ids of a few messages, stay in 32 bits.
 
     Weights keep 7 of their 8 bits: without VNNI, x86 adds two 8-bit products in 16 bits, and full
     range saturates there. So one file gives the same answers on every machine.
     """
     quantizer = ORTQuantizer.from_pretrained(fp32_file.parent, file_name=fp32_file.name)
-    config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
+    config = AutoQuantizationConfig.avx512_vnni(
+        is_static=False, per_channel=True, nodes_to_exclude=spoilt_by_8_bits(fp32_file, tokens)
+    )
     config.reduce_range = True
     quantizer.quantize(config, save_dir=folder, file_suffix="")
     return folder / fp32_file.name

@@ -1,16 +1,25 @@
-"""From a source to a checked encoder folder that the runtime loads."""
+"""From a source to checked encoder folders that the runtime loads, and into the model store."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from export import check, onnx
+from tqdm import tqdm
+
+from export import check, onnx, outliers
 from export.sources import Source
-from feedsieve.encoder import MODEL_FILE, TOKENIZER_FILE, Encoder, EncoderDescription
+from feedsieve import models
+from feedsieve.encoder import (
+    DESCRIPTION_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    Encoder,
+    EncoderDescription,
+)
 
 MAX_TOKENS = 256  # 95 % of messages are shorter; the cost of a text grows with its tokens
-PRECISIONS = ("fp32", "int8")
 
 
 def export_encoder(
@@ -18,37 +27,63 @@ def export_encoder(
 ) -> dict[str, Encoder]:
     """Write `folder/fp32` and `folder/int8`, compare both with PyTorch on `texts`, load both.
 
-    Raises `check.BadExport` if one differs too much.
+    Raises `check.BadExport` if one differs too much, ValueError if there are no texts.
     """
+    if not texts:
+        raise ValueError("an export is checked on messages, and there are none")
     model = onnx.pooled(source)
-    files = {precision: folder / precision for precision in PRECISIONS}
-    for path in files.values():
-        path.mkdir(parents=True)
-    fp32_file = onnx.write_fp32(model, files["fp32"])
-    onnx.write_int8(fp32_file, files["int8"])
     encoders = {}
-    for precision, path in files.items():
-        write_tokenizer(source, path / TOKENIZER_FILE)
-        description = EncoderDescription(
-            source=source.name,
-            pooling=source.pooling,
-            prefix=source.prefix,
-            max_tokens=min(MAX_TOKENS, source.model.config.max_position_embeddings),
-            dimension=source.model.config.hidden_size,
-            precision=precision,
-            check={},
-        )
-        description.write(path)
-        encoder = Encoder(path, threads)
-        description = replace(description, check=check.check(model, encoder, texts))
-        description.write(path)
-        encoder.description = description
-        encoders[precision] = encoder
-        keep_only(path)
+    with tqdm(total=4, desc="export", unit="step") as progress:
+        fp32 = _prepare(source, folder / "fp32", "fp32")
+        onnx.write_fp32(model, fp32)
+        progress.update()
+        encoders["fp32"] = _checked(fp32, model, texts, threads)
+        progress.update()
+        int8 = _prepare(source, folder / "int8", "int8")
+        sample = check.of_many_lengths(texts, outliers.MESSAGES)
+        onnx.write_int8(fp32 / MODEL_FILE, int8, encoders["fp32"].tokenize(sample))
+        progress.update()
+        encoders["int8"] = _checked(int8, model, texts, threads)
+        progress.update()
     return encoders
 
 
-def write_tokenizer(source: Source, path: Path) -> None:
+def save_encoder(folder: Path) -> str:
+    """Copy an exported encoder into the model store; return its tag."""
+    with models.new_model(models.ENCODER) as (tag, place):
+        for name in (MODEL_FILE, TOKENIZER_FILE, DESCRIPTION_FILE):
+            shutil.copyfile(folder / name, place / name)
+    return tag
+
+
+def describe(encoder: Encoder) -> str:
+    """Return how the export agrees with PyTorch, on one line."""
+    figures = encoder.description.check
+    return (
+        f"{encoder.description.precision} against PyTorch on {figures['messages']} messages: "
+        f"largest difference {figures['largest_difference']:.2g}, "
+        f"cosine {figures['mean_cosine']:.5f} on average, {figures['lowest_cosine']:.5f} at least"
+    )
+
+
+def _prepare(source: Source, folder: Path, precision: str) -> Path:
+    """Make the folder of one encoder, with all but its ONNX file."""
+    folder.mkdir(parents=True)
+    _write_tokenizer(source, folder / TOKENIZER_FILE)
+    description = EncoderDescription(
+        source=source.name,
+        pooling=source.pooling,
+        prefix=source.prefix,
+        max_tokens=min(MAX_TOKENS, source.model.config.max_position_embeddings),
+        dimension=source.model.config.hidden_size,
+        precision=precision,
+        check={},
+    )
+    description.write(folder)
+    return folder
+
+
+def _write_tokenizer(source: Source, path: Path) -> None:
     """Write the tokenizer without padding or truncation, which the runtime sets."""
     tokenizer = source.tokenizer.backend_tokenizer
     tokenizer.no_padding()
@@ -57,8 +92,8 @@ def write_tokenizer(source: Source, path: Path) -> None:
     path.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
 
 
-def keep_only(folder: Path) -> None:
-    """Delete what Optimum leaves beside the files that the runtime reads."""
-    for path in folder.iterdir():
-        if path.name not in (MODEL_FILE, TOKENIZER_FILE, "encoder.json"):
-            path.unlink()
+def _checked(folder: Path, model: onnx.PooledBert, texts: Sequence[str], threads: int) -> Encoder:
+    encoder = Encoder(folder, threads)
+    encoder.description = replace(encoder.description, check=check.check(model, encoder, texts))
+    encoder.description.write(folder)
+    return encoder

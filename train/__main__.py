@@ -1,0 +1,78 @@
+"""`python -m train`: labelled messages in, a scored feed and a report out."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from export.check import BadExport
+from export.sources import UnknownSource
+from export.wheel import BadWeights
+from feedsieve.message import StoreUnavailable
+from train.data import InvalidData
+from train.pipeline import METRICS_FILE, Options, train
+from train.report import FILE as REPORT_FILE
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = Options(**vars(arguments))
+    try:
+        metrics = train(options)
+    except (InvalidData, UnknownSource, BadWeights, BadExport, StoreUnavailable) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"train: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except ValueError as error:  # too few messages to split, say
+        print(f"train: {options.data}: {error}", file=sys.stderr)
+        return 1
+    test = metrics["test"]
+    print(
+        f"test: F1 {test['f1']:.4f}, precision {test['precision']:.4f}, "
+        f"recall {test['recall']:.4f}, average precision {test['average_precision']:.4f} "
+        f"on {test['n']} messages\n"
+        f"saved {metrics['classifier_tag']} with {metrics['encoder_tag']} "
+        f"after {metrics['seconds']:.0f} s\n"
+        f"see {options.report / REPORT_FILE} and {options.report / METRICS_FILE}"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train",
+        description="Train on labelled messages: export the encoder to ONNX, fit LightGBM on its"
+        " embeddings, save both in the BentoML model store, and write metrics and a report.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="LABELED.csv",
+        help="msg_id,msg,label and perhaps subset (train or test); or Label Studio's CSV or JSON",
+    )
+    parser.add_argument(
+        "--db", metavar="MESSAGES.db", help="message store to score once the model is there"
+    )
+    parser.add_argument(
+        "--encoder",
+        default="wheel",
+        metavar="SOURCE",
+        help="wheel (default), hf:ORG/NAME or a folder with a BERT",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        default=Path("reports"),
+        metavar="DIR",
+        help="where metrics.json and report.html go (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=7, help="same seed, same model (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The whole of training: labelled messages in, two models in the store and a report out."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from export import pipeline as export
+from export import sources
+from feedsieve import models
+from feedsieve.classifier import Classifier, ClassifierDescription
+from feedsieve.encoder import Encoder
+from feedsieve.scorer import Scorer
+from feedsieve.settings import settings
+from feedsieve.store import MessageStore
+from feedsieve.text import fingerprint
+from train import classifier as fitting
+from train import precision
+from train.data import data_fingerprint, read_labeled, split
+from train.evaluate import evaluate
+from train.report import write_report
+
+METRICS_FILE = "metrics.json"
+FEED_PREVIEW = 20
+READ_AT_ONCE = 1000  # messages of the store
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one run of training is asked for."""
+
+    data: Path
+    db: str | None
+    encoder: str
+    report: Path
+    seed: int
+
+
+def train(options: Options) -> dict[str, Any]:
+    """Train, save both models, score the message store, write the report; return the metrics.
+
+    Raises what its steps raise: `InvalidData`, `UnknownSource`, `BadWeights`, `BadExport`,
+    `StoreUnavailable`, OSError.
+    """
+    started = time.monotonic()
+    options.report.mkdir(parents=True, exist_ok=True)
+    frame = read_labeled(options.data)
+    parts = split(frame, options.seed)
+    # Opened first: a store that cannot be opened is better known now than after training.
+    store = _open(options.db) if options.db else None
+    threads = settings().threads
+    known = pd.concat([parts.train, parts.validation], ignore_index=True)
+    with tempfile.TemporaryDirectory(prefix="feedsieve-train-") as folder:
+        source = sources.load(options.encoder)
+        encoders = export.export_encoder(source, Path(folder), frame["msg"].tolist(), threads)
+        for exported in encoders.values():
+            print(export.describe(exported))
+        comparison = precision.compare(encoders, known, options.seed, threads)
+        print(comparison)
+        encoder = encoders[comparison.chosen]
+        encoder_tag = export.save_encoder(Path(folder) / comparison.chosen)
+    features = embed(encoder, known["msg"].tolist(), "embed")
+    fitted, held = features[: len(parts.train)], features[len(parts.train) :]
+    labels = parts.validation["label"].to_numpy()
+    booster = fitting.fit(
+        fitted, parts.train["label"].to_numpy(), held, labels, options.seed, threads
+    )
+    calibration, threshold = fitting.calibrate(
+        np.asarray(booster.predict(held, raw_score=True)), labels
+    )
+    description = ClassifierDescription(
+        encoder_tag=encoder_tag,
+        threshold=threshold,
+        calibration=calibration,
+        features={"embedding": features.shape[1]},
+        metrics={},
+        data_fingerprint=data_fingerprint(frame),
+    )
+    with models.new_model(models.CLASSIFIER) as (tag, place):
+        Classifier(booster, description).save(place)
+        scorer = Scorer(encoder, Classifier.load(place, threads), tag)
+        test_scores = _score(scorer, parts.test["msg"].tolist(), "test")
+        metrics: dict[str, Any] = {
+            "test": evaluate(parts.test["label"], test_scores, threshold),
+            "validation": evaluate(labels, scorer.classifier.score(held), threshold),
+            "threshold": threshold,
+            "rounds": booster.num_trees(),
+            "precision": comparison.as_table(),
+            "export": {name: exported.description.check for name, exported in encoders.items()},
+            "encoder_tag": encoder_tag,
+            "classifier_tag": tag,
+            "seed": options.seed,
+        }
+        replace(description, metrics=metrics).write(place)
+    if store:
+        scores = np.concatenate([scorer.classifier.score(features), test_scores])
+        texts = [*known["msg"], *parts.test["msg"]]
+        score_store(store, scorer, dict(zip(map(fingerprint, texts), scores, strict=True)))
+    metrics["seconds"] = round(time.monotonic() - started, 1)
+    preview = store.feed(tag, FEED_PREVIEW).items if store else []
+    write_report(
+        options.report,
+        metrics=metrics,
+        labels=parts.test["label"],
+        scores=test_scores,
+        threshold=threshold,
+        texts=parts.test["msg"].tolist(),
+        identifiers=parts.test["msg_id"].tolist(),
+        feed_preview=[(item.id, item.text, item.score) for item in preview],
+        comparison=comparison.as_table(),
+    )
+    _write_metrics(options.report / METRICS_FILE, metrics)
+    return metrics
+
+
+def embed(encoder: Encoder, texts: Sequence[str], name: str) -> np.ndarray:
+    """Return the embeddings of `texts`, `(n, dimension)`, equal texts embedded once, with a bar."""
+    places: dict[str, int] = {}
+    rows = [places.setdefault(fingerprint(text), len(places)) for text in texts]
+    distinct = [""] * len(places)
+    for row, text in zip(rows, texts, strict=True):
+        distinct[row] = text
+    with tqdm(total=len(distinct), desc=name, unit="message") as progress:
+        return encoder.encode(distinct, progress.update)[rows]
+
+
+def score_store(store: MessageStore, scorer: Scorer, known: dict[str, float]) -> None:
+    """Score every message of `store` that the model has not scored; `known` are by fingerprint."""
+    after = ""
+    with tqdm(total=store.count(), desc="score the store", unit="message") as progress:
+        while batch := store.unscored(scorer.model, READ_AT_ONCE, after):
+            new = [(mark, text) for mark, text in batch if mark not in known]
+            scores = scorer.score([text for _mark, text in new])
+            known |= {mark: float(score) for (mark, _text), score in zip(new, scores, strict=True)}
+            store.save_scores(scorer.model, [(mark, float(known[mark])) for mark, _text in batch])
+            progress.update(len(batch))
+            after = batch[-1][0]
+    store.mark_complete(scorer.model)
+
+
+def _open(location: str) -> MessageStore:
+    with tqdm(desc="open the store", unit="message", delay=1) as progress:
+        return MessageStore.open(
+            location,
+            state_folder=settings().state,
+            progress=lambda taken: progress.update(taken - progress.n) and None,
+        )
+
+
+def _score(scorer: Scorer, texts: Sequence[str], name: str) -> np.ndarray:
+    with tqdm(total=len(texts), desc=name, unit="message") as progress:
+        return scorer.score(texts, progress.update)
+
+
+def _write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(
+        json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    unfinished.replace(path)

@@ -1,0 +1,114 @@
+"""Which encoder to serve: 8 bits unless they cost quality that 32 bits keep."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+from tqdm import tqdm
+
+from feedsieve.encoder import Encoder
+from train.classifier import PARAMETERS
+from train.duplicates import near_duplicate_groups
+from train.evaluate import best_threshold, evaluate
+
+LARGEST_LOSS = 0.005  # of F1
+SAMPLE = 800  # messages; embedding all of them in 32 bits would take longer than training
+FOLDS = 5
+REPEATS = 4  # F1 on a sample moves by points from split to split; the average moves less
+ROUNDS = 150
+RATE = 0.1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Validation F1 and average precision on held-out folds, averaged over repeats."""
+
+    f1: float
+    average_precision: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """int8 against fp32 on the same messages and folds; cosines are between the two."""
+
+    figures: dict[str, Figures]
+    mean_cosine: float
+    lowest_cosine: float
+    messages: int
+
+    @property
+    def loss(self) -> float:
+        """F1 that int8 loses, 0 to 1; negative if it gains."""
+        return self.figures["fp32"].f1 - self.figures["int8"].f1
+
+    @property
+    def chosen(self) -> str:
+        return "int8" if self.loss < LARGEST_LOSS else "fp32"
+
+    def __str__(self) -> str:
+        lines = [
+            f"{precision}: validation F1 {figures.f1:.4f}, "
+            f"average precision {figures.average_precision:.4f}"
+            for precision, figures in self.figures.items()
+        ]
+        return "\n".join([*lines, f"chosen: {self.chosen}: {self.reason}"])
+
+    @property
+    def reason(self) -> str:
+        verdict = "under" if self.chosen == "int8" else "not under"
+        return (
+            f"int8 loses {100 * self.loss:.2f} points of F1, {verdict} the "
+            f"{100 * LARGEST_LOSS:.1f} allowed ({REPEATS} x {FOLDS} folds of {self.messages} "
+            f"messages); cosine to fp32 {self.mean_cosine:.4f} on average, "
+            f"{self.lowest_cosine:.4f} at least"
+        )
+
+    def as_table(self) -> dict[str, Any]:
+        """Return the comparison as the report and the metrics show it."""
+        rows = {precision: asdict(figures) for precision, figures in self.figures.items()}
+        rows["int8"] |= {"mean_cosine": self.mean_cosine, "lowest_cosine": self.lowest_cosine}
+        return {**rows, "chosen": self.chosen, "reason": self.reason}
+
+
+def compare(
+    encoders: Mapping[str, Encoder], frame: pd.DataFrame, seed: int, threads: int = 0
+) -> Comparison:
+    """Compare the encoders `fp32` and `int8` by what LightGBM makes of them.
+
+    `frame` holds labelled messages that are not of the test part; a sample of it is used.
+    """
+    sample = frame.sample(min(SAMPLE, len(frame)), random_state=seed)
+    texts, labels = sample["msg"].tolist(), sample["label"].to_numpy()
+    groups = near_duplicate_groups(texts, progress=False)
+    embeddings = {}
+    for precision, encoder in encoders.items():
+        with tqdm(total=len(texts), desc=f"{precision} sample", unit="message") as progress:
+            embeddings[precision] = encoder.encode(texts, progress.update)
+    cosine = (embeddings["fp32"] * embeddings["int8"]).sum(axis=1)
+    figures = {}
+    for precision, features in embeddings.items():
+        results = [
+            _held_out(features, labels, groups, seed + repeat, threads)
+            for repeat in tqdm(range(REPEATS), desc=f"{precision} folds", unit="repeat")
+        ]
+        figures[precision] = Figures(*np.mean(results, axis=0).tolist())
+    return Comparison(figures, float(cosine.mean()), float(cosine.min()), len(texts))
+
+
+def _held_out(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, threads: int
+) -> tuple[float, float]:
+    """Return F1, at its best threshold, and average precision over the held-out folds."""
+    parameters = PARAMETERS | {"learning_rate": RATE, "seed": seed, "num_threads": threads}
+    scores = np.empty(len(labels))
+    count = min(FOLDS, int(np.bincount(labels).min()))
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    for rest, fold in folds.split(features, labels, groups):
+        booster = lightgbm.train(parameters, lightgbm.Dataset(features[rest], labels[rest]), ROUNDS)
+        scores[fold] = booster.predict(features[fold], num_threads=threads)
+    metrics = evaluate(labels, scores, best_threshold(labels, scores))
+    return metrics["f1"], metrics["average_precision"]
