@@ -12,16 +12,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FEEDSIEVE_", env_ignore_empty=True)
 
-    db: str = Field("data/messages.db", description="message store: a file or an SQLAlchemy URL")
-    model: str = Field(
-        "feedsieve-classifier:latest", description="the classifier to serve, a BentoML tag"
+    db: str = Field(
+        default="data/messages.db", description="message store: a file or an SQLAlchemy URL"
     )
-    threads: int = Field(0, ge=0, le=256, description="threads of the encoder; 0: one a core")
+    model: str = Field(
+        default="feedsieve-classifier:latest", description="the classifier to serve, a BentoML tag"
+    )
+    threads: int = Field(
+        default=0, ge=0, le=256, description="threads of the encoder; 0: one a core"
+    )
     cache: Path = Field(
-        Path("~/.cache/feedsieve"), description="where downloaded and converted encoders are kept"
+        default=Path("~/.cache/feedsieve"),
+        description="where downloaded and converted encoders are kept",
     )
     state: Path = Field(
-        Path("~/.local/state/feedsieve"), description="stores made for dumps that are read-only"
+        default=Path("~/.local/state/feedsieve"),
+        description="stores made for dumps that are read-only",
     )
 
     def model_post_init(self, _context: object) -> None:

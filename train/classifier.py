@@ -1,6 +1,7 @@
 """Fit LightGBM on embeddings, and decide how its output is read."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
@@ -8,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from feedsieve.classifier import Calibration
-from train.evaluate import best_threshold, fit_platt
+from train.evaluate import best_threshold, evaluate, fit_platt
 
 # Chosen by cross-validation within training messages: shallow trees, few columns a tree, since
 # a message's meaning is spread over all columns and no single one says much.
@@ -30,34 +31,48 @@ ROUNDS = 3000
 PATIENCE = 50  # rounds without a better validation loss
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A classifier's parts, and how it did on the validation rows before it was given them too."""
+
+    booster: lightgbm.Booster
+    calibration: Calibration
+    threshold: float
+    validation: dict[str, float]
+
+
 def fit(
     features: np.ndarray,
     labels: np.ndarray,
-    validation_features: np.ndarray,
-    validation_labels: np.ndarray,
+    training: slice,
+    validation: slice,
     seed: int,
     threads: int = 0,
-) -> lightgbm.Booster:
-    """Return the booster of the round with the lowest loss on the validation rows.
+) -> Fitted:
+    """Fit on the `training` rows, decide on the `validation` rows, then fit again on both.
 
+    Rounds (early stopping), calibration and threshold are chosen on rows the first booster has
+    not seen. The second one takes them over, and a quarter more messages to learn from.
     Features are `(n, columns)`, labels 0 or 1 of shape `(n,)`.
     """
-    rows = lightgbm.Dataset(features, labels)
-    validation = lightgbm.Dataset(validation_features, validation_labels, reference=rows)
+    parameters = PARAMETERS | {"seed": seed, "num_threads": threads}
+    rows = lightgbm.Dataset(features[training], labels[training])
+    held = lightgbm.Dataset(features[validation], labels[validation], reference=rows)
     with tqdm(total=ROUNDS, desc="LightGBM", unit="round") as progress:
-        return lightgbm.train(
-            PARAMETERS | {"seed": seed, "num_threads": threads},
+        first = lightgbm.train(
+            parameters,
             rows,
             ROUNDS,
-            valid_sets=[validation],
+            valid_sets=[held],
             callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False), _show(progress)],
         )
-
-
-def calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[Calibration, float]:
-    """Return the calibration of a booster's logits, and the threshold of the highest F1."""
-    calibration = Calibration(*fit_platt(logits, labels))
-    return calibration, best_threshold(labels, calibration.apply(logits))
+    logits = np.asarray(first.predict(features[validation], raw_score=True))
+    calibration = Calibration(*fit_platt(logits, labels[validation]))
+    scores = calibration.apply(logits)
+    threshold = best_threshold(labels[validation], scores)
+    metrics = evaluate(labels[validation], scores, threshold)
+    booster = lightgbm.train(parameters, lightgbm.Dataset(features, labels), first.best_iteration)
+    return Fitted(booster, calibration, threshold, metrics)
 
 
 def _show(progress: tqdm) -> Callable[[Any], None]:

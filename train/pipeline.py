@@ -68,31 +68,26 @@ def train(options: Options) -> dict[str, Any]:
         encoder = encoders[comparison.chosen]
         encoder_tag = export.save_encoder(Path(folder) / comparison.chosen)
     features = embed(encoder, known["msg"].tolist(), "embed")
-    fitted, held = features[: len(parts.train)], features[len(parts.train) :]
-    labels = parts.validation["label"].to_numpy()
-    booster = fitting.fit(
-        fitted, parts.train["label"].to_numpy(), held, labels, options.seed, threads
-    )
-    calibration, threshold = fitting.calibrate(
-        np.asarray(booster.predict(held, raw_score=True)), labels
-    )
+    known_labels = known["label"].to_numpy()
+    rows = slice(len(parts.train)), slice(len(parts.train), None)
+    fitted = fitting.fit(features, known_labels, *rows, options.seed, threads)
     description = ClassifierDescription(
         encoder_tag=encoder_tag,
-        threshold=threshold,
-        calibration=calibration,
+        threshold=fitted.threshold,
+        calibration=fitted.calibration,
         features={"embedding": features.shape[1]},
         metrics={},
         data_fingerprint=data_fingerprint(frame),
     )
     with models.new_model(models.CLASSIFIER) as (tag, place):
-        Classifier(booster, description).save(place)
+        Classifier(fitted.booster, description).save(place)
         scorer = Scorer(encoder, Classifier.load(place, threads), tag)
         test_scores = _score(scorer, parts.test["msg"].tolist(), "test")
         metrics: dict[str, Any] = {
-            "test": evaluate(parts.test["label"], test_scores, threshold),
-            "validation": evaluate(labels, scorer.classifier.score(held), threshold),
-            "threshold": threshold,
-            "rounds": booster.num_trees(),
+            "test": evaluate(parts.test["label"], test_scores, fitted.threshold),
+            "validation": fitted.validation,
+            "threshold": fitted.threshold,
+            "rounds": fitted.booster.num_trees(),
             "precision": comparison.as_table(),
             "export": {name: exported.description.check for name, exported in encoders.items()},
             "encoder_tag": encoder_tag,
@@ -111,7 +106,7 @@ def train(options: Options) -> dict[str, Any]:
         metrics=metrics,
         labels=parts.test["label"],
         scores=test_scores,
-        threshold=threshold,
+        threshold=fitted.threshold,
         texts=parts.test["msg"].tolist(),
         identifiers=parts.test["msg_id"].tolist(),
         feed_preview=[(item.id, item.text, item.score) for item in preview],
@@ -147,12 +142,12 @@ def score_store(store: MessageStore, scorer: Scorer, known: dict[str, float]) ->
 
 
 def _open(location: str) -> MessageStore:
-    with tqdm(desc="open the store", unit="message", delay=1) as progress:
-        return MessageStore.open(
-            location,
-            state_folder=settings().state,
-            progress=lambda taken: progress.update(taken - progress.n) and None,
-        )
+    with tqdm(desc="open the store", unit="message", delay=1) as bar:
+
+        def show(taken: int) -> None:
+            bar.update(taken - bar.n)
+
+        return MessageStore.open(location, state_folder=settings().state, progress=show)
 
 
 def _score(scorer: Scorer, texts: Sequence[str], name: str) -> np.ndarray:
