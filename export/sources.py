@@ -8,12 +8,15 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, BertModel, PreTrainedTokenizerFast
 
 from export import wheel
 from feedsieve.settings import settings
 
 HUB_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model"]
+# What transformers raises for files that are damaged, absent or of another model.
+BAD_FILES = (KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
 CACHE_VERSION = "2"  # raise it when what the wheel is turned into changes
 
 
@@ -82,11 +85,15 @@ def _load_folder(folder: Path, name: str) -> Source:
         config = AutoConfig.from_pretrained(folder)
         if config.model_type != "bert":
             raise UnknownSource(f"{name} is of type {config.model_type!r}; feedsieve serves BERT")
-        model = BertModel.from_pretrained(
-            folder, add_pooling_layer=False, attn_implementation="eager"
+        model, found = BertModel.from_pretrained(
+            folder, add_pooling_layer=False, attn_implementation="eager", output_loading_info=True
         )
+        if absent := sorted(found["missing_keys"]):
+            raise ValueError(f"{len(absent)} weights are absent, {absent[0]} among them")
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
-    except (OSError, KeyError) as error:
+    except UnknownSource:
+        raise
+    except (OSError, *BAD_FILES) as error:
         raise UnknownSource(f"{name} holds no BERT encoder: {error}") from error
     pooling = _read_json(folder / "1_Pooling" / "config.json")
     prompts = _read_json(folder / "config_sentence_transformers.json")

@@ -136,7 +136,7 @@ class _Reader:
         if magic != b"E5S1":
             raise BadWeights(f"not an E5S1 file: it begins with {magic!r}")
         counts = [int(value) for value in self.take("<i4", 7)]
-        sizes = _Sizes(*counts, float(self.take("<f4")[0]), self.one("<i4"))
+        sizes = _Sizes._make([*counts, float(self.take("<f4")[0]), self.one("<i4")])
         if sizes.block != BLOCK:
             raise BadWeights(f"blocks of {sizes.block} weights, where {BLOCK} were expected")
         return sizes

@@ -10,6 +10,8 @@ import numpy as np
 
 BOOSTER_FILE = "booster.txt"
 DESCRIPTION_FILE = "classifier.json"
+_LAST_SECTION = "\nend of parameters\n"  # of LightGBM's text format, after all trees
+_LIMIT = 36  # of a calibrated logit: from 37 on the nearest 64-bit float to its sigmoid is 1
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Calibration:
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """Return probabilities in (0, 1) of the same shape as `logits`."""
-        exponents = np.clip(-(self.slope * logits + self.intercept), -60, 60)
-        return 1 / (1 + np.exp(exponents))
+        calibrated = np.clip(self.slope * logits + self.intercept, -_LIMIT, _LIMIT)
+        return 1 / (1 + np.exp(-calibrated))
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,12 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, threads: int = 0) -> "Classifier":
-        """Load what `save` wrote; raises OSError or LightGBM's error if a file is absent or bad."""
-        text = (folder / BOOSTER_FILE).read_text(encoding="utf-8")
+        """Load what `save` wrote; raises OSError if a file is absent, ValueError if one is bad."""
+        path = folder / BOOSTER_FILE
+        text = path.read_text(encoding="utf-8")
+        if not text.startswith("tree\n") or _LAST_SECTION not in text:
+            # LightGBM ends the process, not the call, on a text that was cut short.
+            raise ValueError(f"{path} is damaged: no LightGBM model, or a part of one")
         booster = lightgbm.Booster(model_str=text)
         return cls(booster, ClassifierDescription.read(folder), threads)
 

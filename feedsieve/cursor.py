@@ -64,13 +64,14 @@ class Cursor:
 class FeedItem:
     """A message in the feed.
 
-    `score` is from 0 to 1, `rank` starts at 1 and runs on across pages, `copies` is how many
-    messages have this text, this one included.
+    `score` is from 0 to 1, `is_positive` whether it reaches its model's threshold, `rank` starts at
+    1 and runs on across pages, `copies` is how many messages have this text, this one included.
     """
 
     id: str
     text: str
     score: float
+    is_positive: bool
     rank: int
     copies: int
 
@@ -79,5 +80,6 @@ class FeedItem:
 class FeedPage:
     """Items by falling score, and the cursor of the page that follows, None after the last."""
 
+    model: str
     items: list[FeedItem]
     next: Cursor | None

@@ -62,10 +62,11 @@ def open_database(url: URL) -> Engine:
         )
         event.listen(engine, "connect", _set_up)
         event.listen(engine, "begin", _begin)
-        _use_write_ahead_log(engine)
     else:
         engine = create_engine(url, pool_pre_ping=True)
-    _make_tables(engine)
+    _make_tables(engine)  # first: another program's database is left as it is
+    if engine.dialect.name == "sqlite":
+        _use_write_ahead_log(engine)
     return engine
 
 

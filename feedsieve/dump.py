@@ -55,18 +55,19 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
 
     Where nothing may be written nothing is, not even a `-shm` file: SQLite is told that the
     database cannot change, or, if there is a log with changes still to come into it, reads a copy.
+    Elsewhere SQLite may tidy up: undo what a writer that crashed left half done, delete its logs.
     Raises OSError and sqlite3.Error.
     """
     path = path.resolve()
     with ExitStack() as stack:
-        mode = "mode=ro"
+        mode = "mode=rw"
         if not may_be_written(path):
             logs = [log for log in _logs(path) if log.exists() and log.stat().st_size]
             if logs:
                 folder = Path(stack.enter_context(TemporaryDirectory(prefix="feedsieve-")))
                 for file in (path, *logs):
                     shutil.copyfile(file, folder / file.name)
-                path, mode = folder / path.name, "mode=rw"
+                path = folder / path.name
             else:
                 mode = "immutable=1"
         connection = sqlite3.connect(
@@ -78,6 +79,7 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
         )
         stack.enter_context(closing(connection))
         connection.text_factory = lambda raw: raw.decode(errors="replace")
+        connection.execute("PRAGMA query_only = ON")
         connection.execute("BEGIN")
         yield connection
 

@@ -15,7 +15,7 @@ ENCODER = "feedsieve-encoder"
 CLASSIFIER = "feedsieve-classifier"
 
 
-class NoModel(RuntimeError):
+class NoModel(BentoMLException):
     """The store has no such model; the message says which command makes one."""
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feedsieve import dump
-from feedsieve.message import Message, UnreadableFile, clean
+from feedsieve.message import Message, UnreadableFile, clean, in_utc
 from feedsieve.telegram import read_telegram
 
 __all__ = ["Message", "Messages", "UnreadableFile", "read_messages"]
@@ -76,7 +76,7 @@ def _read_csv(path: Path) -> Iterator[Message]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
-            header = [name.strip() for name in next(reader)]
+            header = [name.strip() for name in next(reader, [])]
             identifier = _column(header, _IDENTIFIER_COLUMNS)
             text = _column(header, _TEXT_COLUMNS)
             channel = _column(header, ("channel",))
@@ -121,6 +121,8 @@ def _time(value: str) -> datetime | None:
     if re.fullmatch(r"-?\d{9,}(\.\d+)?", value, re.ASCII):
         return datetime.fromtimestamp(float(value), UTC)
     try:
-        return datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError(f"expected a time in ISO 8601 or seconds since 1970: {value}") from None
+        return in_utc(datetime.fromisoformat(value))
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"expected a time in ISO 8601 or seconds since 1970: {value[:100]!r}"
+        ) from None

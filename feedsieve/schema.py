@@ -72,6 +72,7 @@ models = Table(
     "models",
     metadata,
     Column("tag", Text, primary_key=True),
+    Column("threshold", Float(53), nullable=False),  # so that its decisions outlive its files
     Column("started_at", UtcTime, nullable=False),
     Column("completed_at", UtcTime),
 )

@@ -8,7 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Select, exists, func, make_url, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    exists,
+    func,
+    make_url,
+    select,
+    update,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, TimeoutError
 
 from feedsieve import dump
@@ -64,7 +73,7 @@ class MessageStore:
         try:
             url, source = find_database(location, state_folder)
             store = cls(open_database(url))
-        except (StoreUnavailable, OSError, sqlite3.Error, SQLAlchemyError, ImportError) as error:
+        except (RuntimeError, OSError, sqlite3.Error, SQLAlchemyError, ImportError) as error:
             raise _unavailable(location, error) from error
         if source is not None:
             try:
@@ -141,8 +150,23 @@ class MessageStore:
         with self._transaction() as connection:
             return [(row.fingerprint, row.text) for row in connection.execute(statement)]
 
+    def start_model(self, model: str, threshold: float) -> None:
+        """Make a model known, with the score, 0 to 1, from which it calls a message positive.
+
+        A model that is known already stays as it is. Raises ValueError for a bad threshold.
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold {threshold} is not from 0 to 1")
+        with self._transaction() as connection:  # does not wait for one that writes
+            known = select(models.c.tag).where(models.c.tag == model)
+            if connection.execute(known).first():
+                return
+        row = {"tag": model, "threshold": threshold, "started_at": datetime.now(UTC)}
+        with self._transaction(writes=True) as connection:
+            connection.execute(upsert(connection, models).on_conflict_do_nothing(), row)
+
     def save_scores(self, model: str, scored: Sequence[tuple[str, float]]) -> None:
-        """Keep scores by fingerprint, from 0 to 1. One that the model already gave stays.
+        """Keep a known model's scores by fingerprint, from 0 to 1. One that it gave before stays.
 
         Raises ValueError for a score out of range.
         """
@@ -153,9 +177,7 @@ class MessageStore:
             rows.append({"model": model, "fingerprint": fingerprint, "score": float(score)})
         if not rows:
             return
-        started = {"tag": model, "started_at": datetime.now(UTC)}
         with self._transaction(writes=True) as connection:
-            connection.execute(upsert(connection, models).on_conflict_do_nothing(), started)
             connection.execute(upsert(connection, scores).on_conflict_do_nothing(), rows)
 
     def score_of(self, model: str, identifier: str) -> float | None:
@@ -169,13 +191,10 @@ class MessageStore:
             return connection.execute(statement).scalar_one_or_none()
 
     def mark_complete(self, model: str) -> None:
-        """Remember that the model has now scored every message."""
-        now = datetime.now(UTC)
+        """Remember that a known model has now scored every message."""
         with self._transaction(writes=True) as connection:
             connection.execute(
-                upsert(connection, models)
-                .values(tag=model, started_at=now, completed_at=now)
-                .on_conflict_do_update(index_elements=["tag"], set_={"completed_at": now})
+                update(models).where(models.c.tag == model).values(completed_at=datetime.now(UTC))
             )
 
     def shown_model(self, current: str) -> str:
@@ -219,14 +238,14 @@ class MessageStore:
                     found += connection.execute(part.limit(limit + 1 - len(found))).all()
         first = after.rank + 1 if after else 1
         items = [
-            FeedItem(row.id, row.text, row.score, rank, row.copies)
+            FeedItem(row.id, row.text, row.score, row.score >= row.threshold, rank, row.copies)
             for rank, row in enumerate(found[:limit], first)
         ]
         following = None
         if len(found) > limit:
             last = found[limit - 1]
             following = Cursor(last.model, last.score, last.fingerprint, items[-1].rank)
-        return FeedPage(items, following)
+        return FeedPage(after.model if after else model, items, following)
 
     @contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
@@ -256,8 +275,9 @@ def _ranked(model: str) -> Select[Any]:
     first = select(func.min(twins.c.id)).where(same_text).scalar_subquery()
     copies = select(func.count()).select_from(twins).where(same_text).scalar_subquery()
     return (
-        select(scores, messages.c.id, messages.c.text, copies.label("copies"))
+        select(scores, models.c.threshold, messages.c.id, messages.c.text, copies.label("copies"))
         .join_from(scores, messages, messages.c.id == first)
+        .join(models, models.c.tag == scores.c.model)
         .where(scores.c.model == model)
         .order_by(scores.c.score.desc(), scores.c.fingerprint)
     )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from feedsieve.message import Message, UnreadableFile
+from feedsieve.message import Message, UnreadableFile, in_utc
 
 _CHUNK = 2**16  # characters read at a time
 _LONGEST_VALUE = 2**26  # characters in one message
@@ -93,7 +93,7 @@ def _text(text: str | list[str | dict[str, str]]) -> str:
 def _time(entry: dict[str, str]) -> datetime | None:
     if "date_unixtime" in entry:
         return datetime.fromtimestamp(int(entry["date_unixtime"]), UTC)
-    return datetime.fromisoformat(entry["date"]) if "date" in entry else None
+    return in_utc(datetime.fromisoformat(entry["date"])) if "date" in entry else None
 
 
 class _JsonStream:
@@ -131,8 +131,8 @@ class _JsonStream:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
             except json.JSONDecodeError as error:
                 failure = error
-            # What reaches the buffer's end may go on behind it, as a number does.
-            if end < len(self._buffer) or not self._read():
+            # A number may go on behind the buffer's end, and `1` is read where `1e+` stands there.
+            if end + 2 < len(self._buffer) or not self._read():
                 break
         if failure:
             raise ValueError(f"{failure.msg} {failure.pos - self._at} characters on")

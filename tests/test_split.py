@@ -1,6 +1,7 @@
 import os
 import random
 import time
+from itertools import chain
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -93,7 +94,7 @@ def frame() -> pd.DataFrame:
 class TestSplit:
     def test_every_message_is_in_one_part_in_proportion(self, frame):
         parts = split(frame, seed=0, progress=False)
-        assert sorted(sum(identifiers(parts), [])) == sorted(frame["msg_id"])
+        assert sorted(chain.from_iterable(identifiers(parts))) == sorted(frame["msg_id"])
         assert len(parts.test) == pytest.approx(60, abs=6)
         assert len(parts.validation) == pytest.approx(48, abs=6)
         for part in PARTS:

@@ -129,6 +129,7 @@ def embed(encoder: Encoder, texts: Sequence[str], name: str) -> np.ndarray:
 
 def score_store(store: MessageStore, scorer: Scorer, known: dict[str, float]) -> None:
     """Score every message of `store` that the model has not scored; `known` are by fingerprint."""
+    store.start_model(scorer.model, scorer.threshold)
     after = ""
     with tqdm(total=store.count(), desc="score the store", unit="message") as progress:
         while batch := store.unscored(scorer.model, READ_AT_ONCE, after):

@@ -79,9 +79,10 @@ def compare(
 ) -> Comparison:
     """Compare the encoders `fp32` and `int8` by what LightGBM makes of them.
 
-    `frame` holds labelled messages that are not of the test part; a sample of it is used.
+    `frame` holds labelled messages that are not of the test part, at least 2 of each label; a
+    sample of it is used.
     """
-    sample = frame.sample(min(SAMPLE, len(frame)), random_state=seed)
+    sample = _sample(frame, seed)
     texts, labels = sample["msg"].tolist(), sample["label"].to_numpy()
     groups = near_duplicate_groups(texts, progress=False)
     embeddings = {}
@@ -97,6 +98,15 @@ def compare(
         ]
         figures[precision] = Figures(*np.mean(results, axis=0).tolist())
     return Comparison(figures, float(cosine.mean()), float(cosine.min()), len(texts))
+
+
+def _sample(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return about `SAMPLE` rows, labels in proportion, but enough of a rare one for the folds."""
+    share = min(1, SAMPLE / len(frame))
+    return pd.concat(
+        rows.sample(min(len(rows), max(round(share * len(rows)), FOLDS)), random_state=seed)
+        for _label, rows in frame.groupby("label")
+    )
 
 
 def _held_out(

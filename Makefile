@@ -1,0 +1,81 @@
+# `make help` lists the targets. Two of them are all the set-up there is: `make serve`, `make test`.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+PORT ?= 3000
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# What BentoML and transformers would send home stays here.
+export BENTOML_DO_NOT_TRACK ?= True
+export DISABLE_TELEMETRY ?= 1
+export TOKENIZERS_PARALLELISM ?= true
+
+SAMPLE := data/messages.db data/labeled_messages.csv
+MODEL ?= $(or $(FEEDSIEVE_MODEL),feedsieve-classifier:latest)
+
+.PHONY: help setup sample train serve test lint format bento container loadtest constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/train ## install into .venv what training and serving need
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps: what is installed, renewed when the requirements change.
+$(VENV)/train: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[train]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/train
+
+sample: $(SAMPLE) ## make the sample corpus in data/, if there is none
+
+$(SAMPLE) &: | $(VENV)/train
+	$(BIN)/python -m data.generate --out data --force
+
+train: $(VENV)/train $(SAMPLE) ## train on the sample corpus, save the models, write reports/
+	$(BIN)/python -m train --data data/labeled_messages.csv --db data/messages.db
+
+serve: $(VENV)/train $(SAMPLE) ## serve on port 3000, after training once if there is no model
+	@$(BIN)/bentoml models get $(MODEL) --output path >/dev/null 2>&1 || $(MAKE) --no-print-directory train
+	$(BIN)/bentoml serve service:Feedsieve --port $(PORT)
+
+test: $(VENV)/dev ## run the tests
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev ## mend style where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bento: $(VENV)/train ## pack the service and its two models as a Bento
+	$(BIN)/bentoml build
+
+container: bento ## make a container image of the newest Bento
+	$(BIN)/bentoml containerize feedsieve:latest --image-tag feedsieve:latest
+
+loadtest: $(VENV)/dev ## load a server that this starts, and write reports/loadtest.html
+	$(BIN)/python -m loadtests
+
+constraints: ## install the newest versions and pin them in constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## remove what the targets made, but not data, models or Bentos
+	rm -rf $(VENV) reports build .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,90 @@
+"""The command `feedsieve`: bring messages into the store, and score files."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from feedsieve.files import UnwritableFile, score_file
+from feedsieve.message import StoreUnavailable, UnreadableFile
+from feedsieve.models import NoModel, load_scorer
+from feedsieve.readers import read_messages
+from feedsieve.settings import settings
+from feedsieve.store import MessageStore
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 1 after saying on stderr what failed."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        options.run(options)
+    except (NoModel, StoreUnavailable, UnreadableFile, UnwritableFile, ValidationError) as error:
+        print(f"feedsieve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("feedsieve: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def import_files(options: argparse.Namespace) -> None:
+    """Bring every file's messages into the store, each file whole or not at all."""
+    store = MessageStore.open(settings().db, state_folder=settings().state)
+    for path in options.paths:
+        messages = read_messages(path)
+        counts = store.add(tqdm(messages, str(path), unit=" messages"))
+        print(
+            f"{path}: {counts.added:,} new, {counts.changed:,} changed, "
+            f"{counts.unchanged:,} known already, {messages.skipped:,} without text"
+        )
+    print(f"{store.location} now has {store.count():,} messages")
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score the texts of a CSV file into another one."""
+    scorer = load_scorer(settings().model, settings().threads)
+    with tqdm(desc=str(options.source), unit=" messages") as bar:
+        positives, count = score_file(
+            scorer, options.source, options.target, bar.update, replace=options.force
+        )
+    print(f"{options.target}: {count:,} scored by {scorer.model}, {positives:,} positive")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="feedsieve",
+        description="Turns a noisy chat into a ranked feed. `bentoml serve` shows it; these"
+        " commands bring messages into its store, and score files without it.",
+        epilog="Settings come from the environment: FEEDSIEVE_DB (the message store),"
+        " FEEDSIEVE_MODEL (the classifier's tag), FEEDSIEVE_THREADS.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    importing = commands.add_parser(
+        "import",
+        help="bring messages into the store",
+        description="Bring messages into the store at FEEDSIEVE_DB. A file may be an SQLite chat"
+        " dump, CSV with msg_id,msg (and perhaps channel,time), or Telegram Desktop's"
+        " result.json. Importing a file again changes nothing.",
+    )
+    importing.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    importing.set_defaults(run=import_files)
+    scoring = commands.add_parser(
+        "score",
+        help="score the texts of a CSV file",
+        description="Copy a CSV file and add the columns score (0 to 1) and label (positive or"
+        " negative) by its column msg.",
+    )
+    scoring.add_argument("source", type=Path, metavar="IN.csv")
+    scoring.add_argument("target", type=Path, metavar="OUT.csv")
+    scoring.add_argument("--force", action="store_true", help="replace OUT.csv if it is there")
+    scoring.set_defaults(run=score)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Scoring what a store holds and a model has not scored yet, in large batches."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from feedsieve.scorer import Scorer
+from feedsieve.store import MessageStore
+
+READ_AT_ONCE = 256  # texts, sorted by length into batches; saved before the next are read
+
+
+def score_backlog(
+    store: MessageStore,
+    scorer: Scorer,
+    known: dict[str, float] | None = None,
+    progress: Callable[[int], object] | None = None,
+    between_batches: Callable[[], object] | None = None,
+) -> None:
+    """Score every text of `store` that the model has not scored, and mark the model complete.
+
+    `known` are scores by fingerprint that need no computing. `progress` is told how many texts
+    were done since its last call. `between_batches` runs between two batches of the encoder; what
+    it raises ends the work, of which at most `READ_AT_ONCE` texts are then lost.
+
+    Raises StoreUnavailable.
+    """
+    store.start_model(scorer.model, scorer.threshold)
+    known = known or {}
+    after = ""
+    while batch := store.unscored(scorer.model, READ_AT_ONCE, after):
+        new = {mark: text for mark, text in batch if mark not in known}
+        computed = scorer.score(
+            list(new.values()), (lambda _done: between_batches()) if between_batches else None
+        )
+        found = dict(zip(new, computed.tolist(), strict=True))
+        store.save_scores(
+            scorer.model, [(mark, found.get(mark, known.get(mark, 0.0))) for mark, _text in batch]
+        )
+        if progress:
+            progress(len(batch))
+        after = batch[-1][0]
+    store.mark_complete(scorer.model)
+
+
+class Courtesy:
+    """Lets work in the background wait while requests are answered, though not for ever."""
+
+    LONGEST_WAIT = 1.0  # second a batch: under endless load the backlog still shrinks
+
+    def __init__(self) -> None:
+        self._idle = threading.Condition()
+        self._requests = 0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Mark the time in which a request keeps the processor."""
+        with self._idle:
+            self._requests += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._requests -= 1
+                self._idle.notify_all()
+
+    def give_way(self) -> None:
+        """Wait until no request is being answered, at most `LONGEST_WAIT`."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._requests, self.LONGEST_WAIT)

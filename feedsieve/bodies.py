@@ -1,0 +1,58 @@
+"""Request bodies checked before BentoML reads them: what kind, how large, and what is in them.
+
+BentoML checks them as well, but it reads any size, takes types that no client of ours sends, and
+logs each bad body with a trace and what was in it.
+"""
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from feedsieve.problems import ProblemResponse, respond, sentence
+
+
+class BodyMiddleware:
+    """Lets JSON of one schema and a bounded size through to a path, and answers all else itself."""
+
+    def __init__(self, app: ASGIApp, path: str, schema: type[BaseModel], largest: int) -> None:
+        """`largest` is in bytes."""
+        self.app = app
+        self.path = path
+        self.schema = schema
+        self.largest = largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != self.path or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            body = await self._read(request)
+        except ProblemResponse as problem:
+            await respond(request, problem.status, problem.detail)(scope, receive, send)
+            return
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await self.app(scope, receive_again, send)
+
+    async def _read(self, request: Request) -> bytes:
+        media_type = request.headers.get("content-type", "application/json").partition(";")[0]
+        if media_type.strip().lower() != "application/json":
+            raise ProblemResponse(415, "the body must be application/json")
+        too_large = ProblemResponse(413, f"the body may have at most {self.largest:,} bytes")
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self.largest:
+            raise too_large
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > self.largest:
+                raise too_large
+        try:
+            self.schema.model_validate_json(bytes(body))
+        except ValidationError as error:
+            raise ProblemResponse(400, sentence(error.errors(include_url=False))) from None
+        return bytes(body)

@@ -1,0 +1,142 @@
+"""What the service runs on: a scorer and a message store, brought up and kept up in a thread."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from feedsieve.backlog import Courtesy, score_backlog
+from feedsieve.message import StoreUnavailable
+from feedsieve.models import load_scorer
+from feedsieve.scorer import Scorer
+from feedsieve.settings import Settings
+from feedsieve.store import MessageStore
+
+_log = logging.getLogger("feedsieve")
+
+LOOK_EVERY = 5.0  # seconds between two looks for messages without a score
+SHARE_OF_TIME = 0.05  # that looking may take, should the store grow so large that it is slow
+
+
+class NotReady(RuntimeError):
+    """The model is still being loaded, or could not be."""
+
+
+class Runtime:
+    """The model and the message store, each as soon as it is there.
+
+    The model never changes while a runtime lives; messages may be added to the store by other
+    processes at any time, and are scored within seconds.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._scorer: Scorer | None = None
+        self._store: MessageStore | None = None
+        self._store_failure = "the message store is being opened"
+        self._failure: Exception | None = None
+        self._is_complete = False  # whether every message had a score once
+        self._stopping = threading.Event()
+        self._courtesy = Courtesy()
+        self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the batch it is at."""
+        self._stopping.set()
+        self._thread.join()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether texts can be scored."""
+        return self._scorer is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the model could not be loaded, so that only a restart can help."""
+        return self._failure is not None
+
+    @property
+    def scorer(self) -> Scorer:
+        """The scorer. Raises NotReady."""
+        if self._scorer is None:
+            raise NotReady(
+                "the model could not be loaded; the server's log says why"
+                if self._failure
+                else "the model is being loaded"
+            )
+        return self._scorer
+
+    @property
+    def store(self) -> MessageStore:
+        """The message store. Raises StoreUnavailable."""
+        if self._store is None:
+            raise StoreUnavailable(self._store_failure)
+        return self._store
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        """Return what the scorer says, shape (texts,), before any work in the background."""
+        with self._courtesy.request():
+            return self.scorer.score(texts)
+
+    def keep_score(self, text_fingerprint: str, score: float) -> None:
+        """Save the score of one text, or log why that failed: it can be computed again."""
+        try:
+            self.store.start_model(self.scorer.model, self.scorer.threshold)
+            self.store.save_scores(self.scorer.model, [(text_fingerprint, score)])
+        except StoreUnavailable as error:
+            _log.warning("a score was not kept: %s", error)
+
+    def _run(self) -> None:
+        try:
+            scorer = load_scorer(self._settings.model, self._settings.threads)
+            scorer.score(["the first call is slow"])
+        except Exception as error:
+            self._failure = error
+            _log.exception("the model %s cannot be loaded", self._settings.model)
+            return
+        self._scorer = scorer
+        _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            self._look(scorer)
+            taken = time.monotonic() - started
+            self._stopping.wait(max(LOOK_EVERY, taken / SHARE_OF_TIME))
+
+    def _look(self, scorer: Scorer) -> None:
+        """Open the store if it is not open, and score what is new in it."""
+        done = 0
+
+        def show(count: int) -> None:
+            nonlocal done
+            done += count
+            _log.info("scored %d messages in the background", done)
+
+        try:
+            if self._store is None:
+                self._store = MessageStore.open(
+                    self._settings.db, state_folder=self._settings.state
+                )
+            if not self._is_complete or self._store.unscored(scorer.model, 1):
+                score_backlog(self._store, scorer, None, show, self._between_batches)
+                self._is_complete = True
+        except _Stopped:
+            pass
+        except StoreUnavailable as error:
+            self._store_failure = str(error)
+            _log.error("%s; trying again", error)
+        except Exception:
+            _log.exception("scoring in the background failed; trying again")
+
+    def _between_batches(self) -> None:
+        if self._stopping.is_set():
+            raise _Stopped
+        self._courtesy.give_way()
+
+
+class _Stopped(Exception):
+    """The service ends."""

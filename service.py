@@ -1,0 +1,202 @@
+"""The Bento service: routes and schemas, nothing else."""
+
+import logging
+from typing import Annotated, Any
+
+import bentoml
+from bentoml.models import BentoModel
+from fastapi import BackgroundTasks, FastAPI, Query, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse
+
+from feedsieve import models, problems
+from feedsieve.bodies import BodyMiddleware
+from feedsieve.pages import page_or_json
+from feedsieve.problems import Problem, ProblemResponse
+from feedsieve.runtime import Runtime
+from feedsieve.scorer import Label
+from feedsieve.settings import settings
+from feedsieve.store import Cursor
+from feedsieve.text import fingerprint, normalise
+
+MOST_TEXTS = 256  # a request
+LONGEST_TEXT = 10_000  # characters; the encoder reads the first 256 tokens
+LARGEST_BODY = MOST_TEXTS * LONGEST_TEXT * 12 + 1024  # bytes, were every character \uD83D\uDE00
+
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+Limit = Annotated[int, Query(ge=1, le=100, description="how many, 1 to 100")]
+
+
+class ScoreRequest(BaseModel):
+    """Texts to score; of a long one only the first 256 tokens count, about 900 characters."""
+
+    texts: Texts
+
+
+class Score(BaseModel):
+    """What the model says of one text."""
+
+    score: float = Field(ge=0, le=1, description="calibrated probability of positive")
+    label: Label
+
+
+class ScoredMessage(Score):
+    """A message and what the model says of it."""
+
+    id: str
+    text: str
+
+
+class Item(ScoredMessage):
+    """A message in the feed."""
+
+    rank: int = Field(ge=1)
+
+
+class Feed(BaseModel):
+    """A page of the feed; pass `next` as `cursor` to get the following one."""
+
+    model: str = Field(description="tag of the classifier")
+    items: list[Item]
+    next: str | None = Field(description="null on the last page")
+
+
+class MessageAnswer(ScoredMessage):
+    """One message."""
+
+    model: str
+
+
+class MessageIds(BaseModel):
+    """Identifiers of messages drawn at random."""
+
+    msg_ids: list[str]
+
+
+# Exact tags: a Bento takes along the very pair, and a missing model ends `bentoml serve` at once.
+CLASSIFIER, ENCODER = models.find_pair(settings().model)
+logging.getLogger("feedsieve").setLevel(logging.INFO)
+IMAGE = (
+    bentoml.images.Image(python_version="3.11")
+    .python_packages("--constraint ../../src/constraints.txt")
+    .pyproject_toml()
+)
+web = FastAPI(title="feedsieve", docs_url=None, redoc_url=None, openapi_url=None)
+problems.install(web)
+PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (422, 503)}
+
+
+@bentoml.service(name="feedsieve", image=IMAGE, traffic={"timeout": 60})
+@bentoml.asgi_app(web)
+class Feedsieve:
+    """Ranks the messages of a chat, so that what matters comes first."""
+
+    classifier = BentoModel(CLASSIFIER)
+    encoder = BentoModel(ENCODER)
+    to_async: Any  # a client of this service's own APIs, set by BentoML
+
+    def __init__(self) -> None:
+        self.runtime = Runtime(settings())
+
+    @bentoml.on_startup
+    def start(self) -> None:
+        self.runtime.start()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        self.runtime.stop()
+
+    async def __is_ready__(self) -> bool:
+        return self.runtime.is_ready
+
+    async def __is_alive__(self) -> bool:
+        return not self.runtime.has_failed
+
+    @bentoml.api(batchable=True, max_batch_size=MOST_TEXTS, max_latency_ms=30_000)
+    def score(self, texts: Texts) -> list[Score]:
+        """Score texts, in their order; requests that come together are scored together."""
+        scorer = self.runtime.scorer
+        return [
+            Score(score=score, label=scorer.label(score)) for score in self.runtime.score(texts)
+        ]
+
+    @web.get("/feed", response_model=Feed, responses=PROBLEMS)
+    @web.get("/feed/", include_in_schema=False)
+    def feed(self, request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
+        """Messages by falling score, `limit` a page. Browsers get a page to read."""
+        try:
+            after = Cursor.decode(cursor) if cursor else None
+            store = self.runtime.store
+            page = store.feed(store.shown_model(self.runtime.scorer.model), limit, after)
+        except ValueError as error:
+            raise ProblemResponse(422, f"cursor: {error}") from None
+        items = [
+            Item(
+                id=item.id,
+                text=item.text,
+                score=item.score,
+                label="positive" if item.is_positive else "negative",
+                rank=item.rank,
+            )
+            for item in page.items
+        ]
+        following = page.next.encode() if page.next else None
+        answer = Feed(model=page.model, items=items, next=following)
+        return page_or_json(request, "feed.html", answer, limit=limit, is_first=after is None)
+
+    @web.get("/messages", responses=PROBLEMS)
+    @web.get("/messages/", include_in_schema=False)
+    def messages(self, limit: Limit = 10) -> MessageIds:
+        """Identifiers of `limit` messages drawn at random."""
+        return MessageIds(msg_ids=self.runtime.store.sample(limit))
+
+    @web.get(
+        "/messages/{identifier:path}",
+        response_model=MessageAnswer,
+        responses=PROBLEMS | {404: {"model": Problem}},
+    )
+    async def message(self, identifier: str, request: Request) -> Response:
+        """One message with its score, which is computed if it has none yet."""
+        store, scorer = self.runtime.store, self.runtime.scorer
+        found = await run_in_threadpool(store.get, identifier)
+        if found is None:
+            raise ProblemResponse(404, "no message has this identifier")
+        score = await run_in_threadpool(store.score_of, scorer.model, identifier)
+        later = BackgroundTasks()
+        if score is None:
+            text = normalise(found.text)[:LONGEST_TEXT]
+            [fresh] = await self.to_async.score(texts=[text])  # through the same batches
+            score = fresh.score
+            later.add_task(self.runtime.keep_score, fingerprint(found.text), score)
+        answer = MessageAnswer(
+            id=found.id,
+            text=found.text,
+            score=score,
+            label=scorer.label(score),
+            model=scorer.model,
+        )
+        return page_or_json(request, "message.html", answer, background=later)
+
+    @web.get("/", include_in_schema=False)
+    def index(self) -> Response:
+        return RedirectResponse("/feed")
+
+    @web.get("/docs", include_in_schema=False)
+    def docs(self) -> Response:
+        """Every route, from BentoML's OpenAPI and with the scripts that it brings: no network."""
+        return get_swagger_ui_html(
+            openapi_url="/docs.json",
+            title="feedsieve",
+            swagger_js_url="/static_content/swagger-ui-bundle.js",
+            swagger_css_url="/static_content/swagger-ui.css",
+            swagger_favicon_url="/static_content/favicon-light-32x32.png",
+        )
+
+
+Feedsieve.add_asgi_middleware(problems.ProblemMiddleware)  # type: ignore[attr-defined]
+Feedsieve.add_asgi_middleware(  # type: ignore[attr-defined]
+    BodyMiddleware, path="/score", schema=ScoreRequest, largest=LARGEST_BODY
+)

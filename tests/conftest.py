@@ -1,0 +1,60 @@
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import ROOT, Server, serve, wait_for, wait_until_ready
+
+CORPUS = ROOT.parent / "shared" / "corpus"
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """A folder with the sample corpus."""
+    folder = tmp_path_factory.mktemp("sample")
+    subprocess.run([sys.executable, "-m", "data.generate", "--out", folder], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(sample, tmp_path_factory) -> Path:
+    """A BENTOML_HOME with the model that `make train` makes of the sample corpus (two minutes)."""
+    home = tmp_path_factory.mktemp("bentoml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home))
+        done = subprocess.run(
+            [sys.executable, "-m", "train", "--data", sample / "labeled_messages.csv"]
+            + ["--report", home / "report"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+@pytest.fixture(scope="session")
+def environment(trained, sample, tmp_path_factory) -> dict[str, str]:
+    """What the server's settings are: the trained model, and a message store of its own."""
+    database = tmp_path_factory.mktemp("store") / "messages.db"
+    shutil.copyfile(sample / "messages.db", database)
+    return {"BENTOML_HOME": str(trained), "FEEDSIEVE_DB": str(database)}
+
+
+@pytest.fixture(scope="session")
+def server(environment, tmp_path_factory) -> Iterator[Server]:
+    """The server on the sample corpus, ready, with messages in its feed."""
+    with serve(environment, tmp_path_factory.mktemp("server")) as running:
+        wait_until_ready(running)
+        wait_for(running, "/feed", lambda answer: answer.is_success and answer.json()["items"])
+        yield running
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of the real corpus."""
+    if not CORPUS.is_dir():
+        pytest.skip(f"the real corpus is not at {CORPUS}")
+    return CORPUS

@@ -1,0 +1,110 @@
+"""The real server, started by tests as an operator starts it, on a free port of this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+BENTOML = Path(sys.executable).with_name("bentoml")
+START_WITHIN = 60.0  # seconds; it takes about six when the machine has nothing else to do
+
+
+@dataclass
+class Server:
+    """A running server: its address, a client for it, its process and where its output goes."""
+
+    url: str
+    client: httpx.Client
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def metric(self, name: str) -> dict[str, float]:
+        """Return the samples of a metric by what stands in their braces."""
+        samples = {}
+        for line in self.client.get("/metrics").text.splitlines():
+            if line.startswith((f"{name}{{", f"{name} ")):
+                labels, _, value = line.removeprefix(name).rpartition(" ")
+                samples[labels.strip("{}")] = float(value)
+        return samples
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serve(
+    environment: Mapping[str, str],
+    folder: Path,
+    bento: str = "service:Feedsieve",
+    bentoml: Path = BENTOML,
+    source: Path = ROOT,
+) -> Iterator[Server]:
+    """Start `bentoml serve` and end it, and all that it started, with the block.
+
+    `source` is its current directory; what it prints goes into `folder`.
+    """
+    port = free_port()
+    log = folder / f"server-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [bentoml, "serve", bento, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=source,
+            env=os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            yield Server(url, client, process, log)
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_until_ready(server: Server) -> list[int]:
+    """Return the answers of `/readyz` up to the first 200; 0 where nothing answered."""
+    return wait_for(server, "/readyz", lambda response: response.status_code == 200)
+
+
+def wait_for(server: Server, path: str, accepts, within: float = START_WITHIN) -> list[int]:
+    """Return the statuses that `path` gave until `accepts` took an answer."""
+    seen = []
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise AssertionError(f"the server ended:\n{server.log.read_text()}")
+        try:
+            response = server.client.get(path)
+        except httpx.TransportError:
+            seen.append(0)
+        else:
+            seen.append(response.status_code)
+            if accepts(response):
+                return seen
+        time.sleep(0.05)
+    raise AssertionError(
+        f"{path} gave {sorted(set(seen))} for {within} s:\n{server.log.read_text()}"
+    )

@@ -1,0 +1,94 @@
+"""The Bento: built, unpacked elsewhere, installed from its own lock, and served there."""
+
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import BENTOML, ROOT, Server, serve, wait_until_ready
+from test_service import CHATTER, OFFER, score
+
+TRAINING = {"torch", "transformers", "optimum", "optimum-onnx", "onnx", "pandas", "scikit-learn"}
+
+
+@pytest.fixture(scope="module")
+def bento(environment, tmp_path_factory) -> Path:
+    """A folder with an unpacked Bento and nothing else around it."""
+    folder = tmp_path_factory.mktemp("bento")
+    run = {"cwd": ROOT, "env": environment | {"PATH": str(BENTOML.parent)}, "check": True}
+    built = subprocess.run([BENTOML, "build", "--output", "tag"], capture_output=True, **run)
+    tag = built.stdout.decode().strip().rpartition("__tag__:")[2]
+    subprocess.run([BENTOML, "export", tag, folder / "feedsieve.bento"], **run)
+    with tarfile.open(folder / "feedsieve.bento") as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    return folder / "unpacked"
+
+
+@pytest.fixture(scope="module")
+def commands(bento, tmp_path_factory) -> Path:
+    """The commands of a fresh environment with what the Bento asks for."""
+    place = tmp_path_factory.mktemp("fresh") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    subprocess.run(
+        [place / "bin" / "python", "-m", "pip", "install", "--quiet"]
+        + ["--requirement", bento / "env" / "python" / "requirements.txt"],
+        check=True,
+    )
+    return place / "bin"
+
+
+@pytest.fixture(scope="module")
+def elsewhere(bento, commands, tmp_path_factory) -> Iterator[Server]:
+    """The Bento's server, in an empty folder, with no model store but its own."""
+    empty = tmp_path_factory.mktemp("empty")
+    state = tmp_path_factory.mktemp("state")
+    own = {
+        "BENTOML_HOME": str(state / "bentoml"),
+        "FEEDSIEVE_DB": str(state / "messages.db"),
+        "PYTHONPATH": "",
+    }
+    with serve(own, state, str(bento), commands / "bentoml", source=empty) as running:
+        wait_until_ready(running)
+        yield running
+    assert list(empty.iterdir()) == []
+
+
+def installed(commands: Path) -> set[str]:
+    done = subprocess.run(
+        [commands / "python", "-m", "pip", "list", "--format=freeze"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {line.partition("==")[0].lower() for line in done.stdout.splitlines()}
+
+
+def test_it_scores_as_the_checkout_does(server, elsewhere):
+    texts = (OFFER, CHATTER, "", "Flat to let in Limassol, 2 bedrooms, 1400 euro")
+    assert [row["score"] for row in score(elsewhere, *texts)] == pytest.approx(
+        [row["score"] for row in score(server, *texts)], abs=1e-6
+    )
+
+
+def test_it_serves_the_very_pair(server, elsewhere):
+    assert (
+        elsewhere.client.get("/feed").json()["model"] == server.client.get("/feed").json()["model"]
+    )
+
+
+def test_what_serves_is_small(commands):
+    names = installed(commands)
+    assert {"bentoml", "onnxruntime", "lightgbm", "tokenizers"} <= names
+    assert names & TRAINING == set()
+
+
+def test_nothing_of_the_checkout_is_in_it_that_does_not_serve(bento):
+    files = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*")}
+    assert {"service.py", "feedsieve/scorer.py", "feedsieve/templates/feed.html"} <= files
+    tops = {file.partition("/")[0] for file in files}
+    assert tops <= {
+        "service.py", "feedsieve", "pyproject.toml", "constraints.txt", "README.md", "LICENSE",
+        "bentofile.yaml",
+    }  # fmt: skip

@@ -1,0 +1,232 @@
+import json
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedsieve.classifier import (
+    BOOSTER_FILE,
+    DESCRIPTION_FILE,
+    Calibration,
+    Classifier,
+    ClassifierDescription,
+)
+from feedsieve.scorer import Scorer
+from train.classifier import ROUNDS, Fitted, fit
+
+COLUMNS = 16
+TRAINING, VALIDATION = slice(0, 300), slice(300, 400)
+
+
+def embeddings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return features that tell most labels, and the labels, one in four positive."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, COLUMNS)).astype(np.float32)
+    labels = (features[:, 0] + features[:, 1] + rng.normal(size=count) / 2 > 1).astype(np.int64)
+    return features, labels
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fitted:
+    features, labels = embeddings(400)
+    return fit(features, labels, TRAINING, VALIDATION, seed=7, threads=1)
+
+
+@pytest.fixture(scope="module")
+def classifier(fitted) -> Classifier:
+    description = ClassifierDescription(
+        encoder_tag="feedsieve-encoder:abc",
+        threshold=fitted.threshold,
+        calibration=fitted.calibration,
+        features={"embedding": COLUMNS},
+        metrics={"test": {"f1": 0.5}, "имя": 1},
+        data_fingerprint="0" * 32,
+    )
+    return Classifier(fitted.booster, description, threads=1)
+
+
+@pytest.fixture
+def saved(classifier, tmp_path) -> Path:
+    classifier.save(tmp_path)
+    return tmp_path
+
+
+class TestScores:
+    def test_one_for_each_row_between_0_and_1(self, classifier):
+        features, labels = embeddings(500, seed=1)
+        scores = classifier.score(features)
+        assert scores.shape == (500,)
+        assert (scores > 0).all() and (scores < 1).all()
+        assert scores[labels == 1].mean() > scores[labels == 0].mean() + 0.2
+
+    def test_features_far_from_all_that_was_seen(self, classifier):
+        features = np.array([[1e30] * COLUMNS, [-1e30] * COLUMNS, [0.0] * COLUMNS], np.float32)
+        scores = classifier.score(features)
+        assert (scores > 0).all() and (scores < 1).all()
+
+    def test_no_rows(self, classifier):
+        assert classifier.score(np.empty((0, COLUMNS), np.float32)).shape == (0,)
+
+    def test_a_row_alone_scores_as_in_company(self, classifier):
+        features, _labels = embeddings(20, seed=2)
+        alone = [float(classifier.score(row[None])[0]) for row in features]
+        assert classifier.score(features).tolist() == alone
+
+    def test_another_number_of_columns_is_refused(self, classifier):
+        with pytest.raises(lightgbm.basic.LightGBMError):
+            classifier.score(np.zeros((2, COLUMNS + 1), np.float32))
+
+
+class TestCalibration:
+    @given(
+        st.floats(1e-3, 1e3),
+        st.floats(-50, 50),
+        st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20),
+    )
+    def test_it_keeps_the_order_and_stays_between_0_and_1(self, slope, intercept, logits):
+        scores = Calibration(slope, intercept).apply(np.sort(np.array(logits)))
+        assert (np.diff(scores) >= 0).all()
+        assert (scores > 0).all() and (scores < 1).all()
+
+    def test_it_is_the_sigmoid(self):
+        scores = Calibration(2.0, -1.0).apply(np.array([0.5, 0.0, 1.0]))
+        assert scores == pytest.approx([0.5, 1 / (1 + np.e), 1 / (1 + 1 / np.e)])
+
+    def test_scores_order_messages_as_the_booster_does(self, classifier):
+        features, _labels = embeddings(200, seed=3)
+        logits = np.asarray(classifier.booster.predict(features, raw_score=True))
+        order = np.argsort(logits, kind="stable")
+        assert (np.diff(classifier.score(features)[order]) >= 0).all()
+
+
+class TestSaveAndLoad:
+    def test_scores_are_equal_bit_for_bit(self, classifier, saved):
+        features, _labels = embeddings(300, seed=4)
+        again = Classifier.load(saved, threads=1)
+        assert again.score(features).tolist() == classifier.score(features).tolist()
+        assert again.description == classifier.description
+
+    def test_two_files_of_plain_text_and_no_pickle(self, saved):
+        assert {path.name for path in saved.iterdir()} == {BOOSTER_FILE, DESCRIPTION_FILE}
+        assert (saved / BOOSTER_FILE).read_text(encoding="utf-8").startswith("tree\n")
+        description = json.loads((saved / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        assert description["encoder_tag"] == "feedsieve-encoder:abc"
+        assert set(description["calibration"]) == {"slope", "intercept"}
+        assert 0 < description["threshold"] < 1
+
+    def test_saving_what_was_loaded_changes_nothing(self, saved, tmp_path_factory):
+        again = tmp_path_factory.mktemp("again")
+        Classifier.load(saved).save(again)
+        for path in saved.iterdir():
+            assert (again / path.name).read_bytes() == path.read_bytes()
+
+    @pytest.mark.parametrize("name", [BOOSTER_FILE, DESCRIPTION_FILE])
+    def test_a_missing_file(self, saved, name):
+        (saved / name).unlink()
+        with pytest.raises(FileNotFoundError, match=name):
+            Classifier.load(saved)
+
+    @pytest.mark.parametrize("content", ["", "not a model", '{"a": 1}', "tree\n"])
+    def test_a_booster_that_is_none(self, saved, content):
+        (saved / BOOSTER_FILE).write_text(content)
+        with pytest.raises((lightgbm.basic.LightGBMError, ValueError)):
+            Classifier.load(saved)
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    def test_a_booster_that_was_cut_short(self, saved, share):
+        text = (saved / BOOSTER_FILE).read_text(encoding="utf-8")
+        (saved / BOOSTER_FILE).write_text(text[: int(share * len(text))], encoding="utf-8")
+        with pytest.raises((lightgbm.basic.LightGBMError, ValueError)):
+            Classifier.load(saved)
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"threshold": 0.5', "[]"])
+    def test_a_description_that_is_none(self, saved, content):
+        (saved / DESCRIPTION_FILE).write_text(content)
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            Classifier.load(saved)
+
+
+class TestFit:
+    def test_it_learns_and_says_how_well(self, fitted):
+        assert 0 < fitted.threshold < 1
+        assert fitted.calibration.slope > 0
+        assert 0 < fitted.booster.num_trees() < ROUNDS
+        assert fitted.validation["n"] == 100
+        assert fitted.validation["average_precision"] > 0.36  # twice that of chance
+
+    def test_scores_are_probabilities(self, classifier):
+        features, labels = embeddings(2000, seed=5)
+        assert classifier.score(features).mean() == pytest.approx(labels.mean(), abs=0.05)
+
+    def test_the_seed_decides(self, fitted):
+        features, labels = embeddings(400)
+        same = fit(features, labels, TRAINING, VALIDATION, seed=7, threads=1)
+        assert same.booster.model_to_string() == fitted.booster.model_to_string()
+        assert (same.threshold, same.calibration) == (fitted.threshold, fitted.calibration)
+        other = fit(features, labels, TRAINING, VALIDATION, seed=8, threads=1)
+        assert other.booster.model_to_string() != fitted.booster.model_to_string()
+
+    def test_the_number_of_threads_changes_nothing(self, fitted):
+        features, labels = embeddings(400)
+        other = fit(features, labels, TRAINING, VALIDATION, seed=7, threads=2)
+        rows = embeddings(50, seed=6)[0]
+        assert other.booster.predict(rows) == pytest.approx(fitted.booster.predict(rows))
+
+    def test_labels_of_the_validation_rows_do_not_reach_the_first_booster(self):
+        features, labels = embeddings(400)
+        swapped = labels.copy()
+        swapped[VALIDATION] = 1 - swapped[VALIDATION]
+        fooled = fit(features, swapped, TRAINING, VALIDATION, seed=7, threads=1)
+        assert fooled.validation["average_precision"] < 0.8  # it has not seen that they are swapped
+
+    def test_the_final_booster_learns_from_the_validation_rows_too(self):
+        features, labels = embeddings(400)
+        features[VALIDATION, 2] = 50 + labels[VALIDATION]  # a column that says it, there alone
+        features[TRAINING, 2] = 0
+        taught = fit(features, labels, TRAINING, VALIDATION, seed=7, threads=1)
+        assert taught.booster.feature_importance()[2] > 0
+
+    @pytest.mark.parametrize("count", [20, 40])
+    def test_as_few_rows_as_are_read(self, count):
+        features, _labels = embeddings(count)
+        labels = (np.arange(count) % 4 == 0).astype(np.int64)
+        rows = slice(0, count - 8), slice(count - 8, count)
+        fitted = fit(features, labels, *rows, seed=7, threads=1)
+        assert 0 < fitted.threshold < 1
+        assert fitted.booster.num_trees() >= 1
+
+
+class Doubling:
+    """An encoder of numbers: the text's number fills its row."""
+
+    def encode(self, texts, progress=None):
+        if progress:
+            progress(len(texts))
+        return np.array([[float(text)] * COLUMNS for text in texts], np.float32).reshape(
+            -1, COLUMNS
+        )
+
+
+class TestScorer:
+    @pytest.fixture
+    def scorer(self, classifier) -> Scorer:
+        return Scorer(Doubling(), classifier, "feedsieve-classifier:1")
+
+    def test_texts_in_their_order(self, scorer, classifier):
+        done: list[int] = []
+        scores = scorer.score(["2", "-1", "0"], done.append)
+        expected = [[value] * COLUMNS for value in (2.0, -1.0, 0.0)]
+        assert scores.tolist() == classifier.score(np.array(expected, np.float32)).tolist()
+        assert scores[0] > scores[1]
+        assert done == [3]
+
+    def test_no_texts(self, scorer):
+        assert scorer.score([]).tolist() == []
+
+    def test_a_score_at_the_threshold_is_positive(self, scorer, fitted):
+        assert scorer.threshold == fitted.threshold
+        assert scorer.label(scorer.threshold) == "positive"
+        assert scorer.label(np.nextafter(scorer.threshold, 0)) == "negative"

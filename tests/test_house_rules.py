@@ -1,0 +1,110 @@
+"""The rules of the house: who may import whom, and what must not be there at all."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import ROOT
+
+SERVING = ("feedsieve", "service.py")
+# What each part must never import; what serves stays small, and there are no circles.
+FORBIDDEN = {
+    "feedsieve": {"train", "export", "data"},
+    "service.py": {"train", "export", "data"},
+    "export": {"train", "data"},
+    "train": {"data"},
+}
+HEAVY = {"torch", "transformers", "optimum", "pandas", "mlflow", "feast", "dask", "sklearn", "onnx"}
+PICKLES = {"pickle", "cloudpickle", "joblib", "dill", "shelve"}
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import feedsieve
+for module in pkgutil.walk_packages(feedsieve.__path__, "feedsieve."):
+    importlib.import_module(module.name)
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def violations(root: Path) -> list[str]:
+    """Return where the source below `root` breaks a rule."""
+    found = []
+    for part, forbidden in FORBIDDEN.items():
+        banned = forbidden | PICKLES | (HEAVY if part in SERVING else set())
+        for file in sources(root / part):
+            place = file.relative_to(root)
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for package, line in imports(tree):
+                if package in banned:
+                    found.append(f"{place}:{line} imports {package}")
+            if place.name != "settings.py" and part in SERVING:
+                found += [f"{place}:{line} reads a setting" for line in settings_read(tree)]
+    return found
+
+
+def sources(place: Path) -> list[Path]:
+    return [place] if place.is_file() else sorted(place.rglob("*.py"))
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name.partition(".")[0], node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0], node.lineno
+
+
+def settings_read(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines with a string that is the name of one of our settings and nothing else."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value.startswith("FEEDSIEVE_")
+            and node.value.isidentifier()
+        ):
+            yield node.lineno
+
+
+class TestSource:
+    def test_no_rule_is_broken(self):
+        assert violations(ROOT) == []
+
+    @pytest.mark.parametrize(
+        ("file", "line", "said"),
+        [
+            ("feedsieve/scorer.py", "import torch", "scorer.py:1 imports torch"),
+            ("feedsieve/scorer.py", "from pandas import DataFrame", "scorer.py:1 imports pandas"),
+            ("feedsieve/new.py", "def late():\n    import dask.array", "new.py:2 imports dask"),
+            ("feedsieve/store.py", "from train import data", "store.py:1 imports train"),
+            ("feedsieve/cursor.py", "import pickle", "cursor.py:1 imports pickle"),
+            ("feedsieve/new.py", "x = environ['FEEDSIEVE_DB']", "new.py:1 reads a setting"),
+            ("service.py", "import transformers", "service.py:1 imports transformers"),
+            ("export/check.py", "from train.data import split", "check.py:1 imports train"),
+            ("train/data.py", "import joblib", "data.py:1 imports joblib"),
+        ],
+    )
+    def test_a_broken_rule_is_seen(self, tmp_path, file, line, said):
+        for part in FORBIDDEN:
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copyfile
+            copy(ROOT / part, tmp_path / part)
+        path = tmp_path / file
+        path.write_text(f"{line}\n{path.read_text() if path.exists() else ''}")
+        [found] = violations(tmp_path)
+        assert found.endswith(said)
+
+
+class TestServing:
+    def test_what_serves_brings_no_training_library_along(self):
+        """Not through our own imports, nor through those of the libraries that we import."""
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORT_ALL], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        loaded = set(done.stdout.split())
+        assert {"feedsieve", "onnxruntime", "lightgbm"} <= loaded
+        assert loaded & {"torch", "transformers", "optimum", "mlflow", "feast", "dask"} == set()

@@ -1,0 +1,204 @@
+"""The routes, over HTTP, of the server that `make serve` starts."""
+
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from urllib.parse import quote
+
+import pytest
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+OFFER = "Сдаётся квартира 2+1 в Лимассоле, центр, 1200 евро в месяц, на длительный срок"
+CHATTER = "Всем привет! Кто знает хорошего стоматолога?"
+
+
+class Page(HTMLParser):
+    """The tags of a page and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attributes}
+        self.links += [value for name, value in attributes if name == "href"]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def score(server, *texts):
+    response = server.client.post("/score", json={"texts": texts})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+class TestFeed:
+    def test_it_is_ranked_by_score(self, server):
+        answer = server.client.get("/feed?limit=5").json()
+        assert set(answer) == {"model", "items", "next"}
+        assert answer["model"].startswith("feedsieve-classifier:")
+        assert [item["rank"] for item in answer["items"]] == [1, 2, 3, 4, 5]
+        assert set(answer["items"][0]) == {"id", "text", "score", "label", "rank"}
+        scores = [item["score"] for item in answer["items"]]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[0] > 0.8
+        assert answer["items"][0]["label"] == "positive"
+
+    def test_ten_are_the_default_and_a_slash_does_no_harm(self, server):
+        assert len(server.client.get("/feed").json()["items"]) == 10
+        assert server.client.get("/feed/").json() == server.client.get("/feed").json()
+
+    def test_pages_follow_one_another(self, server):
+        whole = server.client.get("/feed?limit=9").json()["items"]
+        items, cursor = [], None
+        for _ in range(3):
+            page = server.client.get("/feed", params={"limit": 3} | cursor_of(cursor)).json()
+            items += page["items"]
+            cursor = page["next"]
+        assert items == whole
+
+    def test_browsers_get_a_page_with_the_same_messages(self, server):
+        answer = server.client.get("/feed?limit=5").json()
+        response = server.client.get("/feed?limit=5", headers=BROWSER)
+        assert response.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        page = Page(response.text)
+        for item in answer["items"]:
+            assert item["text"] in page.text
+            assert f"/messages/{quote(item['id'], safe='')}" in page.links
+        [following] = [link for link in page.links if "cursor=" in link]
+        assert server.client.get(following).json()["items"][0]["rank"] == 6
+
+    @pytest.mark.parametrize(
+        ("accept", "media_type"),
+        [
+            ("*/*", "application/json"),
+            ("application/json", "application/json"),
+            ("text/html;q=0.5, application/json", "application/json"),
+            ("text/html", "text/html; charset=utf-8"),
+            ("application/json;q=0.1, text/*", "text/html; charset=utf-8"),
+            (";;q=x,,", "application/json"),
+        ],
+    )
+    def test_negotiation(self, server, accept, media_type):
+        response = server.client.get("/feed", headers={"Accept": accept})
+        assert response.headers["content-type"] == media_type
+        assert response.headers["vary"] == "Accept"
+
+    def test_the_root_leads_to_it(self, server):
+        assert server.client.get("/").headers["location"] == "/feed"
+
+
+def cursor_of(cursor):
+    return {"cursor": cursor} if cursor else {}
+
+
+class TestMessages:
+    def test_one_of_the_feed(self, server):
+        item = server.client.get("/feed?limit=1").json()["items"][0]
+        answer = server.client.get(f"/messages/{item['id']}").json()
+        assert answer.pop("model").startswith("feedsieve-classifier:")
+        assert answer == {name: item[name] for name in ("id", "text", "score", "label")}
+
+    def test_its_page(self, server):
+        item = server.client.get("/feed?limit=1").json()["items"][0]
+        page = Page(server.client.get(f"/messages/{item['id']}", headers=BROWSER).text)
+        assert item["text"] in page.text
+        assert f"{item['score']:.4f}" in page.text
+
+    def test_unknown_ones(self, server):
+        response = server.client.get("/messages/nobody-wrote-this")
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/problem+json"
+        page = server.client.get("/messages/nobody-wrote-this", headers=BROWSER)
+        assert page.status_code == 404
+        assert "no message has this identifier" in Page(page.text).text
+
+    def test_a_random_sample(self, server):
+        first, second = (
+            server.client.get("/messages?limit=100").json()["msg_ids"] for _ in range(2)
+        )
+        assert len(set(first)) == 100
+        assert first != second
+        assert server.client.get(f"/messages/{first[0]}").status_code == 200
+        assert len(server.client.get("/messages/").json()["msg_ids"]) == 10
+
+
+class TestScore:
+    def test_an_offer_scores_above_chatter(self, server):
+        offer, chatter = score(server, OFFER, CHATTER)
+        assert set(offer) == {"score", "label"}
+        assert offer["label"] == "positive"
+        assert chatter["label"] == "negative"
+        assert 0 < chatter["score"] < offer["score"] < 1
+
+    def test_order_and_company_change_nothing(self, server):
+        texts = [f"{OFFER} {number}" for number in range(20)] + [CHATTER, "", "+", "🏠" * 50]
+        together = [row["score"] for row in score(server, *texts)]
+        backwards = [row["score"] for row in score(server, *reversed(texts))]
+        alone = [score(server, text)[0]["score"] for text in texts]
+        assert together == pytest.approx(backwards[::-1], abs=0.02)
+        assert together == pytest.approx(alone, abs=0.02)
+
+    def test_as_many_and_as_long_as_allowed(self, server):
+        answer = score(server, *["я" * 10_000] * 256)
+        assert len(answer) == 256
+        assert len({row["score"] for row in answer}) == 1
+
+    def test_a_stored_message_scores_as_it_did(self, server):
+        item = server.client.get("/feed?limit=1").json()["items"][0]
+        assert score(server, item["text"])[0]["score"] == pytest.approx(item["score"], abs=0.02)
+
+    def test_many_clients_at_once_are_batched(self, server):
+        before = batches(server)
+        texts = [f"{CHATTER} {number}" for number in range(200)]
+        with ThreadPoolExecutor(32) as clients:
+            answers = list(
+                clients.map(
+                    lambda text: server.client.post("/score", json={"texts": [text]}), texts
+                )
+            )
+        assert [answer.status_code for answer in answers] == [200] * 200
+        count, total = (after - start for after, start in zip(batches(server), before, strict=True))
+        assert total == 200
+        assert count < 100  # batches of two and more
+
+
+def batches(server):
+    """Return how many batches there were, and how many texts were in them."""
+    name = "bentoml_service_adaptive_batch_size"
+    return tuple(sum(server.metric(f"{name}_{part}").values()) for part in ("count", "sum"))
+
+
+class TestOperations:
+    def test_alive_and_ready(self, server):
+        assert server.client.get("/livez").status_code == 200
+        assert server.client.get("/readyz").status_code == 200
+
+    def test_the_documentation_lists_every_route(self, server):
+        document = server.client.get("/docs.json").json()
+        routes = {
+            (path, method) for path, methods in document["paths"].items() for method in methods
+        }
+        assert {
+            ("/feed", "get"),
+            ("/messages", "get"),
+            ("/messages/{identifier}", "get"),
+            ("/score", "post"),
+            ("/livez", "get"),
+            ("/readyz", "get"),
+            ("/metrics", "get"),
+        } <= routes
+
+    def test_the_documentation_needs_no_network(self, server):
+        page = server.client.get("/docs").text
+        assert "http://" not in page
+        assert "https://" not in page
+        for file in ("swagger-ui-bundle.js", "swagger-ui.css"):
+            assert f"/static_content/{file}" in page
+            assert server.client.get(f"/static_content/{file}").status_code == 200

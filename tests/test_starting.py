@@ -1,0 +1,127 @@
+"""How the server starts, what it does until it is ready, and what it does when it cannot be."""
+
+import shutil
+import sqlite3
+import subprocess
+
+from serving import BENTOML, ROOT, serve, wait_for, wait_until_ready
+
+from feedsieve.store import MessageStore
+
+
+def in_feed(answer):
+    return answer.status_code == 200 and answer.json()["items"]
+
+
+def test_not_ready_until_the_model_is_loaded(environment, tmp_path):
+    with serve(environment | {"FEEDSIEVE_DB": str(tmp_path / "new.db")}, tmp_path) as server:
+        seen = wait_until_ready(server)
+        assert set(seen) <= {0, 503, 200}
+        assert 503 in seen
+        answer = server.client.get("/feed")  # an empty store is an empty feed
+        assert answer.status_code in (200, 503)
+        wait_for(server, "/feed", lambda answer: answer.status_code == 200)
+        assert server.client.get("/feed").json()["items"] == []
+        page = server.client.get("/feed", headers={"Accept": "text/html"})
+        assert "feedsieve import" in page.text
+
+
+def test_no_model(tmp_path):
+    done = subprocess.run(
+        [BENTOML, "serve", "service:Feedsieve"],
+        cwd=ROOT,
+        env={"BENTOML_HOME": str(tmp_path), "PATH": "", "BENTOML_DO_NOT_TRACK": "True"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "make train" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_model_that_cannot_be_loaded(environment, trained, tmp_path):
+    home = tmp_path / "bentoml"
+    shutil.copytree(trained, home)
+    [damaged] = home.glob("models/feedsieve-encoder/*/model.onnx")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with serve(environment | {"BENTOML_HOME": str(home)}, tmp_path) as server:
+        wait_for(server, "/livez", lambda answer: answer.status_code == 503)
+        assert server.client.get("/readyz").status_code == 503
+        for answer in (server.client.get("/feed"), server.client.get("/messages/1")):
+            assert answer.status_code == 503
+            assert "could not be loaded" in answer.json()["detail"]
+        answer = server.client.post("/score", json={"texts": ["text"]})
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "cannot be loaded" in server.log.read_text()
+
+
+def test_a_store_that_cannot_be_opened(environment, tmp_path):
+    folder = tmp_path / "not-a-file"
+    folder.mkdir()
+    with serve(environment | {"FEEDSIEVE_DB": str(folder)}, tmp_path) as server:
+        wait_until_ready(server)
+        answer = server.client.get("/feed")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert server.client.post("/score", json={"texts": ["text"]}).status_code == 200
+        assert "a folder, not a file" in server.log.read_text()
+        folder.rmdir()  # once the reason is gone the server comes round by itself
+        wait_for(server, "/feed", lambda answer: answer.status_code == 200)
+
+
+def test_the_old_ranking_is_shown_until_the_new_model_has_scored_all(environment, sample, tmp_path):
+    """The old model scored every message; the new one, which is ours, has yet to."""
+    database = tmp_path / "messages.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE raw_rent_messages (msg_id TEXT, msg TEXT)")
+        connection.execute(
+            "INSERT INTO raw_rent_messages VALUES ('first', 'ранее'), ('b', 'потом')"
+        )
+    store = MessageStore.open(database)
+    store.start_model("feedsieve-classifier:old", 0.5)
+    marks = [mark for mark, _ in store.unscored("feedsieve-classifier:old", 10)]
+    store.save_scores("feedsieve-classifier:old", [(mark, 0.75) for mark in marks])
+    store.mark_complete("feedsieve-classifier:old")
+    with serve(environment | {"FEEDSIEVE_DB": str(database)}, tmp_path) as server:
+        models = []
+
+        def replaced(answer):
+            if answer.status_code == 200:
+                models.append(answer.json()["model"])
+                assert len(answer.json()["items"]) == 2
+            return models and models[-1] != "feedsieve-classifier:old"
+
+        wait_for(server, "/feed", replaced)
+        assert models[0] == "feedsieve-classifier:old"
+
+
+def test_messages_that_come_in_are_scored_soon(environment, tmp_path):
+    database = tmp_path / "new.db"
+    source = tmp_path / "more.csv"
+    source.write_text("msg_id,msg\nnew,Сдаётся квартира в Лимассоле\n")
+    own = environment | {"FEEDSIEVE_DB": str(database)}
+    with serve(own, tmp_path) as server:
+        wait_until_ready(server)
+        wait_for(server, "/feed", lambda answer: answer.status_code == 200)
+        subprocess.run(
+            [BENTOML.with_name("feedsieve"), "import", source], env=own, check=True, cwd=tmp_path
+        )
+        assert server.client.get("/messages/new").json()["score"] > 0  # at once, on demand
+        wait_for(server, "/feed", in_feed)
+
+
+def test_requests_do_not_wait_for_the_backlog(environment, sample, tmp_path):
+    """All these are answered while most of the messages still have no score."""
+    database = tmp_path / "messages.db"
+    shutil.copyfile(sample / "messages.db", database)
+    with serve(environment | {"FEEDSIEVE_DB": str(database)}, tmp_path) as server:
+        wait_for(server, "/feed", in_feed)  # it is at work
+        for number in range(5):
+            answer = server.client.post("/score", json={"texts": [f"text {number}"]})
+            assert answer.status_code == 200
+            assert in_feed(server.client.get("/feed"))
+        with sqlite3.connect(database) as connection:
+            [[scored]] = connection.execute("SELECT count(*) FROM scores")
+            [[texts]] = connection.execute("SELECT count(DISTINCT fingerprint) FROM messages")
+        assert 0 < scored < texts

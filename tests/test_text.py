@@ -1,0 +1,72 @@
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feedsieve.text import fingerprint, normalise, storable
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
+
+
+class TestNormalise:
+    @pytest.mark.parametrize(
+        ("text", "normal"),
+        [
+            ("  flat \t to\r\nlet ", "flat to let"),
+            ("flat\u200bto\ufefflet\u00a0now", "flat to let now"),
+            ("bell\x07 and\x00 null", "bell and null"),
+            ("ﬁve ½ ２０", "five 1⁄2 20"),
+            ("cafe\u0301", "café"),
+            ("lone \ud83d half", "lone half"),
+            ("\u200b \n", ""),
+        ],
+    )
+    def test_what_becomes_what(self, text, normal):
+        assert normalise(text) == normal
+
+    def test_case_stays(self):
+        assert normalise("Flat TO let") == "Flat TO let"
+
+    @given(ANY_TEXT)
+    @settings(max_examples=300, deadline=None)
+    def test_once_is_enough(self, text):
+        normal = normalise(text)
+        assert normalise(normal) == normal
+        assert normal == normal.strip() and "  " not in normal
+        assert unicodedata.is_normalized("NFKC", normal)
+        normal.encode()
+
+
+class TestFingerprint:
+    def test_it_is_the_same_on_every_machine(self):
+        assert fingerprint("Flat to let") == "ce04c121215c43c8a619b73e7c972938"
+
+    def test_spacing_and_width_do_not_matter_and_letters_do(self):
+        assert fingerprint("Flat\n to  let ") == fingerprint("Flat to ｌｅｔ")
+        assert fingerprint("Flat to let") != fingerprint("flat to let")
+
+    def test_nothing_has_one_too(self):
+        assert fingerprint("") == fingerprint(" \u200b\ud800")
+        assert len(fingerprint("")) == 32
+
+
+class TestStorable:
+    def test_null_goes_and_a_lone_surrogate_is_marked(self):
+        assert storable("a\x00b") == "ab"
+        assert storable("a\ud800b\udc00") == "a\ufffdb\ufffd"
+
+    def test_two_surrogates_of_a_pair_are_joined(self):
+        assert storable("\ud83c\udfe0") == "🏠"
+
+    def test_a_byte_order_mark_is_text(self):
+        assert storable("\ufeffa") == "\ufeffa"
+
+    @given(ANY_TEXT)
+    @settings(max_examples=300, deadline=None)
+    def test_all_else_is_kept(self, text):
+        kept = storable(text)
+        kept.encode()
+        assert storable(kept) == kept
+        if not any("\ud800" <= character <= "\udfff" for character in text):
+            assert kept == text.replace("\x00", "")
