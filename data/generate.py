@@ -32,6 +32,7 @@ from data.phrases import (
     REPOSTED,
     ROOMS,
     TABLES,
+    Place,
     Unit,
 )
 
@@ -40,8 +41,9 @@ LABELED = "labeled_messages.csv"
 
 LANGUAGES = {"ru": 78, "en": 11, "uk": 6, "el": 5}  # percent
 LABELED_SHARE = 0.8
-WRONG_SHARE = 0.025  # of the labels: people who label err too
+WRONG_SHARE = 0.02  # of the labels: people who label err too
 REPOSTED_SHARE = 0.12  # of the adverts
+TOWN_SHARE = 0.5  # of the adverts name the first place of their table whatever chance would say
 
 
 class Message(NamedTuple):
@@ -88,8 +90,8 @@ _LET_CLOSINGS = ("price_line", "contact", "tags")
 _LET_OPENINGS = ("owner_opening", "agent_opening", "brief_opening", "question_opening")
 
 KINDS: dict[str, Kind] = {
-    "let by owner": Kind(9, ("owner_opening",), _HOME, 8, _LET_CLOSINGS, elsewhere=0, is_let=True),
-    "let by agent": Kind(5, ("agent_opening",), _HOME, 10, _LET_CLOSINGS, elsewhere=0, is_let=True),
+    "let by owner": Kind(9, ("owner_opening",), _HOME, 5, _LET_CLOSINGS, elsewhere=0, is_let=True),
+    "let by agent": Kind(6, ("agent_opening",), _HOME, 5, _LET_CLOSINGS, elsewhere=0, is_let=True),
     "let in few words": Kind(3, ("brief_opening",), _HOME, 2, ("tags",), elsewhere=0, is_let=True),
     "let as a question": Kind(
         2, ("question_opening",), _HOME, 3, ("contact",), elsewhere=0, is_let=True
@@ -98,10 +100,10 @@ KINDS: dict[str, Kind] = {
         2, ("room_opening",), _HOME, 4, ("contact",), ROOMS, elsewhere=0, is_let=True
     ),
     "let elsewhere": Kind(
-        7, _LET_OPENINGS, _HOME, 8, _LET_CLOSINGS, elsewhere=1, is_near_miss=True
+        4, _LET_OPENINGS, _HOME, 5, _LET_CLOSINGS, elsewhere=1, is_near_miss=True
     ),
     "commercial let": Kind(
-        3.5,
+        3,
         ("owner_opening", "agent_opening", "brief_opening"),
         ("commercial_detail", "commercial_detail", "size", "location", "deposit", "available"),
         5,
@@ -118,32 +120,32 @@ KINDS: dict[str, Kind] = {
         CARS,
     ),
     "holiday let": Kind(
-        5,
+        4,
         ("short_opening",),
-        (*_INSIDE, "outside", "people", "short_detail", "short_detail", "viewing"),
-        7,
-        ("night_price_line", "contact", "tags"),
+        (*_INSIDE, "outside", "people", *("short_detail",) * 4, "viewing"),
+        4,
+        ("night_price_line", "contact", "night_tags"),
         is_near_miss=True,
     ),
     "sale": Kind(
-        6.5,
-        ("sale_opening",),
-        (*_INSIDE, "outside", "sale_detail", "viewing"),
         8,
-        ("sale_price_line", "contact", "tags"),
+        ("sale_opening",),
+        (*_INSIDE, "outside", *("sale_detail",) * 4, "viewing"),
+        4,
+        ("sale_price_line", "contact", "sale_tags"),
     ),
-    "looking": Kind(8, ("looking_opening",), ("budget", "tenant", "tenant"), 3, ("contact",)),
+    "looking": Kind(9.5, ("looking_opening",), ("budget", "tenant", "tenant"), 3, ("contact",)),
     "looking like an offer": Kind(
-        3, ("like_offer_opening",), ("furniture", "tenant"), 2, ("contact",), is_near_miss=True
+        2, ("like_offer_opening",), ("furniture", "tenant"), 2, ("contact",), is_near_miss=True
     ),
     "agent seeking owners": Kind(
         1.5, ("seeks_opening",), ("seeks_detail",), 1, ("contact",), is_near_miss=True
     ),
-    "let already": Kind(2, ("cancelled_opening",), _HOME, 4, ("price_line",), is_near_miss=True),
+    "let already": Kind(1.5, ("cancelled_opening",), _HOME, 4, ("price_line",), is_near_miss=True),
     "talk about rents": Kind(4.5, ("rent_talk",)),
-    "bot notice": Kind(5, ("bot_notice",)),
+    "bot notice": Kind(6, ("bot_notice",)),
     "moderation": Kind(2, ("moderation",)),
-    "small talk": Kind(7, ("small_talk",)),
+    "small talk": Kind(8, ("small_talk",)),
     "reply": Kind(8, ("reply",)),
     "question": Kind(4.5, ("question",)),
     "service": Kind(3, ("service",), ("service_detail",), 1, ("contact",)),
@@ -153,8 +155,8 @@ KINDS: dict[str, Kind] = {
     "awkward": Kind(0.5, ("reply",)),
 }
 
-_CLOSING_CHANCES = {"tags": 0.2, "contact": 0.75}
-_USUAL_CLOSING_CHANCE = 0.8
+_CLOSING_CHANCES = {"tags": 0.2, "sale_tags": 0.2, "night_tags": 0.2, "contact": 0.75}
+_USUAL_CLOSING_CHANCE = 0.9
 _SEPARATORS = (". ", ". ", ", ", "\n", "\n", "\n- ", "\n• ", " / ", " ", "\n✅ ", "\n\n")
 _MONTHLY = {  # euro: the least and the most, and what each bedroom adds
     "room": (300, 600, 0),
@@ -226,7 +228,7 @@ class _Writer:
         self.unit = rng.choice(kind.units[language])
         places = ELSEWHERE if rng.random() < kind.elsewhere else LIMASSOL
         self.facts = self._facts_of_unit() | {
-            "place": (place := rng.choice(places[language])).name,
+            "place": (place := _place(places[language], rng)).name,
             "in_place": place.inside,
             "tag_place": re.sub(r"[ -]", "", place.name.lower()),
         }
@@ -280,6 +282,11 @@ class _Writer:
         thousands = self.rng.choice(("", "", " ", ".", ","))
         written = f"{int(amount):,}".replace(",", thousands)
         return self.rng.choice(MONEY[self.language]).replace("#", written)
+
+
+def _place(places: Sequence[Place], rng: random.Random) -> Place:
+    """Return one of `places`, often the first, as people name the town more than its districts."""
+    return places[0] if rng.random() < TOWN_SHARE else rng.choice(places)
 
 
 def _unknown(name: str) -> str:

@@ -741,6 +741,8 @@ RUSSIAN: dict[str, tuple[str, ...]] = {
         "#жильё #{tag_place}",
         "#кипр",
     ),
+    "sale_tags": ("#продажа #{tag_place}", "#продаю #кипр", "#недвижимость #{tag_place}"),
+    "night_tags": ("#посуточно #{tag_place}", "#отпуск #кипр", "#{tag_place} #кипр"),
     # What is no advert at all.
     "rent_talk": (
         "[Сейчас|Теперь|В этом году] {unit} {in_place} [стоит|сдаётся за|идёт по|меньше не найти"
@@ -1233,6 +1235,8 @@ ENGLISH: dict[str, tuple[str, ...]] = {
         "{handle}",
     ),
     "tags": ("#rent #{tag_place}", "#{tag_place} #cyprus", "#property #cyprus", "#forrent"),
+    "sale_tags": ("#sale #{tag_place}", "#property #cyprus", "#forsale"),
+    "night_tags": ("#holiday #{tag_place}", "#shortlet", "#{tag_place} #cyprus"),
     "rent_talk": (
         "[Now|These days|This year] {unit_acc} {in_place} [costs|goes for|is] {rent}[, crazy|,"
         " is it ok?|]",
@@ -1393,6 +1397,8 @@ GREEK: dict[str, tuple[str, ...]] = {
         "[Στείλτε μήνυμα|Μήνυμα]",
     ),
     "tags": ("#ενοικίαση #{tag_place}", "#{tag_place} #κύπρος", "#ακίνητα"),
+    "sale_tags": ("#πώληση #{tag_place}", "#ακίνητα"),
+    "night_tags": ("#διακοπές #{tag_place}",),
     "rent_talk": (
         "[Πόσο πάει|Πόσο είναι] τώρα {unit} {in_place};",
         "[Μας ανέβασαν|Ο ιδιοκτήτης ανέβασε] το ενοίκιο στα {rent} {in_place}",
@@ -1481,6 +1487,8 @@ UKRAINIAN: dict[str, tuple[str, ...]] = {
         "{phone}",
     ),
     "tags": ("#оренда #{tag_place}", "#{tag_place} #кіпр"),
+    "sale_tags": ("#продаж #{tag_place}", "#{tag_place} #кіпр"),
+    "night_tags": ("#подобово #{tag_place}",),
     "rent_talk": ("[Зараз|Тепер] {unit} {in_place} [коштує|здається за] {rent}[, це нормально?|]",),
     "small_talk": (
         "[Яка спека|Який вітер|Гарна погода] [сьогодні|знову][!|...|]",

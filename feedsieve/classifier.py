@@ -10,6 +10,7 @@ import numpy as np
 
 BOOSTER_FILE = "booster.txt"
 DESCRIPTION_FILE = "classifier.json"
+THREADS = 1  # a text takes 0.04 ms; more would wait for each other on a busy machine
 _LAST_SECTION = "\nend of parameters\n"  # of LightGBM's text format, after all trees
 _LIMIT = 36  # of a calibrated logit: from 37 on the nearest 64-bit float to its sigmoid is 1
 
@@ -51,15 +52,12 @@ class ClassifierDescription:
 class Classifier:
     """Turns features into scores; safe to use from several threads."""
 
-    def __init__(
-        self, booster: lightgbm.Booster, description: ClassifierDescription, threads: int = 0
-    ) -> None:
+    def __init__(self, booster: lightgbm.Booster, description: ClassifierDescription) -> None:
         self.booster = booster
         self.description = description
-        self._threads = threads
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 0) -> "Classifier":
+    def load(cls, folder: Path) -> "Classifier":
         """Load what `save` wrote; raises OSError if a file is absent, ValueError if one is bad."""
         path = folder / BOOSTER_FILE
         text = path.read_text(encoding="utf-8")
@@ -67,7 +65,7 @@ class Classifier:
             # LightGBM ends the process, not the call, on a text that was cut short.
             raise ValueError(f"{path} is damaged: no LightGBM model, or a part of one")
         booster = lightgbm.Booster(model_str=text)
-        return cls(booster, ClassifierDescription.read(folder), threads)
+        return cls(booster, ClassifierDescription.read(folder))
 
     def save(self, folder: Path) -> None:
         (folder / BOOSTER_FILE).write_text(self.booster.model_to_string(), encoding="utf-8")
@@ -77,5 +75,5 @@ class Classifier:
         """Return one calibrated probability of positive, in (0, 1), a row of `features`."""
         if not len(features):
             return np.empty(0)
-        logits = self.booster.predict(features, raw_score=True, num_threads=self._threads)
+        logits = self.booster.predict(features, raw_score=True, num_threads=THREADS)
         return self.description.calibration.apply(np.asarray(logits))

@@ -36,7 +36,7 @@ def load_scorer(tag: str, threads: int = 0) -> Scorer:
     """
     classifier_tag, encoder_tag = find_pair(tag)
     encoder = Encoder(Path(_get(encoder_tag).path), threads)
-    classifier = Classifier.load(Path(_get(classifier_tag).path), threads)
+    classifier = Classifier.load(Path(_get(classifier_tag).path))
     return Scorer(encoder, classifier, classifier_tag)
 
 

@@ -32,7 +32,7 @@ def embeddings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
     features, labels = embeddings(400)
-    return fit(features, labels, TRAINING, VALIDATION, seed=7, threads=1)
+    return fit(features, labels, TRAINING, VALIDATION, seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def classifier(fitted) -> Classifier:
         metrics={"test": {"f1": 0.5}, "имя": 1},
         data_fingerprint="0" * 32,
     )
-    return Classifier(fitted.booster, description, threads=1)
+    return Classifier(fitted.booster, description)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ class TestCalibration:
 class TestSaveAndLoad:
     def test_scores_are_equal_bit_for_bit(self, classifier, saved):
         features, _labels = embeddings(300, seed=4)
-        again = Classifier.load(saved, threads=1)
+        again = Classifier.load(saved)
         assert again.score(features).tolist() == classifier.score(features).tolist()
         assert again.description == classifier.description
 
@@ -163,30 +163,24 @@ class TestFit:
 
     def test_the_seed_decides(self, fitted):
         features, labels = embeddings(400)
-        same = fit(features, labels, TRAINING, VALIDATION, seed=7, threads=1)
+        same = fit(features, labels, TRAINING, VALIDATION, seed=7)
         assert same.booster.model_to_string() == fitted.booster.model_to_string()
         assert (same.threshold, same.calibration) == (fitted.threshold, fitted.calibration)
-        other = fit(features, labels, TRAINING, VALIDATION, seed=8, threads=1)
+        other = fit(features, labels, TRAINING, VALIDATION, seed=8)
         assert other.booster.model_to_string() != fitted.booster.model_to_string()
-
-    def test_the_number_of_threads_changes_nothing(self, fitted):
-        features, labels = embeddings(400)
-        other = fit(features, labels, TRAINING, VALIDATION, seed=7, threads=2)
-        rows = embeddings(50, seed=6)[0]
-        assert other.booster.predict(rows) == pytest.approx(fitted.booster.predict(rows))
 
     def test_labels_of_the_validation_rows_do_not_reach_the_first_booster(self):
         features, labels = embeddings(400)
         swapped = labels.copy()
         swapped[VALIDATION] = 1 - swapped[VALIDATION]
-        fooled = fit(features, swapped, TRAINING, VALIDATION, seed=7, threads=1)
+        fooled = fit(features, swapped, TRAINING, VALIDATION, seed=7)
         assert fooled.validation["average_precision"] < 0.8  # it has not seen that they are swapped
 
     def test_the_final_booster_learns_from_the_validation_rows_too(self):
         features, labels = embeddings(400)
         features[VALIDATION, 2] = 50 + labels[VALIDATION]  # a column that says it, there alone
         features[TRAINING, 2] = 0
-        taught = fit(features, labels, TRAINING, VALIDATION, seed=7, threads=1)
+        taught = fit(features, labels, TRAINING, VALIDATION, seed=7)
         assert taught.booster.feature_importance()[2] > 0
 
     @pytest.mark.parametrize("count", [20, 40])
@@ -194,7 +188,7 @@ class TestFit:
         features, _labels = embeddings(count)
         labels = (np.arange(count) % 4 == 0).astype(np.int64)
         rows = slice(0, count - 8), slice(count - 8, count)
-        fitted = fit(features, labels, *rows, seed=7, threads=1)
+        fitted = fit(features, labels, *rows, seed=7)
         assert 0 < fitted.threshold < 1
         assert fitted.booster.num_trees() >= 1
 

@@ -15,7 +15,8 @@ from data.generate import DATABASE, LABELED, compose, write
 from feedsieve.settings import settings
 from feedsieve.store import MessageStore
 from train.data import data_fingerprint, read_labeled
-from train.pipeline import embed, score_store
+from train.embedding import Embedder
+from train.pipeline import score_store
 from train.precision import LARGEST_LOSS, Comparison, Figures, compare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +30,7 @@ from train.data import read_labeled, split
 from train.evaluate import evaluate
 
 classifier_tag, labeled, seed = sys.argv[1:]
-scorer = load_scorer("feedsieve-classifier:latest", threads=1)
+scorer = load_scorer("feedsieve-classifier:latest")
 test = split(read_labeled(labeled), int(seed), progress=False).test
 scores = scorer.score(test["msg"].tolist())
 print(json.dumps({
@@ -47,7 +48,7 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder that has a model store of its own."""
     environment = os.environ | {
         "BENTOML_HOME": str(cwd / "bentoml"),
-        "FEEDSIEVE_THREADS": "1",  # two threads of LightGBM on a busy machine wait for each other
+        "FEEDSIEVE_THREADS": "1",
         "PYTHONPATH": str(ROOT),
         "BENTOML_DO_NOT_TRACK": "True",
     }
@@ -217,7 +218,10 @@ class Lengths:
 class TestEmbed:
     def test_equal_texts_are_embedded_once(self, capsys):
         encoder = Lengths()
-        rows = embed(encoder, ["flat", "to let", " flat ", "flat\u200b"], "embed")
+        embedder = Embedder(encoder)
+        rows = embedder.embed(["flat", "to let", " flat ", "flat\u200b"], "embed")
+        assert len(encoder.asked) == 2
+        assert embedder.embed(["to let"], "again").tolist() == rows[1:2].tolist()
         assert len(encoder.asked) == 2
         assert rows[:, 0].tolist() == [rows[0, 0], 6, rows[0, 0], rows[0, 0]]
         assert "embed: 100%" in capsys.readouterr().err
@@ -233,7 +237,7 @@ class Lengthy:
         self.left = capacity
         self.asked: list[str] = []
 
-    def score(self, texts):
+    def score(self, texts, progress=None):
         self.left -= len(texts)
         if self.left < 0:
             raise KeyboardInterrupt
@@ -259,7 +263,7 @@ class TestScoreStore:
         assert sum(item.score == 0.5 for item in store.feed(scorer.model, 500).items) == 30
 
     def test_a_run_that_was_stopped_goes_on_where_it_was(self, store, monkeypatch):
-        monkeypatch.setattr("train.pipeline.READ_AT_ONCE", 25)
+        monkeypatch.setattr("feedsieve.backlog.READ_AT_ONCE", 25)
         stopped, again = Lengthy(capacity=60), Lengthy()
         with pytest.raises(KeyboardInterrupt):
             score_store(store, stopped, {})
@@ -292,8 +296,8 @@ def labeled(count: int, positives: int) -> pd.DataFrame:
 
 class TestPrecision:
     def test_8_bits_that_lose_nothing_are_chosen(self):
-        encoders = {"fp32": Blurred(0.3), "int8": Blurred(0.3)}
-        comparison = compare(encoders, labeled(120, 40), seed=7, threads=1)
+        embedders = {"fp32": Embedder(Blurred(0.3)), "int8": Embedder(Blurred(0.3))}
+        comparison = compare(embedders, labeled(120, 40), seed=7)
         assert comparison.chosen == "int8"
         assert comparison.loss == 0
         assert comparison.mean_cosine == pytest.approx(1, abs=1e-5)
@@ -301,8 +305,8 @@ class TestPrecision:
         assert "int8 loses 0.00 points of F1, under the 0.5 allowed" in comparison.reason
 
     def test_8_bits_that_cost_quality_are_not(self):
-        encoders = {"fp32": Blurred(0.2), "int8": Blurred(2.0)}
-        comparison = compare(encoders, labeled(120, 40), seed=7, threads=1)
+        embedders = {"fp32": Embedder(Blurred(0.2)), "int8": Embedder(Blurred(2.0))}
+        comparison = compare(embedders, labeled(120, 40), seed=7)
         assert comparison.chosen == "fp32"
         assert comparison.loss > LARGEST_LOSS
         assert "not under" in str(comparison)
@@ -310,23 +314,23 @@ class TestPrecision:
         assert comparison.as_table()["int8"]["lowest_cosine"] == comparison.lowest_cosine
 
     def test_the_seed_decides(self):
-        encoders = {"fp32": Blurred(0.4), "int8": Blurred(0.5)}
+        embedders = {"fp32": Embedder(Blurred(0.4)), "int8": Embedder(Blurred(0.5))}
         frame = labeled(150, 50)
-        first = compare(encoders, frame, seed=7, threads=1)
-        assert compare(encoders, frame, seed=7, threads=1) == first
-        assert compare(encoders, frame, seed=8, threads=1) != first
+        first = compare(embedders, frame, seed=7)
+        assert compare(embedders, frame, seed=7) == first
+        assert compare(embedders, frame, seed=8) != first
 
     @pytest.mark.parametrize("positives", [3, 6])
     def test_few_positives_among_many_messages(self, positives):
-        encoders = {"fp32": Blurred(0.3), "int8": Blurred(0.3)}
-        comparison = compare(encoders, labeled(3000, positives), seed=7, threads=1)
-        assert 500 <= comparison.messages <= 505
+        embedders = {"fp32": Embedder(Blurred(0.3)), "int8": Embedder(Blurred(0.3))}
+        comparison = compare(embedders, labeled(3000, positives), seed=7)
+        assert 1500 <= comparison.messages <= 1505
 
     def test_positives_that_are_copies_of_one_another(self):
         frame = labeled(60, 12)
         frame.loc[frame["label"] == 1, "msg"] = "1 the same flat to let in the same words"
         frame.loc[0, "msg"] = "1 quite another text about a house by the sea"
-        compare({"fp32": Blurred(0.3), "int8": Blurred(0.3)}, frame, seed=7, threads=1)
+        compare({name: Embedder(Blurred(0.3)) for name in ("fp32", "int8")}, frame, seed=7)
 
     def test_half_a_point_is_the_limit(self):
         def comparison(int8: float) -> Comparison:

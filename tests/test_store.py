@@ -303,7 +303,6 @@ class TestScores:
         assert len(rest) == 15 and not set(rest) & set(first)
         assert again.unscored(MODEL, 100, after=rest[-1][0]) == []
 
-
     @pytest.mark.parametrize("threshold", [-0.01, 1.01, float("nan")])
     def test_a_threshold_out_of_range_is_refused(self, store, threshold):
         with pytest.raises(ValueError, match="is not from 0 to 1"):

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from export import pipeline as export
 from export import sources
 from feedsieve import models
+from feedsieve.backlog import score_backlog
 from feedsieve.classifier import Classifier, ClassifierDescription
-from feedsieve.encoder import Encoder
 from feedsieve.scorer import Scorer
 from feedsieve.settings import settings
 from feedsieve.store import MessageStore
@@ -25,12 +25,12 @@ from feedsieve.text import fingerprint
 from train import classifier as fitting
 from train import precision
 from train.data import data_fingerprint, read_labeled, split
+from train.embedding import Embedder
 from train.evaluate import evaluate
 from train.report import write_report
 
 METRICS_FILE = "metrics.json"
 FEED_PREVIEW = 20
-READ_AT_ONCE = 1000  # messages of the store
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,15 @@ def train(options: Options) -> dict[str, Any]:
         encoders = export.export_encoder(source, Path(folder), frame["msg"].tolist(), threads)
         for exported in encoders.values():
             print(export.describe(exported))
-        comparison = precision.compare(encoders, known, options.seed, threads)
+        embedders = {name: Embedder(exported) for name, exported in encoders.items()}
+        comparison = precision.compare(embedders, known, options.seed)
         print(comparison)
         encoder = encoders[comparison.chosen]
         encoder_tag = export.save_encoder(Path(folder) / comparison.chosen)
-    features = embed(encoder, known["msg"].tolist(), "embed")
+    features = embedders[comparison.chosen].embed(known["msg"].tolist(), "embed")
     known_labels = known["label"].to_numpy()
     rows = slice(len(parts.train)), slice(len(parts.train), None)
-    fitted = fitting.fit(features, known_labels, *rows, options.seed, threads)
+    fitted = fitting.fit(features, known_labels, *rows, options.seed)
     description = ClassifierDescription(
         encoder_tag=encoder_tag,
         threshold=fitted.threshold,
@@ -81,7 +82,7 @@ def train(options: Options) -> dict[str, Any]:
     )
     with models.new_model(models.CLASSIFIER) as (tag, place):
         Classifier(fitted.booster, description).save(place)
-        scorer = Scorer(encoder, Classifier.load(place, threads), tag)
+        scorer = Scorer(encoder, Classifier.load(place), tag)
         test_scores = _score(scorer, parts.test["msg"].tolist(), "test")
         metrics: dict[str, Any] = {
             "test": evaluate(parts.test["label"], test_scores, fitted.threshold),
@@ -116,30 +117,10 @@ def train(options: Options) -> dict[str, Any]:
     return metrics
 
 
-def embed(encoder: Encoder, texts: Sequence[str], name: str) -> np.ndarray:
-    """Return the embeddings of `texts`, `(n, dimension)`, equal texts embedded once, with a bar."""
-    places: dict[str, int] = {}
-    rows = [places.setdefault(fingerprint(text), len(places)) for text in texts]
-    distinct = [""] * len(places)
-    for row, text in zip(rows, texts, strict=True):
-        distinct[row] = text
-    with tqdm(total=len(distinct), desc=name, unit="message") as progress:
-        return encoder.encode(distinct, progress.update)[rows]
-
-
 def score_store(store: MessageStore, scorer: Scorer, known: dict[str, float]) -> None:
-    """Score every message of `store` that the model has not scored; `known` are by fingerprint."""
-    store.start_model(scorer.model, scorer.threshold)
-    after = ""
+    """Score what `store` holds, with a bar; `known` scores are by fingerprint."""
     with tqdm(total=store.count(), desc="score the store", unit="message") as progress:
-        while batch := store.unscored(scorer.model, READ_AT_ONCE, after):
-            new = [(mark, text) for mark, text in batch if mark not in known]
-            scores = scorer.score([text for _mark, text in new])
-            known |= {mark: float(score) for (mark, _text), score in zip(new, scores, strict=True)}
-            store.save_scores(scorer.model, [(mark, float(known[mark])) for mark, _text in batch])
-            progress.update(len(batch))
-            after = batch[-1][0]
-    store.mark_complete(scorer.model)
+        score_backlog(store, scorer, known, progress.update)
 
 
 def _open(location: str) -> MessageStore:

@@ -10,15 +10,15 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
-from feedsieve.encoder import Encoder
 from train.classifier import PARAMETERS
 from train.duplicates import near_duplicate_groups
+from train.embedding import Embedder
 from train.evaluate import best_threshold, evaluate
 
 LARGEST_LOSS = 0.005  # of F1
-SAMPLE = 500  # messages; embedding all of them in 32 bits would take longer than training
+SAMPLE = 1500  # messages; embedding all of them in 32 bits would take longer than training
 FOLDS = 5
-REPEATS = 4  # F1 on a sample moves by points from split to split; the average moves less
+REPEATS = 2  # F1 on a sample moves by points from split to split; the average moves less
 ROUNDS = 150
 RATE = 0.1
 
@@ -74,10 +74,8 @@ class Comparison:
         return {**rows, "chosen": self.chosen, "reason": self.reason}
 
 
-def compare(
-    encoders: Mapping[str, Encoder], frame: pd.DataFrame, seed: int, threads: int = 0
-) -> Comparison:
-    """Compare the encoders `fp32` and `int8` by what LightGBM makes of them.
+def compare(embedders: Mapping[str, Embedder], frame: pd.DataFrame, seed: int) -> Comparison:
+    """Compare the embeddings of `fp32` and `int8` by what LightGBM makes of them.
 
     `frame` holds labelled messages that are not of the test part, at least 2 of each label; a
     sample of it is used.
@@ -85,15 +83,15 @@ def compare(
     sample = _sample(frame, seed)
     texts, labels = sample["msg"].tolist(), sample["label"].to_numpy()
     groups = near_duplicate_groups(texts, progress=False)
-    embeddings = {}
-    for precision, encoder in encoders.items():
-        with tqdm(total=len(texts), desc=f"{precision} sample", unit="message") as progress:
-            embeddings[precision] = encoder.encode(texts, progress.update)
+    embeddings = {
+        precision: embedder.embed(texts, f"{precision} sample")
+        for precision, embedder in embedders.items()
+    }
     cosine = (embeddings["fp32"] * embeddings["int8"]).sum(axis=1)
     figures = {}
     for precision, features in embeddings.items():
         results = [
-            _held_out(features, labels, groups, seed + repeat, threads)
+            _held_out(features, labels, groups, seed + repeat)
             for repeat in tqdm(range(REPEATS), desc=f"{precision} folds", unit="repeat")
         ]
         figures[precision] = Figures(*np.mean(results, axis=0).tolist())
@@ -110,15 +108,15 @@ def _sample(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _held_out(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, threads: int
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> tuple[float, float]:
     """Return F1, at its best threshold, and average precision over the held-out folds."""
-    parameters = PARAMETERS | {"learning_rate": RATE, "seed": seed, "num_threads": threads}
+    parameters = PARAMETERS | {"learning_rate": RATE, "seed": seed}
     scores = np.empty(len(labels))
     count = min(FOLDS, int(np.bincount(labels).min()))
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     for rest, fold in folds.split(features, labels, groups):
         booster = lightgbm.train(parameters, lightgbm.Dataset(features[rest], labels[rest]), ROUNDS)
-        scores[fold] = booster.predict(features[fold], num_threads=threads)
+        scores[fold] = booster.predict(features[fold], num_threads=1)
     metrics = evaluate(labels, scores, best_threshold(labels, scores))
     return metrics["f1"], metrics["average_precision"]
