@@ -129,8 +129,8 @@ class Feedsieve:
         """Messages by falling score, `limit` a page. Browsers get a page to read."""
         try:
             after = Cursor.decode(cursor) if cursor else None
-            store = self.runtime.store
-            page = store.feed(store.shown_model(self.runtime.scorer.model), limit, after)
+            scorer, store = self.runtime.scorer, self.runtime.store
+            page = store.feed(store.shown_model(scorer.model), limit, after)
         except ValueError as error:
             raise ProblemResponse(422, f"cursor: {error}") from None
         items = [
@@ -160,9 +160,9 @@ class Feedsieve:
     )
     async def message(self, identifier: str, request: Request) -> Response:
         """One message with its score, which is computed if it has none yet."""
-        store, scorer = self.runtime.store, self.runtime.scorer
+        scorer, store = self.runtime.scorer, self.runtime.store
         found = await run_in_threadpool(store.get, identifier)
-        if found is None:
+        if found is None or found.id != identifier:  # the store looks for what can be stored
             raise ProblemResponse(404, "no message has this identifier")
         score = await run_in_threadpool(store.score_of, scorer.model, identifier)
         later = BackgroundTasks()

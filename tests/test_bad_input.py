@@ -186,33 +186,32 @@ class TestBodies:
         assert "secret" not in added
 
 
+TEXTS = (
+    "<script>document.title='broken'</script>",
+    "</p></li></ol><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }}{% raw %}",
+    '" onmouseover="alert(1)',
+    "javascript:alert(1) https://example.com/<b>",
+    "\ud83c\udfe0 \ud800 lone",
+    "🏠" * 100_000,
+    "Сдаётся" + "\x00" + " квартира",
+)
+
+
+@pytest.fixture(scope="module")
+def added(server, environment):
+    """Identifiers of messages with such texts, stored while the server runs."""
+    store = MessageStore.open(environment["FEEDSIEVE_DB"])
+    identifiers = [f"odd/'{number}\"<b>&?#%" for number in range(len(TEXTS))]
+    store.add(Message(*message) for message in zip(identifiers, TEXTS, strict=True))
+    return identifiers
+
+
 class TestMessageTexts:
     """No text of a message breaks a page, a query or an answer."""
 
-    TEXTS = (
-        "<script>document.title='broken'</script>",
-        "</p></li></ol><img src=x onerror=alert(1)>",
-        "{{ 7 * 7 }}{% raw %}",
-        '" onmouseover="alert(1)',
-        "javascript:alert(1) https://example.com/<b>",
-        "\ud83c\udfe0 \ud800 lone",
-        "🏠" * 100_000,
-        "Сдаётся" + "\x00" + " квартира",
-    )
-
-    @pytest.fixture(scope="class")
-    def added(self, server, environment):
-        """Identifiers of messages with such texts, stored while the server runs."""
-        store = MessageStore.open(environment["FEEDSIEVE_DB"])
-        identifiers = [f"odd/'{number}\"<b>&?#%" for number in range(len(self.TEXTS))]
-        store.add(
-            Message(identifier, text)
-            for identifier, text in zip(identifiers, self.TEXTS, strict=True)
-        )
-        return identifiers
-
     def test_each_has_an_answer_and_a_harmless_page(self, server, added):
-        for identifier, text in zip(added, self.TEXTS, strict=True):
+        for identifier, text in zip(added, TEXTS, strict=True):
             path = f"/messages/{quote(identifier, safe='')}"
             answer = server.client.get(path)
             assert answer.status_code == 200, answer.text

@@ -1,5 +1,6 @@
 """The Bento: built, unpacked elsewhere, installed from its own lock, and served there."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ TRAINING = {"torch", "transformers", "optimum", "optimum-onnx", "onnx", "pandas"
 def bento(environment, tmp_path_factory) -> Path:
     """A folder with an unpacked Bento and nothing else around it."""
     folder = tmp_path_factory.mktemp("bento")
-    run = {"cwd": ROOT, "env": environment | {"PATH": str(BENTOML.parent)}, "check": True}
+    run = {"cwd": ROOT, "env": os.environ | environment, "check": True}
     built = subprocess.run([BENTOML, "build", "--output", "tag"], capture_output=True, **run)
     tag = built.stdout.decode().strip().rpartition("__tag__:")[2]
     subprocess.run([BENTOML, "export", tag, folder / "feedsieve.bento"], **run)

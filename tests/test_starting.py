@@ -3,9 +3,11 @@
 import shutil
 import sqlite3
 import subprocess
+from itertools import islice
 
 from serving import BENTOML, ROOT, serve, wait_for, wait_until_ready
 
+from feedsieve.readers import read_messages
 from feedsieve.store import MessageStore
 
 
@@ -71,29 +73,29 @@ def test_a_store_that_cannot_be_opened(environment, tmp_path):
 
 
 def test_the_old_ranking_is_shown_until_the_new_model_has_scored_all(environment, sample, tmp_path):
-    """The old model scored every message; the new one, which is ours, has yet to."""
+    """The old model scored every message; the one that is served has yet to."""
     database = tmp_path / "messages.db"
-    with sqlite3.connect(database) as connection:
-        connection.execute("CREATE TABLE raw_rent_messages (msg_id TEXT, msg TEXT)")
-        connection.execute(
-            "INSERT INTO raw_rent_messages VALUES ('first', 'ранее'), ('b', 'потом')"
-        )
+    old = "feedsieve-classifier:old"
     store = MessageStore.open(database)
-    store.start_model("feedsieve-classifier:old", 0.5)
-    marks = [mark for mark, _ in store.unscored("feedsieve-classifier:old", 10)]
-    store.save_scores("feedsieve-classifier:old", [(mark, 0.75) for mark in marks])
-    store.mark_complete("feedsieve-classifier:old")
+    store.add(islice(read_messages(sample / "messages.db"), 600))
+    store.start_model(old, 0.5)
+    marks = [mark for mark, _ in store.unscored(old, 600)]
+    store.save_scores(old, [(mark, 0.75) for mark in marks])
+    store.mark_complete(old)
     with serve(environment | {"FEEDSIEVE_DB": str(database)}, tmp_path) as server:
-        models = []
+        seen = []
 
         def replaced(answer):
             if answer.status_code == 200:
-                models.append(answer.json()["model"])
-                assert len(answer.json()["items"]) == 2
-            return models and models[-1] != "feedsieve-classifier:old"
+                seen.append(answer.json())
+            return seen and seen[-1]["model"] != old
 
-        wait_for(server, "/feed", replaced)
-        assert models[0] == "feedsieve-classifier:old"
+        wait_for(server, "/feed?limit=100", replaced)
+    assert len(seen) > 1
+    assert {answer["model"] for answer in seen[:-1]} == {old}
+    assert all(len(answer["items"]) == 100 for answer in seen)  # no gap in between
+    assert {item["label"] for item in seen[0]["items"]} == {"positive"}
+    assert {item["label"] for item in seen[-1]["items"]} == {"positive", "negative"}
 
 
 def test_messages_that_come_in_are_scored_soon(environment, tmp_path):
