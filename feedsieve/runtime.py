@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from bentoml.exceptions import ServiceUnavailable
 
 from feedsieve.backlog import Courtesy, score_backlog
 from feedsieve.message import StoreUnavailable
@@ -20,7 +21,7 @@ LOOK_EVERY = 5.0  # seconds between two looks for messages without a score
 SHARE_OF_TIME = 0.05  # that looking may take, should the store grow so large that it is slow
 
 
-class NotReady(RuntimeError):
+class NotReady(ServiceUnavailable):
     """The model is still being loaded, or could not be."""
 
 

@@ -21,8 +21,8 @@ def bento(environment, tmp_path_factory) -> Path:
     run = {"cwd": ROOT, "env": os.environ | environment, "check": True}
     built = subprocess.run([BENTOML, "build", "--output", "tag"], capture_output=True, **run)
     tag = built.stdout.decode().strip().rpartition("__tag__:")[2]
-    subprocess.run([BENTOML, "export", tag, folder / "feedsieve.bento"], **run)
-    with tarfile.open(folder / "feedsieve.bento") as archive:
+    subprocess.run([BENTOML, "export", tag, folder / "feedsieve.tar"], **run)
+    with tarfile.open(folder / "feedsieve.tar") as archive:
         archive.extractall(folder / "unpacked", filter="data")
     return folder / "unpacked"
 
@@ -31,11 +31,11 @@ def bento(environment, tmp_path_factory) -> Path:
 def commands(bento, tmp_path_factory) -> Path:
     """The commands of a fresh environment with what the Bento asks for."""
     place = tmp_path_factory.mktemp("fresh") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    uv = [BENTOML.with_name("uv"), "--quiet"]  # as in the container that BentoML builds
+    requirements = bento / "env" / "python" / "requirements.txt"
+    subprocess.run([*uv, "venv", "--python", sys.executable, place], check=True)
     subprocess.run(
-        [place / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        + ["--requirement", bento / "env" / "python" / "requirements.txt"],
-        check=True,
+        [*uv, "pip", "install", "--python", place, "--requirement", requirements], check=True
     )
     return place / "bin"
 
@@ -58,7 +58,7 @@ def elsewhere(bento, commands, tmp_path_factory) -> Iterator[Server]:
 
 def installed(commands: Path) -> set[str]:
     done = subprocess.run(
-        [commands / "python", "-m", "pip", "list", "--format=freeze"],
+        [BENTOML.with_name("uv"), "pip", "list", "--python", commands.parent, "--format=freeze"],
         capture_output=True,
         text=True,
         check=True,
