@@ -18,7 +18,6 @@ from feedsieve.scorer import Scorer
 from train.classifier import ROUNDS, Fitted, fit
 
 COLUMNS = 16
-TRAINING, VALIDATION = slice(0, 300), slice(300, 400)
 
 
 def embeddings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +31,7 @@ def embeddings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
     features, labels = embeddings(400)
-    return fit(features, labels, TRAINING, VALIDATION, seed=7)
+    return fit(features, labels, np.arange(400), seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +153,7 @@ class TestFit:
         assert 0 < fitted.threshold < 1
         assert fitted.calibration.slope > 0
         assert 0 < fitted.booster.num_trees() < ROUNDS
-        assert fitted.validation["n"] == 100
+        assert fitted.validation["n"] == 400
         assert fitted.validation["average_precision"] > 0.36  # twice that of chance
 
     def test_scores_are_probabilities(self, classifier):
@@ -163,32 +162,46 @@ class TestFit:
 
     def test_the_seed_decides(self, fitted):
         features, labels = embeddings(400)
-        same = fit(features, labels, TRAINING, VALIDATION, seed=7)
+        same = fit(features, labels, np.arange(400), seed=7)
         assert same.booster.model_to_string() == fitted.booster.model_to_string()
         assert (same.threshold, same.calibration) == (fitted.threshold, fitted.calibration)
-        other = fit(features, labels, TRAINING, VALIDATION, seed=8)
+        other = fit(features, labels, np.arange(400), seed=8)
         assert other.booster.model_to_string() != fitted.booster.model_to_string()
 
-    def test_labels_of_the_validation_rows_do_not_reach_the_first_booster(self):
-        features, labels = embeddings(400)
-        swapped = labels.copy()
-        swapped[VALIDATION] = 1 - swapped[VALIDATION]
-        fooled = fit(features, swapped, TRAINING, VALIDATION, seed=7)
-        assert fooled.validation["average_precision"] < 0.8  # it has not seen that they are swapped
+    def test_what_is_chosen_is_chosen_on_rows_held_out(self):
+        """Labels by chance: who had seen them would tell them; nobody else can."""
+        features, _labels = embeddings(400)
+        labels = np.random.default_rng(1).integers(0, 2, 400)
+        fitted = fit(features, labels, np.arange(400), seed=7)
+        assert fitted.validation["average_precision"] < 0.7
 
-    def test_the_final_booster_learns_from_the_validation_rows_too(self):
+    def test_copies_are_held_out_together(self):
+        features, _labels = embeddings(100)
+        labels = np.random.default_rng(1).integers(0, 2, 100)
+        copies = [np.tile(part, 4) for part in (labels, np.arange(100))]
+        fitted = fit(np.tile(features, (4, 1)), *copies, seed=7)
+        assert fitted.validation["average_precision"] < 0.75
+        leaking = fit(np.tile(features, (4, 1)), copies[0], np.arange(400), seed=7)
+        assert leaking.validation["average_precision"] > 0.9
+
+    def test_the_final_booster_learns_from_all_rows(self):
         features, labels = embeddings(400)
-        features[VALIDATION, 2] = 50 + labels[VALIDATION]  # a column that says it, there alone
-        features[TRAINING, 2] = 0
-        taught = fit(features, labels, TRAINING, VALIDATION, seed=7)
+        features[:, 2] = 0
+        features[::5, 2] = 50 + labels[::5]  # a column that says it, for a fifth of the rows alone
+        taught = fit(features, labels, np.arange(400), seed=7)
         assert taught.booster.feature_importance()[2] > 0
+
+    def test_a_label_that_is_one_message_many_times_is_refused(self):
+        features, labels = embeddings(100)
+        groups = np.where(labels == 1, 0, np.arange(100))
+        with pytest.raises(ValueError, match="2 of each label"):
+            fit(features, labels, groups, seed=7)
 
     @pytest.mark.parametrize("count", [20, 40])
     def test_as_few_rows_as_are_read(self, count):
         features, _labels = embeddings(count)
         labels = (np.arange(count) % 4 == 0).astype(np.int64)
-        rows = slice(0, count - 8), slice(count - 8, count)
-        fitted = fit(features, labels, *rows, seed=7)
+        fitted = fit(features, labels, np.arange(count), seed=7)
         assert 0 < fitted.threshold < 1
         assert fitted.booster.num_trees() >= 1
 

@@ -1,11 +1,12 @@
 """Fit LightGBM on embeddings, and decide how its output is read."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
 import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
 from feedsieve.classifier import Calibration
@@ -34,7 +35,7 @@ PATIENCE = 50  # rounds without a better validation loss
 
 @dataclass(frozen=True)
 class Fitted:
-    """A classifier's parts, and how it did on the validation rows before it was given them too."""
+    """A classifier's parts, and how scores of held-out rows did in choosing them."""
 
     booster: lightgbm.Booster
     calibration: Calibration
@@ -42,43 +43,47 @@ class Fitted:
     validation: dict[str, float]
 
 
-def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    training: slice,
-    validation: slice,
-    seed: int,
-) -> Fitted:
-    """Fit on the `training` rows, decide on the `validation` rows, then fit again on both.
+def fit(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> Fitted:
+    """Fit on all rows, after all that is chosen was chosen on rows held out.
 
-    Rounds (early stopping), calibration and threshold are chosen on rows the first booster has
-    not seen. The second one takes them over, and a quarter more messages to learn from.
-    Features are `(n, columns)`, labels 0 or 1 of shape `(n,)`.
+    Five boosters each stop early on a fifth of the rows that they have not seen. Their scores of
+    those fifths decide calibration and threshold: all rows together, since a single fifth has few
+    positives and moves the threshold by chance. The booster that is returned takes over their mean
+    number of rounds. `features` is (n, columns), `labels` 0 or 1 and `groups`, which stay in one
+    fold, are (n,).
+
+    Raises ValueError if a label is in fewer than two groups.
     """
     parameters = PARAMETERS | {"seed": seed}
-    rows = lightgbm.Dataset(features[training], labels[training])
-    held = lightgbm.Dataset(features[validation], labels[validation], reference=rows)
-    with tqdm(total=ROUNDS, desc="LightGBM", unit="round") as progress:
-        first = lightgbm.train(
-            parameters,
-            rows,
-            ROUNDS,
-            valid_sets=[held],
-            callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False), _show(progress)],
-        )
-    logits = np.asarray(first.predict(features[validation], raw_score=True))
-    calibration = Calibration(*fit_platt(logits, labels[validation]))
+    logits = np.empty(len(labels))
+    rounds = []
+    parts = list(folds(labels, groups, seed))
+    for rest, fold in tqdm(parts, desc="LightGBM", unit="fold"):
+        rows = lightgbm.Dataset(features[rest], labels[rest])
+        held = lightgbm.Dataset(features[fold], labels[fold], reference=rows)
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        booster = lightgbm.train(parameters, rows, ROUNDS, valid_sets=[held], callbacks=[stop])
+        logits[fold] = booster.predict(features[fold], raw_score=True)
+        rounds.append(booster.best_iteration)
+    calibration = Calibration(*fit_platt(logits, labels))
     scores = calibration.apply(logits)
-    threshold = best_threshold(labels[validation], scores)
-    metrics = evaluate(labels[validation], scores, threshold)
-    booster = lightgbm.train(parameters, lightgbm.Dataset(features, labels), first.best_iteration)
+    threshold = best_threshold(labels, scores)
+    metrics = evaluate(labels, scores, threshold)
+    everything = lightgbm.Dataset(features, labels)
+    booster = lightgbm.train(parameters, everything, max(1, round(np.mean(rounds))))
     return Fitted(booster, calibration, threshold, metrics)
 
 
-def _show(progress: tqdm) -> Callable[[Any], None]:
-    def after_round(environment: Any) -> None:
-        loss = environment.evaluation_result_list[0][2]
-        progress.set_postfix(validation_loss=f"{loss:.4f}", refresh=False)
-        progress.update()
+def folds(
+    labels: np.ndarray, groups: np.ndarray, seed: int, most: int = 5
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (rest, fold) as row numbers, for up to `most` folds that keep groups whole.
 
-    return after_round
+    Raises ValueError if a label is in fewer than two groups.
+    """
+    fewest = min(len(np.unique(groups[labels == label])) for label in (0, 1))
+    if fewest < 2:
+        raise ValueError("too few messages that are not copies of one another: 2 of each label")
+    count = min(most, fewest)
+    split = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    yield from split.split(labels, labels, groups)

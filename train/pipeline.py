@@ -25,6 +25,7 @@ from feedsieve.text import fingerprint
 from train import classifier as fitting
 from train import precision
 from train.data import data_fingerprint, read_labeled, split
+from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import evaluate
 from train.report import write_report
@@ -70,8 +71,8 @@ def train(options: Options) -> dict[str, Any]:
         encoder_tag = export.save_encoder(Path(folder) / comparison.chosen)
     features = embedders[comparison.chosen].embed(known["msg"].tolist(), "embed")
     known_labels = known["label"].to_numpy()
-    rows = slice(len(parts.train)), slice(len(parts.train), None)
-    fitted = fitting.fit(features, known_labels, *rows, options.seed)
+    groups = near_duplicate_groups(known["msg"].tolist(), progress=False)
+    fitted = fitting.fit(features, known_labels, groups, options.seed)
     description = ClassifierDescription(
         encoder_tag=encoder_tag,
         threshold=fitted.threshold,

@@ -7,10 +7,9 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
-from train.classifier import PARAMETERS
+from train.classifier import PARAMETERS, folds
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import best_threshold, evaluate
@@ -113,9 +112,7 @@ def _held_out(
     """Return F1, at its best threshold, and average precision over the held-out folds."""
     parameters = PARAMETERS | {"learning_rate": RATE, "seed": seed}
     scores = np.empty(len(labels))
-    count = min(FOLDS, int(np.bincount(labels).min()))
-    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for rest, fold in folds.split(features, labels, groups):
+    for rest, fold in folds(labels, groups, seed, FOLDS):
         booster = lightgbm.train(parameters, lightgbm.Dataset(features[rest], labels[rest]), ROUNDS)
         scores[fold] = booster.predict(features[fold], num_threads=1)
     metrics = evaluate(labels, scores, best_threshold(labels, scores))
