@@ -7,6 +7,7 @@ SHELL := bash
 
 PYTHON ?= python3.11
 PORT ?= 3000
+BACKEND ?= docker
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -66,7 +67,7 @@ bento: $(VENV)/train ## pack the service and its two models as a Bento
 	$(BIN)/bentoml build
 
 container: bento ## make a container image of the newest Bento
-	$(BIN)/bentoml containerize feedsieve:latest --image-tag feedsieve:latest
+	$(BIN)/bentoml containerize feedsieve:latest --backend $(BACKEND) --image-tag feedsieve:latest
 
 loadtest: $(VENV)/dev ## load a server that this starts, and write reports/loadtest.html
 	$(BIN)/python -m loadtests

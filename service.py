@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse
 from feedsieve import models, problems
 from feedsieve.bodies import BodyMiddleware
 from feedsieve.pages import page_or_json
-from feedsieve.problems import Problem, ProblemResponse
+from feedsieve.problems import ProblemResponse
 from feedsieve.runtime import Runtime
 from feedsieve.scorer import Label
 from feedsieve.settings import settings
@@ -84,9 +84,9 @@ IMAGE = (
     .python_packages("--constraint ../../src/constraints.txt")
     .pyproject_toml()
 )
-web = FastAPI(title="feedsieve", docs_url=None, redoc_url=None, openapi_url=None)
+web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 problems.install(web)
-PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (422, 503)}
+PROBLEMS = problems.documented(422, 503)
 
 
 @bentoml.service(name="feedsieve", image=IMAGE, traffic={"timeout": 60})
@@ -123,7 +123,7 @@ class Feedsieve:
             Score(score=score, label=scorer.label(score)) for score in self.runtime.score(texts)
         ]
 
-    @web.get("/feed", response_model=Feed, responses=PROBLEMS)
+    @web.get("/feed", tags=["Feed"], response_model=Feed, responses=PROBLEMS)
     @web.get("/feed/", include_in_schema=False)
     def feed(self, request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
         """Messages by falling score, `limit` a page. Browsers get a page to read."""
@@ -147,7 +147,7 @@ class Feedsieve:
         answer = Feed(model=page.model, items=items, next=following)
         return page_or_json(request, "feed.html", answer, limit=limit, is_first=after is None)
 
-    @web.get("/messages", responses=PROBLEMS)
+    @web.get("/messages", tags=["Feed"], responses=PROBLEMS)
     @web.get("/messages/", include_in_schema=False)
     def messages(self, limit: Limit = 10) -> MessageIds:
         """Identifiers of `limit` messages drawn at random."""
@@ -155,8 +155,9 @@ class Feedsieve:
 
     @web.get(
         "/messages/{identifier:path}",
+        tags=["Feed"],
         response_model=MessageAnswer,
-        responses=PROBLEMS | {404: {"model": Problem}},
+        responses=PROBLEMS | problems.documented(404),
     )
     async def message(self, identifier: str, request: Request) -> Response:
         """One message with its score, which is computed if it has none yet."""
@@ -184,11 +185,19 @@ class Feedsieve:
     def index(self) -> Response:
         return RedirectResponse("/feed")
 
+    @web.get("/openapi.json", include_in_schema=False)
+    def openapi(self) -> dict[str, Any]:
+        """Return BentoML's document of every route, with our words and our errors."""
+        document = Feedsieve.openapi_spec.asdict()  # type: ignore[attr-defined]
+        about = {"title": "feedsieve", "description": self.__doc__, "version": CLASSIFIER}
+        errors = problems.documented(400, 413, 415, 503)
+        return problems.with_errors(document | {"info": about}, "/score", errors)
+
     @web.get("/docs", include_in_schema=False)
     def docs(self) -> Response:
-        """Every route, from BentoML's OpenAPI and with the scripts that it brings: no network."""
+        """Show the document with the scripts that BentoML brings along: no network is needed."""
         return get_swagger_ui_html(
-            openapi_url="/docs.json",
+            openapi_url="/openapi.json",
             title="feedsieve",
             swagger_js_url="/static_content/swagger-ui-bundle.js",
             swagger_css_url="/static_content/swagger-ui.css",

@@ -59,6 +59,31 @@ def respond(request: Request, status: int, detail: str, allow: str | None = None
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
 
 
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of these error answers."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }
+
+
+def with_errors(
+    document: dict[str, Any], path: str, errors: dict[int | str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return an OpenAPI document that defines problems, and whose `path` has these error answers.
+
+    BentoML documents errors in a form of its own, which `ProblemMiddleware` replaces.
+    """
+    document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    operation = document["paths"][path]["post"]
+    operation["responses"] = {200: operation["responses"][200]} | errors
+    return document
+
+
 def install(web: FastAPI) -> None:
     """Let what the routes of `web` raise become problems."""
 

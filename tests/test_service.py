@@ -181,7 +181,7 @@ class TestOperations:
         assert server.client.get("/readyz").status_code == 200
 
     def test_the_documentation_lists_every_route(self, server):
-        document = server.client.get("/docs.json").json()
+        document = server.client.get("/openapi.json").json()
         routes = {
             (path, method) for path, methods in document["paths"].items() for method in methods
         }
@@ -194,6 +194,19 @@ class TestOperations:
             ("/readyz", "get"),
             ("/metrics", "get"),
         } <= routes
+
+    def test_the_documentation_tells_errors_as_they_come(self, server):
+        document = server.client.get("/openapi.json").json()
+        references = [
+            answer["content"]["application/problem+json"]["schema"]["$ref"]
+            for path, method in (("/score", "post"), ("/feed", "get"), ("/messages", "get"))
+            for status, answer in document["paths"][path][method]["responses"].items()
+            if status != "200"
+        ]
+        assert set(references) == {"#/components/schemas/Problem"}
+        assert set(document["components"]["schemas"]["Problem"]["properties"]) == set(
+            server.client.get("/nothing").json()
+        )
 
     def test_the_documentation_needs_no_network(self, server):
         page = server.client.get("/docs").text
