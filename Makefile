@@ -6,6 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3.11
+HOST ?= 127.0.0.1
 PORT ?= 3000
 BACKEND ?= docker
 VENV := .venv
@@ -18,7 +19,6 @@ export DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
-MODEL ?= $(or $(FEEDSIEVE_MODEL),feedsieve-classifier:latest)
 
 .PHONY: help setup sample train serve test lint format bento container loadtest constraints clean
 
@@ -32,24 +32,30 @@ $(VENV)/bin/python:
 
 # The stamps: what is installed, renewed when the requirements change.
 $(VENV)/train: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing what training and serving need: a minute or two"
 	$(PIP) --editable '.[train]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing what tests need: a minute or two"
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/train
 
 sample: $(SAMPLE) ## make the sample corpus in data/, if there is none
 
-$(SAMPLE) &: | $(VENV)/train
-	$(BIN)/python -m data.generate --out data --force
+# Without --force: messages.db may hold somebody's messages by now.
+$(SAMPLE): | $(VENV)/train
+	$(BIN)/python -m data.generate --out data
 
 train: $(VENV)/train $(SAMPLE) ## train on the sample corpus, save the models, write reports/
 	$(BIN)/python -m train --data data/labeled_messages.csv --db data/messages.db
 
-serve: $(VENV)/train $(SAMPLE) ## serve on port 3000, after training once if there is no model
-	@$(BIN)/bentoml models get $(MODEL) --output path >/dev/null 2>&1 || $(MAKE) --no-print-directory train
-	$(BIN)/bentoml serve service:Feedsieve --port $(PORT)
+serve: $(VENV)/train $(SAMPLE) ## serve on HOST:PORT (127.0.0.1:3000), after training once if there is no model
+ifeq ($(FEEDSIEVE_MODEL),)
+	@$(BIN)/bentoml models get feedsieve-classifier:latest --output path >/dev/null 2>&1 \
+		|| $(MAKE) --no-print-directory train
+endif
+	$(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
 
 test: $(VENV)/dev ## run the tests
 	$(BIN)/python -m pytest $(TESTS)

@@ -4,8 +4,9 @@ import logging
 from typing import Annotated, Any
 
 import bentoml
+from bentoml.exceptions import BentoMLException
 from bentoml.models import BentoModel
-from fastapi import BackgroundTasks, FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
@@ -13,17 +14,19 @@ from starlette.responses import RedirectResponse
 
 from feedsieve import models, problems
 from feedsieve.bodies import BodyMiddleware
+from feedsieve.logs import OneLine
 from feedsieve.pages import page_or_json
 from feedsieve.problems import ProblemResponse
 from feedsieve.runtime import Runtime
 from feedsieve.scorer import Label
 from feedsieve.settings import settings
 from feedsieve.store import Cursor
-from feedsieve.text import fingerprint, normalise
+from feedsieve.text import normalise
 
 MOST_TEXTS = 256  # a request
 LONGEST_TEXT = 10_000  # characters; the encoder reads the first 256 tokens
 LARGEST_BODY = MOST_TEXTS * LONGEST_TEXT * 12 + 1024  # bytes, were every character \uD83D\uDE00
+SLOWEST_ANSWER = 240  # seconds; the largest request takes 25 on two idle cores
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
@@ -43,15 +46,17 @@ class Score(BaseModel):
     label: Label
 
 
-class ScoredMessage(Score):
+class ScoredMessage(BaseModel):
     """A message and what the model says of it."""
 
     id: str
     text: str
+    score: float = Field(ge=0, le=1)
+    label: Label
 
 
 class Item(ScoredMessage):
-    """A message in the feed."""
+    """A message in the feed; messages with the same text are one item."""
 
     rank: int = Field(ge=1)
 
@@ -79,8 +84,15 @@ class MessageIds(BaseModel):
 # Exact tags: a Bento takes along the very pair, and a missing model ends `bentoml serve` at once.
 CLASSIFIER, ENCODER = models.find_pair(settings().model)
 logging.getLogger("feedsieve").setLevel(logging.INFO)
+for name in ("feedsieve", "bentoml.access"):  # a path may hold line ends
+    logging.getLogger(name).addFilter(OneLine())
+# A distribution unknown to BentoML: for one it knows it would install compilers, 460 MB of them.
 IMAGE = (
-    bentoml.images.Image(python_version="3.11")
+    bentoml.images.Image(base_image="python:3.11-slim", distro="any", python_version="3.11")
+    .run(
+        "apt-get update && apt-get install -qy --no-install-recommends libgomp1"  # for LightGBM
+        " && rm -rf /var/lib/apt/lists/*"
+    )
     .python_packages("--constraint ../../src/constraints.txt")
     .pyproject_toml()
 )
@@ -89,7 +101,7 @@ problems.install(web)
 PROBLEMS = problems.documented(422, 503)
 
 
-@bentoml.service(name="feedsieve", image=IMAGE, traffic={"timeout": 60})
+@bentoml.service(name="feedsieve", image=IMAGE, traffic={"timeout": SLOWEST_ANSWER})
 @bentoml.asgi_app(web)
 class Feedsieve:
     """Ranks the messages of a chat, so that what matters comes first."""
@@ -115,7 +127,9 @@ class Feedsieve:
     async def __is_alive__(self) -> bool:
         return not self.runtime.has_failed
 
-    @bentoml.api(batchable=True, max_batch_size=MOST_TEXTS, max_latency_ms=30_000)
+    @bentoml.api(
+        batchable=True, max_batch_size=MOST_TEXTS, max_latency_ms=1000 * SLOWEST_ANSWER // 2
+    )
     def score(self, texts: Texts) -> list[Score]:
         """Score texts, in their order; requests that come together are scored together."""
         scorer = self.runtime.scorer
@@ -129,10 +143,10 @@ class Feedsieve:
         """Messages by falling score, `limit` a page. Browsers get a page to read."""
         try:
             after = Cursor.decode(cursor) if cursor else None
-            scorer, store = self.runtime.scorer, self.runtime.store
-            page = store.feed(store.shown_model(scorer.model), limit, after)
         except ValueError as error:
             raise ProblemResponse(422, f"cursor: {error}") from None
+        scorer, store = self.runtime.scorer, self.runtime.store
+        page = store.feed(store.shown_model(scorer.model), limit, after)
         items = [
             Item(
                 id=item.id,
@@ -143,9 +157,11 @@ class Feedsieve:
             )
             for item in page.items
         ]
+        copies = {item.id: item.copies for item in page.items}
         following = page.next.encode() if page.next else None
         answer = Feed(model=page.model, items=items, next=following)
-        return page_or_json(request, "feed.html", answer, limit=limit, is_first=after is None)
+        shown = {"limit": limit, "is_first": after is None, "copies": copies}
+        return page_or_json(request, "feed.html", answer, **shown)
 
     @web.get("/messages", tags=["Feed"], responses=PROBLEMS)
     @web.get("/messages/", include_in_schema=False)
@@ -166,12 +182,14 @@ class Feedsieve:
         if found is None or found.id != identifier:  # the store looks for what can be stored
             raise ProblemResponse(404, "no message has this identifier")
         score = await run_in_threadpool(store.score_of, scorer.model, identifier)
-        later = BackgroundTasks()
         if score is None:
             text = normalise(found.text)[:LONGEST_TEXT]
-            [fresh] = await self.to_async.score(texts=[text])  # through the same batches
+            try:  # through the batches of /score
+                [fresh] = await self.to_async.score(texts=[text])
+            except BentoMLException as error:  # too much to do within its time
+                raise ProblemResponse(503, "the message cannot be scored now") from error
             score = fresh.score
-            later.add_task(self.runtime.keep_score, fingerprint(found.text), score)
+            self.runtime.remember(found.text, score)
         answer = MessageAnswer(
             id=found.id,
             text=found.text,
@@ -179,7 +197,7 @@ class Feedsieve:
             label=scorer.label(score),
             model=scorer.model,
         )
-        return page_or_json(request, "message.html", answer, background=later)
+        return page_or_json(request, "message.html", answer)
 
     @web.get("/", include_in_schema=False)
     def index(self) -> Response:

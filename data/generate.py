@@ -185,8 +185,10 @@ def compose(count: int, seed: int) -> list[Message]:
     return _labeled(messages, rng)
 
 
-def write(messages: Sequence[Message], folder: Path) -> None:
-    """Write both files into `folder`, in place of any there. Raises OSError.
+def write(
+    messages: Sequence[Message], folder: Path, names: Sequence[str] = (DATABASE, LABELED)
+) -> None:
+    """Write the named files into `folder`, in place of any there. Raises OSError.
 
     Each file is seen whole or not at all.
     """
@@ -194,28 +196,36 @@ def write(messages: Sequence[Message], folder: Path) -> None:
     with TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
         _write_database(messages, Path(unfinished, DATABASE))
         _write_labeled(messages, Path(unfinished, LABELED))
-        for name in (DATABASE, LABELED):
+        for name in names:
             Path(unfinished, name).replace(folder / name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 if a file cannot be written, or 2 if it would be replaced."""
+    """Run the command; return 0, or 1 if a file cannot be written."""
     options = _parser().parse_args(arguments)
-    existing = [str(path) for name in (DATABASE, LABELED) if (path := options.out / name).exists()]
-    if existing and not options.force:
-        print(
-            f"{' and '.join(existing)} already there and left as it was; --force replaces it",
-            file=sys.stderr,
-        )
-        return 2
+    missing = [
+        name for name in (DATABASE, LABELED) if options.force or not (options.out / name).exists()
+    ]
+    for name in {DATABASE, LABELED} - {*missing}:
+        print(f"{options.out / name} is there already and was left as it is; --force replaces it")
     messages = compose(options.messages, options.seed)
     try:
-        write(messages, options.out)
+        if DATABASE in missing and (
+            in_use := [log for log in _logs(options.out / DATABASE) if log.exists()]
+        ):
+            raise OSError(f"{in_use[0]} shows that a program has the database open")
+        write(messages, options.out, missing)
     except OSError as error:
         print(f"cannot write into {options.out}: {error}", file=sys.stderr)
         return 1
-    print(_summary(messages, options.out))
+    if missing:
+        print(_summary(messages, options.out))
     return 0
+
+
+def _logs(database: Path) -> list[Path]:
+    """Return what SQLite keeps beside a database in use, and would apply to another one there."""
+    return [database.with_name(database.name + suffix) for suffix in ("-wal", "-journal")]
 
 
 class _Writer:

@@ -85,6 +85,7 @@ def write_int8(fp32_file: Path, folder: Path, tokens: Sequence[Sequence[int]]) -
     Weights keep 7 of their 8 bits: without VNNI, x86 adds two 8-bit products in 16 bits, and full
     range saturates there. So one file gives the same answers on every machine.
     """
+    logging.getLogger("optimum").setLevel(logging.ERROR)  # it misses a file that nobody needs
     quantizer = ORTQuantizer.from_pretrained(fp32_file.parent, file_name=fp32_file.name)
     config = AutoQuantizationConfig.avx512_vnni(
         is_static=False, per_channel=True, nodes_to_exclude=spoilt_by_8_bits(fp32_file, tokens)

@@ -6,14 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
 from tqdm import tqdm
 
 from feedsieve.files import UnwritableFile, score_file
 from feedsieve.message import StoreUnavailable, UnreadableFile
 from feedsieve.models import NoModel, load_scorer
 from feedsieve.readers import read_messages
-from feedsieve.settings import settings
+from feedsieve.settings import InvalidSettings, settings
 from feedsieve.store import MessageStore
 
 
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         options.run(options)
-    except (NoModel, StoreUnavailable, UnreadableFile, UnwritableFile, ValidationError) as error:
+    except (NoModel, StoreUnavailable, UnreadableFile, UnwritableFile, InvalidSettings) as error:
         print(f"feedsieve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

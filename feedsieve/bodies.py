@@ -5,7 +5,7 @@ logs each bad body with a trace and what was in it.
 """
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedsieve.problems import ProblemResponse, respond, sentence
@@ -28,6 +28,8 @@ class BodyMiddleware:
         request = Request(scope, receive)
         try:
             body = await self._read(request)
+        except ClientDisconnect:  # nobody is there to be answered
+            return
         except ProblemResponse as problem:
             await respond(request, problem.status, problem.detail)(scope, receive, send)
             return
@@ -51,8 +53,9 @@ class BodyMiddleware:
             body += part
             if len(body) > self.largest:
                 raise too_large
+        whole = bytes(body)
         try:
-            self.schema.model_validate_json(bytes(body))
+            self.schema.model_validate_json(whole)
         except ValidationError as error:
             raise ProblemResponse(400, sentence(error.errors(include_url=False))) from None
-        return bytes(body)
+        return whole

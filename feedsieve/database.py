@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy.exc import ArgumentError
 
 from feedsieve import dump
 from feedsieve.message import StoreUnavailable
@@ -19,6 +20,8 @@ _log = logging.getLogger("feedsieve")
 LOCK_SECONDS = 60.0
 """How long a writer waits for another one, a whole import say, before it gives up."""
 
+_ADVISORY_LOCK = int.from_bytes(b"feedsiev")  # the key of the lock that PostgreSQL's writers take
+
 
 def find_database(location: str | Path, state_folder: Path | None) -> tuple[URL, Path | None]:
     """Return the database to open for a path or URL, and the chat dump to import into it, if any.
@@ -27,8 +30,10 @@ def find_database(location: str | Path, state_folder: Path | None) -> tuple[URL,
     Raises StoreUnavailable, and OSError, sqlite3.Error or SQLAlchemyError where those arise.
     """
     if isinstance(location, str) and "://" in location:
-        url = make_url(location)
+        url = _parse(location)
         if url.get_backend_name() == "postgresql":
+            if url.drivername not in ("postgresql", "postgresql+psycopg"):
+                raise StoreUnavailable("PostgreSQL is read by psycopg 3 only: write postgresql://")
             return url, None
         if url.get_backend_name() != "sqlite":
             raise StoreUnavailable("neither an SQLite file nor a PostgreSQL database")
@@ -51,10 +56,11 @@ def find_database(location: str | Path, state_folder: Path | None) -> tuple[URL,
 
 
 def open_database(url: URL) -> Engine:
-    """Return an engine whose write transactions, `writes=True`, hold SQLite's lock from the start.
+    """Return an engine whose write transactions, `writes=True`, come one after the other.
 
-    The tables are made where they are missing. Raises StoreUnavailable, sqlite3.Error and
-    SQLAlchemyError.
+    What a transaction reads is of one moment, but for one that writes in PostgreSQL, which sees
+    what those before it have written. The tables are made where they are missing. Raises
+    StoreUnavailable, sqlite3.Error and SQLAlchemyError.
     """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
@@ -63,11 +69,60 @@ def open_database(url: URL) -> Engine:
         event.listen(engine, "connect", _set_up)
         event.listen(engine, "begin", _begin)
     else:
-        engine = create_engine(url, pool_pre_ping=True)
+        engine = _connect_to_postgresql(url)
     _make_tables(engine)  # first: another program's database is left as it is
     if engine.dialect.name == "sqlite":
         _use_write_ahead_log(engine)
     return engine
+
+
+def shown(location: str | Path) -> str:
+    """Return a path or URL as a message may show it: without its password."""
+    if "://" not in str(location):
+        return str(location)
+    try:
+        url = _parse(str(location))
+    except StoreUnavailable:
+        return "at the URL given"
+    hidden = {key: "***" for key in url.query if "pass" in key.lower()}
+    return url.update_query_dict(hidden).render_as_string()
+
+
+def _parse(location: str) -> URL:
+    try:
+        url = make_url(location)
+    except (ArgumentError, ValueError):  # whose words may have a part of the password in them
+        raise StoreUnavailable("not an SQLAlchemy URL") from None
+    if "@" in (url.host or ""):
+        raise StoreUnavailable("an @ in a URL's user or password must be written %40")
+    return url
+
+
+def _connect_to_postgresql(url: URL) -> Engine:
+    try:
+        engine = create_engine(
+            url,
+            pool_pre_ping=True,
+            isolation_level="REPEATABLE READ",
+            connect_args={"client_encoding": "utf8"},  # a database in SQL_ASCII would give bytes
+        )
+    except ImportError as error:
+        raise StoreUnavailable(
+            f"PostgreSQL's driver is missing: pip install 'feedsieve[postgres]' ({error})"
+        ) from error
+    event.listen(engine, "begin", _wait_for_writers)
+    return engine
+
+
+def _wait_for_writers(connection: Connection) -> None:
+    """Let a transaction that writes be the only one, and see what those before it have written."""
+    if connection.get_execution_options().get("writes", False):
+        for statement in (
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            f"SET LOCAL lock_timeout = {round(LOCK_SECONDS * 1000)}",
+            f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})",
+        ):
+            connection.exec_driver_sql(statement)
 
 
 def _is_dump(path: Path) -> bool:

@@ -35,11 +35,11 @@ def score_file(
 
     Raises UnreadableFile and UnwritableFile.
     """
-    if target.exists() and (not replace or target.samefile(source)):
+    if target.resolve() == source.resolve():
+        raise UnwritableFile(f"{target} is the file to read; name another one to write")
+    if target.exists() and not replace:
         raise UnwritableFile(
             f"{target} is there already and was left as it is; name another file, or --force"
-            if not target.samefile(source)
-            else f"{target} is the file to read; name another one to write"
         )
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -93,7 +93,9 @@ def _read(path: Path) -> Iterator[list[str]]:
                             f" the columns are {','.join(header)[:200]!r}"
                         )
                     if taken := [name for name in ADDED if name in header]:
-                        raise UnreadableFile(f"{path} has a column {taken[0]} already")
+                        raise UnreadableFile(
+                            f"{path} has a column {taken[0]} already; rename it first"
+                        )
                 elif len(row) != len(header):
                     if not row:
                         continue

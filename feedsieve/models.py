@@ -25,7 +25,10 @@ def find_pair(tag: str) -> tuple[str, str]:
     Raises `NoModel`.
     """
     classifier = _get(tag)
-    encoder = ClassifierDescription.read(Path(classifier.path)).encoder_tag
+    try:
+        encoder = ClassifierDescription.read(Path(classifier.path)).encoder_tag
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoModel(f"{classifier.tag} is no classifier of feedsieve: {error}") from error
     return str(classifier.tag), str(_get(encoder).tag)
 
 
@@ -50,7 +53,7 @@ def new_model(name: str) -> Iterator[tuple[str, Path]]:
 def _get(tag: str) -> bentoml.Model:
     try:
         return bentoml.models.get(tag)
-    except BentoMLException as error:
+    except (BentoMLException, ValueError) as error:  # absent; no tag at all
         raise NoModel(
             f"the model store has no {tag}. `make train` makes a model of the sample corpus; "
             "`python -m train --data LABELED.csv` makes one of your own messages"

@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -27,18 +26,14 @@ def page_or_json(
     request: Request,
     template: str,
     answer: BaseModel,
-    background: BackgroundTask | None = None,
     **values: Any,
 ) -> Response:
     """Return `answer` as the client prefers it: a page of it and `values`, or JSON."""
     if prefers_page(request.headers.get("accept", "")):
-        response: Response = render(template, answer=answer, **values)
-    else:
-        response = Response(
-            answer.model_dump_json(), headers={"Vary": "Accept"}, media_type="application/json"
-        )
-    response.background = background
-    return response
+        return render(template, answer=answer, **values)
+    return Response(
+        answer.model_dump_json(), headers={"Vary": "Accept"}, media_type="application/json"
+    )
 
 
 def render(

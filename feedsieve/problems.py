@@ -150,7 +150,7 @@ class ProblemMiddleware:
         except Exception:
             if started:
                 raise
-            _log.exception("%s %s failed", scope["method"], scope["path"])
+            _log.exception("%s %r failed", scope["method"], scope["path"])
         else:
             if failed is None:
                 return

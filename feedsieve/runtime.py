@@ -14,10 +14,12 @@ from feedsieve.models import load_scorer
 from feedsieve.scorer import Scorer
 from feedsieve.settings import Settings
 from feedsieve.store import MessageStore
+from feedsieve.text import fingerprint
 
 _log = logging.getLogger("feedsieve")
 
 LOOK_EVERY = 5.0  # seconds between two looks for messages without a score
+LONGEST_GOODBYE = 5.0  # seconds; a container's engine kills after ten
 SHARE_OF_TIME = 0.05  # that looking may take, should the store grow so large that it is slow
 
 
@@ -38,6 +40,7 @@ class Runtime:
         self._store: MessageStore | None = None
         self._store_failure = "the message store is being opened"
         self._failure: Exception | None = None
+        self._known: dict[str, float] = {}  # scores by fingerprint that are yet to be saved
         self._is_complete = False  # whether every message had a score once
         self._stopping = threading.Event()
         self._courtesy = Courtesy()
@@ -47,9 +50,10 @@ class Runtime:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the batch it is at."""
+        """End the thread after the batch it is at, or leave it if it waits for the database."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join(LONGEST_GOODBYE)
 
     @property
     def is_ready(self) -> bool:
@@ -84,13 +88,9 @@ class Runtime:
         with self._courtesy.request():
             return self.scorer.score(texts)
 
-    def keep_score(self, text_fingerprint: str, score: float) -> None:
-        """Save the score of one text, or log why that failed: it can be computed again."""
-        try:
-            self.store.start_model(self.scorer.model, self.scorer.threshold)
-            self.store.save_scores(self.scorer.model, [(text_fingerprint, score)])
-        except StoreUnavailable as error:
-            _log.warning("a score was not kept: %s", error)
+    def remember(self, text: str, score: float) -> None:
+        """Let the background save this score of a stored message, instead of computing it."""
+        self._known[fingerprint(text)] = score
 
     def _run(self) -> None:
         try:
@@ -123,8 +123,9 @@ class Runtime:
                     self._settings.db, state_folder=self._settings.state
                 )
             if not self._is_complete or self._store.unscored(scorer.model, 1):
-                score_backlog(self._store, scorer, None, show, self._between_batches)
+                score_backlog(self._store, scorer, self._known, show, self._between_batches)
                 self._is_complete = True
+                self._known = {}
         except _Stopped:
             pass
         except StoreUnavailable as error:

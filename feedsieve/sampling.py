@@ -2,13 +2,16 @@
 
 import random
 
-from sqlalchemy import ColumnElement, Connection, Integer, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Integer, func, literal_column, select, tablesample
 
 from feedsieve.schema import messages
 
 _ROW_NUMBER = literal_column(
     "messages.rowid", Integer
 )  # SQLite's, without gaps: nothing is deleted
+_PAGES = literal_column(
+    "pg_relation_size('messages') / current_setting('block_size')::integer", Integer
+)
 _LONGEST_LIST = 1000  # values in one IN
 
 
@@ -16,7 +19,7 @@ def sample(connection: Connection, limit: int) -> list[str]:
     """Return `limit` different identifiers in random order, or all if there are fewer."""
     if not limit:
         return []
-    draw = sample_by_row if connection.dialect.name == "sqlite" else sample_by_fingerprint
+    draw = sample_by_row if connection.dialect.name == "sqlite" else sample_by_page
     identifiers = draw(connection, limit)
     random.shuffle(identifiers)
     return identifiers[:limit]
@@ -37,15 +40,14 @@ def sample_by_row(connection: Connection, limit: int) -> list[str]:
     return found if len(found) >= limit else _identifiers(connection)
 
 
-def sample_by_fingerprint(connection: Connection, limit: int) -> list[str]:
-    """Return a run of messages in the order of their fingerprints, which is random in itself."""
-    start = f"{random.getrandbits(128):032x}"
-    by_fingerprint = select(messages.c.id).order_by(messages.c.fingerprint, messages.c.id)
+def sample_by_page(connection: Connection, limit: int) -> list[str]:
+    """Return the messages of some pages of PostgreSQL's table, many more than asked for, or all."""
+    pages = connection.execute(select(_PAGES)).scalar_one()
     found: list[str] = []
-    for part in (messages.c.fingerprint >= start, messages.c.fingerprint < start):
-        statement = by_fingerprint.where(part).limit(limit - len(found))
-        found += connection.execute(statement).scalars()
-    return found
+    if 8 * limit < pages:
+        drawn = tablesample(messages, func.system(100 * 2 * limit / pages))
+        found += connection.execute(select(drawn.c.id)).scalars()
+    return found if len(found) >= limit else _identifiers(connection)
 
 
 def _identifiers(connection: Connection, *conditions: ColumnElement[bool]) -> list[str]:

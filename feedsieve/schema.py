@@ -34,16 +34,20 @@ class UtcTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value else None
 
 
+# Sorted by its bytes, as SQLite does; PostgreSQL would sort it as the database's language does.
+_Text = Text().with_variant(Text(collation="C"), "postgresql")
+_Fingerprint = String(32).with_variant(String(32, collation="C"), "postgresql")
+
 metadata = MetaData()
 
 messages = Table(
     "messages",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("text", Text, nullable=False),
-    Column("channel", Text),
+    Column("id", _Text, primary_key=True),
+    Column("text", _Text, nullable=False),
+    Column("channel", _Text),
     Column("time", UtcTime),
-    Column("fingerprint", String(32), nullable=False),
+    Column("fingerprint", _Fingerprint, nullable=False),
     Column("seen_at", UtcTime, nullable=False),  # when this text of the message came in
     Index("messages_by_fingerprint", "fingerprint", "id"),
 )
@@ -52,8 +56,8 @@ messages = Table(
 message_history = Table(
     "message_history",
     metadata,
-    Column("id", Text, nullable=False),
-    Column("text", Text, nullable=False),
+    Column("id", _Text, nullable=False),
+    Column("text", _Text, nullable=False),
     Column("replaced_at", UtcTime, nullable=False),
     Index("message_history_by_id", "id"),
 )
@@ -61,8 +65,8 @@ message_history = Table(
 scores = Table(
     "scores",
     metadata,
-    Column("model", Text, primary_key=True),
-    Column("fingerprint", String(32), primary_key=True),
+    Column("model", _Text, primary_key=True),
+    Column("fingerprint", _Fingerprint, primary_key=True),
     Column("score", Float(53), nullable=False),
     sqlite_with_rowid=False,
 )
@@ -71,7 +75,7 @@ Index("scores_by_rank", scores.c.model, scores.c.score.desc(), scores.c.fingerpr
 models = Table(
     "models",
     metadata,
-    Column("tag", Text, primary_key=True),
+    Column("tag", _Text, primary_key=True),
     Column("threshold", Float(53), nullable=False),  # so that its decisions outlive its files
     Column("started_at", UtcTime, nullable=False),
     Column("completed_at", UtcTime),
@@ -81,7 +85,7 @@ models = Table(
 dump_extents = Table(
     "dump_extents",
     metadata,
-    Column("raw_table", Text, primary_key=True),
+    Column("raw_table", _Text, primary_key=True),
     Column("last_row", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("characters", BigInteger, nullable=False),

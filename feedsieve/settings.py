@@ -3,7 +3,9 @@
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+from bentoml.exceptions import BentoMLException
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -35,7 +37,19 @@ class Settings(BaseSettings):
         self.state = self.state.expanduser()
 
 
+class InvalidSettings(BentoMLException, ValueError):
+    """A setting that cannot be; names the variable and what is allowed."""
+
+
 @cache
 def settings() -> Settings:
-    """Return the settings, read once; raises pydantic's `ValidationError` naming what is wrong."""
-    return Settings()
+    """Return the settings, read once. Raises InvalidSettings."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        clauses = [f"FEEDSIEVE_{_name(part)}: {part['msg']}" for part in error.errors()]
+        raise InvalidSettings("; ".join(clauses)) from error
+
+
+def _name(error: ErrorDetails) -> str:
+    return "_".join(map(str, error["loc"])).upper()

@@ -14,15 +14,14 @@ from sqlalchemy import (
     Select,
     exists,
     func,
-    make_url,
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 
 from feedsieve import dump
 from feedsieve.cursor import Cursor, FeedItem, FeedPage
-from feedsieve.database import find_database, open_database
+from feedsieve.database import find_database, open_database, shown
 from feedsieve.intake import ImportCounts, Progress, take_all, take_dump, unread
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.sampling import sample
@@ -51,7 +50,7 @@ class MessageStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.location = engine.url.render_as_string()
+        self.location = shown(engine.url.render_as_string(hide_password=False))
 
     @classmethod
     def open(
@@ -285,10 +284,5 @@ def _ranked(model: str) -> Select[Any]:
 
 def _unavailable(location: str | Path, error: Exception) -> StoreUnavailable:
     """Return the error with the store's name before the reason, and without its password."""
-    try:
-        name = (
-            make_url(str(location)).render_as_string() if "://" in str(location) else str(location)
-        )
-    except ArgumentError:
-        name = "at the URL given"
-    return StoreUnavailable(f"message store {name}: {getattr(error, 'orig', None) or error}")
+    reason = getattr(error, "orig", None) or error
+    return StoreUnavailable(f"message store {shown(location)}: {reason}")

@@ -23,10 +23,15 @@ def main() -> int:
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     bentoml, locust = (Path(sys.executable).with_name(name) for name in ("bentoml", "locust"))
-    server = subprocess.Popen(
-        [str(bentoml), "serve", "service:Feedsieve", "--host", "127.0.0.1", "--port", str(port)],
-        env=os.environ | {"BENTOML_DO_NOT_TRACK": "True"},
-    )
+    log = options.report.with_suffix(".log")
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [str(bentoml), "serve", "service:Feedsieve"]
+            + ["--host", "127.0.0.1", "--port", str(port)],
+            env=os.environ | {"BENTOML_DO_NOT_TRACK": "True"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
         _wait_until_ready(f"{url}/readyz", server)
         done = subprocess.run(
@@ -37,20 +42,27 @@ def main() -> int:
             check=False,
         )
     except TimeoutError as error:
-        print(f"loadtests: {error}", file=sys.stderr)
+        print(f"loadtests: {error}; see {log}", file=sys.stderr)
         return 1
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-    print(f"see {options.report}")
+        _end(server)
+    print(f"see {options.report}; the server's output is in {log}")
     return done.returncode
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.send_signal(signal.SIGTERM)
+    try:
+        server.wait(30)
+    except subprocess.TimeoutExpired:
+        server.kill()
 
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + READY_WITHIN
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise TimeoutError("the server ended before it was ready; its output says why")
+            raise TimeoutError("the server ended before it was ready; its log says why")
         try:
             with urlopen(url, timeout=5):
                 return

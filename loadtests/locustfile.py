@@ -1,26 +1,17 @@
 """What readers and integrators do: `locust -f loadtests/locustfile.py`, or `make loadtest`."""
 
 import random
-from collections.abc import Iterable
-from itertools import count, islice
-from pathlib import Path
+from itertools import count
 
 from locust import HttpUser, between, task
 
-from feedsieve.readers import read_messages
-from feedsieve.settings import settings
-
-READ_AT_MOST = 20_000  # messages
+MOST_TEXTS = 2000  # taken from the feed to be scored again
 _texts: list[str] = []
 _numbers = count()
 
 
 def fresh_texts(how_many: int) -> list[str]:
-    """Return texts of the message store, each different from all before: no cache can help."""
-    if not _texts:
-        found: Iterable[str] = (m.text for m in read_messages(Path(settings().db)))
-        _texts.extend(islice(found, READ_AT_MOST))
-        random.Random(7).shuffle(_texts)
+    """Return texts of the feed, each different from all before: no cache can help."""
     return [f"{next(_numbers)} {random.choice(_texts)}"[:10_000] for _ in range(how_many)]
 
 
@@ -56,6 +47,17 @@ class Integrator(HttpUser):
 
     weight = 2
     wait_time = between(0.05, 0.3)
+
+    def on_start(self) -> None:
+        query: dict[str, str | int] = {"limit": 100}
+        while len(_texts) < MOST_TEXTS:
+            page = self.client.get("/feed", params=query, name="/feed (100, to begin)").json()
+            _texts.extend(item["text"] for item in page["items"])
+            if not page["next"]:
+                break
+            query["cursor"] = page["next"]
+        if not _texts:
+            _texts.append("the feed is empty")
 
     @task(9)
     def score_one(self) -> None:

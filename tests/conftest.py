@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 from serving import ROOT, Server, serve, wait_for, wait_until_ready
 
-CORPUS = ROOT.parent / "shared" / "corpus"
+# Tests have settings of their own, whatever those of the shell are.
+for name in [name for name in os.environ if name.startswith("FEEDSIEVE_")]:
+    if name != "FEEDSIEVE_CACHE":
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +54,3 @@ def server(environment, tmp_path_factory) -> Iterator[Server]:
         wait_until_ready(running)
         wait_for(running, "/feed", lambda answer: answer.is_success and answer.json()["items"])
         yield running
-
-
-@pytest.fixture(scope="session")
-def corpus() -> Path:
-    """The folder of the real corpus."""
-    if not CORPUS.is_dir():
-        pytest.skip(f"the real corpus is not at {CORPUS}")
-    return CORPUS

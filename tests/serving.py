@@ -69,7 +69,7 @@ def serve(
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=300) as client:
             yield Server(url, client, process, log)
     finally:
         stop(process)

@@ -185,6 +185,12 @@ class TestBodies:
         assert "Traceback" not in added
         assert "secret" not in added
 
+    def test_a_path_with_a_line_end_stays_on_its_line(self, server):
+        server.client.get("/messages/a%0aFORGED%20LINE%0d%e2%80%a8")
+        lines = server.log.read_text().split("\n")
+        assert [line for line in lines if "FORGED" in line]
+        assert not [line for line in lines if line.startswith("FORGED")]
+
 
 TEXTS = (
     "<script>document.title='broken'</script>",

@@ -71,7 +71,7 @@ class TestImport:
     def test_a_setting_that_makes_no_sense(self, feedsieve, sample):
         done = feedsieve("import", sample / "messages.db", FEEDSIEVE_THREADS="many")
         assert done.returncode == 1
-        assert "threads" in done.stderr
+        assert "FEEDSIEVE_THREADS" in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -128,6 +128,20 @@ class TestScore:
         assert said in done.stderr
         assert "Traceback" not in done.stderr
         assert [path.name for path in tmp_path.glob("*out.csv*")] == []
+
+    def test_a_file_that_is_not_there(self, feedsieve, tmp_path):
+        (tmp_path / "out.csv").write_text("")
+        done = feedsieve("score", tmp_path / "in.csv", tmp_path / "out.csv", "--force")
+        assert done.returncode == 1
+        assert "in.csv: No such file" in done.stderr
+
+    @pytest.mark.parametrize("tag", ["Bad Tag!", "feedsieve-encoder:latest", "nothing:here"])
+    def test_a_tag_of_no_classifier(self, feedsieve, tmp_path, tag):
+        source = write_csv(tmp_path / "in.csv", ["msg"], ["text"])
+        done = feedsieve("score", source, tmp_path / "out.csv", FEEDSIEVE_MODEL=tag)
+        assert done.returncode == 1
+        assert "the model store has no" in done.stderr or "is no classifier" in done.stderr
+        assert "Traceback" not in done.stderr
 
     def test_no_model(self, feedsieve, tmp_path):
         source = write_csv(tmp_path / "in.csv", ["msg"], ["text"])

@@ -12,7 +12,7 @@ import pytest
 from tiny_bert import save_tiny_bert
 
 from data.generate import DATABASE, LABELED, compose, write
-from feedsieve.settings import settings
+from feedsieve.settings import InvalidSettings, settings
 from feedsieve.store import MessageStore
 from train.data import data_fingerprint, read_labeled
 from train.embedding import Embedder
@@ -330,7 +330,8 @@ class TestPrecision:
         frame = labeled(60, 12)
         frame.loc[frame["label"] == 1, "msg"] = "1 the same flat to let in the same words"
         frame.loc[0, "msg"] = "1 quite another text about a house by the sea"
-        compare({name: Embedder(Blurred(0.3)) for name in ("fp32", "int8")}, frame, seed=7)
+        embedders = {name: Embedder(Blurred(0.3)) for name in ("fp32", "int8")}
+        assert compare(embedders, frame, seed=7).chosen == "int8"
 
     def test_half_a_point_is_the_limit(self):
         def comparison(int8: float) -> Comparison:
@@ -373,5 +374,5 @@ class TestSettings:
     @pytest.mark.parametrize("threads", ["-1", "many", "100000"])
     def test_what_is_wrong_is_named(self, monkeypatch, threads):
         monkeypatch.setenv("FEEDSIEVE_THREADS", threads)
-        with pytest.raises(ValueError, match="threads"):
+        with pytest.raises(InvalidSettings, match="FEEDSIEVE_THREADS"):
             settings()

@@ -26,7 +26,9 @@ from data.generate import (
     write,
 )
 from data.phrases import AWKWARD, TABLES
+from feedsieve.message import Message as Imported
 from feedsieve.readers import read_messages
+from feedsieve.store import MessageStore
 from train.data import near_duplicate_groups, read_labeled
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -232,12 +234,29 @@ class TestCommand:
     @pytest.mark.parametrize("name", [DATABASE, LABELED])
     def test_it_replaces_nothing_unless_forced(self, tmp_path, capsys, name):
         (tmp_path / name).write_text("mine")
-        assert main(["--out", str(tmp_path), "--messages", "20"]) == 2
-        assert contents(tmp_path) == {name: b"mine"}
-        error = capsys.readouterr().err
-        assert str(tmp_path / name) in error and "--force" in error
-        assert main(["--out", str(tmp_path), "--messages", "20", "--force"]) == 0
+        assert main(["--out", str(tmp_path), "--messages", "20"]) == 0
+        assert contents(tmp_path)[name] == b"mine"
         assert set(contents(tmp_path)) == {DATABASE, LABELED}
+        assert f"{tmp_path / name} is there already" in capsys.readouterr().out
+        assert main(["--out", str(tmp_path), "--messages", "20", "--force"]) == 0
+        assert contents(tmp_path)[name] != b"mine"
+
+    def test_a_database_in_use_is_not_replaced_even_then(self, tmp_path, capsys):
+        store = MessageStore.open(tmp_path / DATABASE)
+        store.add([Imported("1", "mine")])
+        assert main(["--out", str(tmp_path), "--messages", "20", "--force"]) == 1
+        assert "has the database open" in capsys.readouterr().err
+        assert store.get("1").text == "mine"
+
+    def test_messages_brought_in_survive_that_the_sample_is_asked_for_again(self, tmp_path):
+        main(["--out", str(tmp_path), "--messages", "20"])
+        store = MessageStore.open(tmp_path / DATABASE)
+        store.add([Imported("mine", "my own message")])
+        store.close()
+        (tmp_path / LABELED).unlink()
+        main(["--out", str(tmp_path), "--messages", "20"])
+        assert MessageStore.open(tmp_path / DATABASE).get("mine").text == "my own message"
+        assert (tmp_path / LABELED).exists()
 
     def test_a_folder_that_cannot_be_made(self, tmp_path, capsys):
         (tmp_path / "file").write_text("")

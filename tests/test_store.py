@@ -9,8 +9,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
@@ -23,29 +24,47 @@ NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 MODEL = "classifier:one"
 THRESHOLD = 0.5
 
+Location = str | Path
+"""A file or a URL. The tests that ask for a `location` or a `store` run in test_postgres.py too."""
+
+SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+"""Lets test_postgres.py run the same properties in one session."""
+
+
+@pytest.fixture(scope="session")
+def new_location(tmp_path_factory) -> Callable[[], Location]:
+    """What gives the location of a store that is not there yet."""
+    return lambda: tmp_path_factory.mktemp("store") / "store.db"
+
 
 @pytest.fixture
-def store(tmp_path) -> Iterator[MessageStore]:
-    store = MessageStore.open(tmp_path / "store.db")
+def location(new_location) -> Location:
+    return new_location()
+
+
+@pytest.fixture
+def store(location) -> Iterator[MessageStore]:
+    store = MessageStore.open(location)
     yield store
     store.close()
 
 
-def query(path: Path, statement: str, *values: object) -> list[Any]:
-    with closing(sqlite3.connect(path)) as connection:
+def query(location: Location, statement: str, *values: object) -> list[Any]:
+    connect: Any = sqlite3.connect if isinstance(location, Path) else psycopg.connect
+    with closing(connect(location)) as connection:
         rows = connection.execute(statement, values).fetchall()
         connection.commit()
     return rows
 
 
-def history(path: Path) -> list[tuple[str, str]]:
-    return query(path, "SELECT id, text FROM message_history ORDER BY id, text")
+def history(location: Location) -> list[tuple[str, str]]:
+    return query(location, "SELECT id, text FROM message_history ORDER BY id, text")
 
 
-def content(path: Path) -> list[Any]:
+def content(location: Location) -> list[Any]:
     """Return all that an import writes."""
     tables = ("messages", "message_history", "dump_extents")
-    return [query(path, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+    return [query(location, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
 
 def chat(count: int, start: int = 0) -> list[Message]:
@@ -84,18 +103,17 @@ class TestAdd:
         assert store.add([]) == ImportCounts(0, 0, 0)
         assert store.count() == 0
 
-    def test_it_is_still_there_after_closing(self, store, tmp_path):
+    def test_it_is_still_there_after_closing(self, store, location):
         store.add(chat(3))
         store.close()
-        assert [path.name for path in tmp_path.iterdir()] == ["store.db"]
-        assert MessageStore.open(tmp_path / "store.db").count() == 3
+        assert MessageStore.open(location).count() == 3
 
-    def test_twice_changes_nothing(self, store, tmp_path):
+    def test_twice_changes_nothing(self, store, location):
         messages = [*chat(2500), Message("x", "text", "flats", NOON), Message("x", "text", "other")]
         assert store.add(messages) == ImportCounts(2502, 0, 0)
-        before = content(tmp_path / "store.db")
+        before = content(location)
         assert store.add(iter(messages)) == ImportCounts(0, 0, 2502)
-        assert content(tmp_path / "store.db") == before
+        assert content(location) == before
 
     def test_times_are_kept_in_utc(self, store):
         east = datetime(2024, 5, 1, 15, tzinfo=timezone(timedelta(hours=3)))
@@ -125,28 +143,28 @@ class TestAdd:
 
 
 class TestChanges:
-    def test_a_new_text_replaces_the_old_one_which_is_remembered(self, store, tmp_path):
+    def test_a_new_text_replaces_the_old_one_which_is_remembered(self, store, location):
         store.add([Message("1", "950 a month"), Message("2", "other")])
         counts = store.add([Message("1", "900 a month"), Message("2", "other")])
         assert counts == ImportCounts(added=0, changed=1, unchanged=1)
         assert store.get("1").text == "900 a month"
-        assert history(tmp_path / "store.db") == [("1", "950 a month")]
+        assert history(location) == [("1", "950 a month")]
 
-    def test_back_and_forth_is_remembered_once(self, store, tmp_path):
+    def test_back_and_forth_is_remembered_once(self, store, location):
         for text in ("a", "b", "a", "b", "c"):
             store.add([Message("1", text)])
-        assert history(tmp_path / "store.db") == [("1", "a"), ("1", "b")]
+        assert history(location) == [("1", "a"), ("1", "b")]
         store.add([Message("1", "a")])
-        assert history(tmp_path / "store.db") == [("1", "b"), ("1", "c")]
+        assert history(location) == [("1", "b"), ("1", "c")]
         store.add([Message("1", "c"), Message("1", "a")])
-        assert history(tmp_path / "store.db") == [("1", "b"), ("1", "c")]
+        assert history(location) == [("1", "b"), ("1", "c")]
 
-    def test_the_later_of_two_counts(self, store, tmp_path):
+    def test_the_later_of_two_counts(self, store, location):
         messages = [Message("1", "a"), *chat(1500), Message("1", "b")]
         assert store.add(messages) == ImportCounts(1501, 1, 0)
         assert store.get("1").text == "b"
         assert store.add(messages) == ImportCounts(0, 0, 1502)
-        assert history(tmp_path / "store.db") == [("1", "a")]
+        assert history(location) == [("1", "a")]
 
     def test_channel_and_time_may_come_later_and_stay(self, store):
         store.add([Message("1", "a")])
@@ -166,20 +184,20 @@ class TestChanges:
 
 
 class TestClashes:
-    def test_the_same_identifier_in_two_channels(self, store, tmp_path):
+    def test_the_same_identifier_in_two_channels(self, store, location):
         messages = [Message("1", "a", "flats"), Message("1", "a", "cars")]
         assert store.add(messages).added == 2
         assert store.get("1").channel == "flats"
         assert store.get("cars:1") == Message("cars:1", "a", "cars")
-        before = content(tmp_path / "store.db")
+        before = content(location)
         assert store.add(messages) == ImportCounts(0, 0, 2)
-        assert content(tmp_path / "store.db") == before
+        assert content(location) == before
 
-    def test_a_clashing_message_that_changes(self, store, tmp_path):
+    def test_a_clashing_message_that_changes(self, store, location):
         store.add([Message("1", "a", "flats"), Message("1", "b", "cars")])
         assert store.add([Message("1", "c", "cars")]) == ImportCounts(0, 1, 0)
         assert store.get("cars:1").text == "c"
-        assert history(tmp_path / "store.db") == [("cars:1", "b")]
+        assert history(location) == [("cars:1", "b")]
 
     def test_without_a_channel_the_text_decides(self, store):
         store.add([Message("1", "a", "flats"), Message("2", "b", "flats")])
@@ -199,15 +217,15 @@ class TestClashes:
             unique_by=lambda message: (message.id, message.channel),
         )
     )
-    @settings(max_examples=30, deadline=None)
-    def test_any_import_twice_changes_nothing(self, tmp_path_factory, messages):
-        path = tmp_path_factory.mktemp("clashes") / "store.db"
-        store = MessageStore.open(path)
+    @settings(SHARED, max_examples=30)
+    def test_any_import_twice_changes_nothing(self, new_location, messages):
+        location = new_location()
+        store = MessageStore.open(location)
         counts = store.add(messages)
         assert counts.added == store.count()
-        before = content(path)
+        before = content(location)
         assert store.add(messages) == ImportCounts(0, 0, len(messages))
-        assert content(path) == before
+        assert content(location) == before
         kept = [store.get(message.id).text for message in messages]
         assert {message.text for message in messages} >= set(kept)
         store.close()
@@ -235,7 +253,7 @@ class TestHostileStrings:
         assert store.score_of(MODEL, "\ud800i") == 0.5
 
     @given(*[st.text(st.characters(exclude_categories=()), max_size=30)] * 2)
-    @settings(max_examples=60, deadline=None)
+    @settings(SHARED, max_examples=60)
     def test_any_string_is_kept_or_refused(self, any_store, identifier, text):
         try:
             any_store.add([Message(identifier, text)])
@@ -246,8 +264,10 @@ class TestHostileStrings:
 
 
 @pytest.fixture(scope="module")
-def any_store(tmp_path_factory) -> MessageStore:
-    return MessageStore.open(tmp_path_factory.mktemp("any") / "store.db")
+def any_store(new_location) -> Iterator[MessageStore]:
+    store = MessageStore.open(new_location())
+    yield store
+    store.close()
 
 
 class TestScores:
@@ -293,12 +313,12 @@ class TestScores:
             after = part[-1][0]
         assert seen == sorted((fingerprint(m.text), m.text) for m in chat(25))
 
-    def test_scoring_resumes_where_it_stopped(self, store, tmp_path):
+    def test_scoring_resumes_where_it_stopped(self, store, location):
         store.add(chat(25))
         first = store.unscored(MODEL, 10)
         store.save_scores(MODEL, [(print_, 0.5) for print_, _ in first])
         store.close()
-        again = MessageStore.open(tmp_path / "store.db")
+        again = MessageStore.open(location)
         rest = again.unscored(MODEL, 100)
         assert len(rest) == 15 and not set(rest) & set(first)
         assert again.unscored(MODEL, 100, after=rest[-1][0]) == []
@@ -394,7 +414,7 @@ class TestFeed:
         limit=st.integers(1, 5),
         split=st.integers(1, 11),
     )
-    @settings(max_examples=40, deadline=None)
+    @settings(SHARED, max_examples=40)
     def test_no_item_twice_whatever_comes_in_between(self, twelve, scores, limit, split):
         model = repr((scores, limit, split))
         scored = list(zip(twelve.unscored(model, 12), scores, strict=True))
@@ -436,10 +456,11 @@ class TestFeed:
 
 
 @pytest.fixture(scope="module")
-def twelve(tmp_path_factory) -> MessageStore:
-    store = MessageStore.open(tmp_path_factory.mktemp("twelve") / "store.db")
+def twelve(new_location) -> Iterator[MessageStore]:
+    store = MessageStore.open(new_location())
     store.add(chat(12))
-    return store
+    yield store
+    store.close()
 
 
 class TestSample:
@@ -485,6 +506,16 @@ def read_only_dump(tmp_path) -> Iterator[Path]:
     folder.chmod(0o555)
     yield path
     folder.chmod(0o755)
+
+
+def write_many(location: Location, writer: int) -> None:
+    """Add messages, half of them every writer's, and score what there is; what a process does."""
+    store = MessageStore.open(location)
+    for start in range(0, 200, 20):
+        added = [*chat(20, start), *chat(20, 1000 * (writer + 1) + start)]
+        store.add(reversed(added) if writer % 2 else added)
+        score_all(store, lambda text: 0.5)
+    store.close()
 
 
 class TestDump:
@@ -583,18 +614,6 @@ class TestDump:
         MessageStore.open(path)
         assert "added=3" in caplog.text and "empty: 1" in caplog.text
 
-
-def write_many(path: Path, writer: int) -> int:
-    """Add messages, half of them every writer's, and score what there is; what a process does."""
-    store = MessageStore.open(path)
-    for start in range(0, 200, 20):
-        store.add([*chat(20, start), *chat(20, 1000 * (writer + 1) + start)])
-        score_all(store, lambda text: 0.5)
-    store.close()
-    return store.count()
-
-
-class TestWritingAtOnce:
     def test_two_processes_make_and_fill_one_store(self, tmp_path):
         path = make_dump(tmp_path / "chat.db", 1)
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -607,11 +626,12 @@ class TestWritingAtOnce:
         assert sum(item.copies for item in items) == 601
         assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
-    def test_threads_open_one_store(self, tmp_path):
-        path = tmp_path / "store.db"
+
+class TestWritingAtOnce:
+    def test_threads_open_one_store(self, location):
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(write_many, [path] * 4, range(4)))
-        assert MessageStore.open(path).count() == 5 * 200
+            list(pool.map(write_many, [location] * 4, range(4)))
+        assert MessageStore.open(location).count() == 5 * 200
 
     def test_threads_share_one_store(self, store):
         def use(thread: int) -> None:
@@ -626,22 +646,37 @@ class TestWritingAtOnce:
         assert store.count() == 400
         assert store.unscored(MODEL, 1) == []
 
-    def test_a_reader_does_not_wait_for_a_writer(self, store, tmp_path):
+    def test_a_reader_does_not_wait_for_a_writer(self, store, location):
         store.add(chat(3))
-        with locked(tmp_path / "store.db"):
+        with locked(location):
             assert store.count() == 3
             assert len(store.sample(2)) == 2
             assert store.feed(MODEL, 5).items == []
-            other = MessageStore.open(tmp_path / "store.db")
+            other = MessageStore.open(location)
             assert other.count() == 3
+
+    def test_another_writer_holds_it_for_too_long(self, location, monkeypatch):
+        monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
+        store = MessageStore.open(location)
+        with locked(location):
+            for write in (
+                lambda: store.add(chat(1)),
+                lambda: store.save_scores(MODEL, [(fingerprint("a"), 0.5)]),
+                lambda: store.start_model(MODEL, THRESHOLD),
+                lambda: store.mark_complete(MODEL),
+            ):
+                with pytest.raises(StoreUnavailable, match="database is locked|lock timeout"):
+                    write()
+        assert store.add(chat(1)).added == 1
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
+def locked(location: Location) -> Iterator[None]:
+    """Let another writer be in the middle of its work."""
+    other = MessageStore.open(location)
+    with other._transaction(writes=True):
         yield
-        connection.execute("ROLLBACK")
+    other.close()
 
 
 @contextmanager
@@ -655,7 +690,13 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def refusal(location: str | Path) -> str:
+def test_closing_leaves_one_file(store, location):
+    store.add(chat(3))
+    store.close()
+    assert list(location.parent.iterdir()) == [location]
+
+
+def refusal(location: Location) -> str:
     with pytest.raises(StoreUnavailable) as caught:
         MessageStore.open(location)
     return str(caught.value)
@@ -681,21 +722,20 @@ class TestUnavailable:
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_a_damaged_file(self, store, tmp_path):
+    def test_a_damaged_file(self, store, location):
         store.add(chat(2000))
         store.close()
-        path = tmp_path / "store.db"
-        whole = path.read_bytes()
-        path.write_bytes(whole[:100] + b"\xff" * 5000)
-        assert str(path) in refusal(path)
-        path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+        whole = location.read_bytes()
+        location.write_bytes(whole[:100] + b"\xff" * 5000)
+        assert str(location) in refusal(location)
+        location.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
         with pytest.raises(StoreUnavailable, match="malformed"):
-            MessageStore.open(path).sample(100)
+            MessageStore.open(location).sample(100)
 
-    def test_a_read_only_file_that_is_no_dump(self, store, tmp_path):
+    def test_a_read_only_file_that_is_no_dump(self, store, location):
         store.close()
-        (tmp_path / "store.db").chmod(0o444)
-        assert "may not be written, and it is not a chat dump" in refusal(tmp_path / "store.db")
+        location.chmod(0o444)
+        assert "may not be written, and it is not a chat dump" in refusal(location)
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "file").touch()
@@ -717,20 +757,6 @@ class TestUnavailable:
     def test_another_database_and_its_password_is_not_told(self, location):
         assert "secret" not in refusal(location)
 
-    def test_another_writer_holds_it_for_too_long(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
-        store = MessageStore.open(tmp_path / "store.db")
-        with locked(tmp_path / "store.db"):
-            for write in (
-                lambda: store.add(chat(1)),
-                lambda: store.save_scores(MODEL, [(fingerprint("a"), 0.5)]),
-                lambda: store.start_model(MODEL, THRESHOLD),
-                lambda: store.mark_complete(MODEL),
-            ):
-                with pytest.raises(StoreUnavailable, match="database is locked"):
-                    write()
-        assert store.add(chat(1)).added == 1
-
     def test_a_full_database_keeps_what_it_had(self, store):
         store.add(chat(10))
 
@@ -744,7 +770,7 @@ class TestUnavailable:
         assert store.count() == 10
         assert {message.id for message in chat(10)} == set(store.sample(100))
 
-    def test_a_full_disk_keeps_what_it_had(self, store, tmp_path):
+    def test_a_full_disk_keeps_what_it_had(self, store, location):
         store.add(chat(10))
         score_all(store, lambda text: 0.5)
         with largest_file(200_000), pytest.raises(StoreUnavailable, match="store.db"):
@@ -752,7 +778,7 @@ class TestUnavailable:
         assert store.count() == 10
         assert len(store.feed(MODEL, 100).items) == 10
         assert store.add(chat(5000, 100)).added == 5000
-        assert query(tmp_path / "store.db", "PRAGMA integrity_check") == [("ok",)]
+        assert query(location, "PRAGMA integrity_check") == [("ok",)]
 
     def test_a_dump_whose_import_fails_is_imported_whole_the_next_time(self, tmp_path):
         path = make_dump(tmp_path / "chat.db", 0)
@@ -765,8 +791,8 @@ class TestUnavailable:
             assert str(path) in refusal(path)
         assert MessageStore.open(path).count() == 3000
 
-    def test_a_table_that_is_gone(self, store, tmp_path):
-        query(tmp_path / "store.db", "DROP TABLE scores")
+    def test_a_table_that_is_gone(self, store, location):
+        query(location, "DROP TABLE scores")
         with pytest.raises(StoreUnavailable, match="no such table: scores"):
             store.feed(MODEL, 5)
 

@@ -9,6 +9,7 @@ from export.check import BadExport
 from export.sources import UnknownSource
 from export.wheel import BadWeights
 from feedsieve.message import StoreUnavailable
+from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
 from train.pipeline import METRICS_FILE, Options, train
 from train.report import FILE as REPORT_FILE
@@ -20,7 +21,14 @@ def main() -> int:
     options = Options(**vars(arguments))
     try:
         metrics = train(options)
-    except (InvalidData, UnknownSource, BadWeights, BadExport, StoreUnavailable) as error:
+    except (
+        InvalidData,
+        InvalidSettings,
+        UnknownSource,
+        BadWeights,
+        BadExport,
+        StoreUnavailable,
+    ) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -61,7 +61,7 @@ def train(options: Options) -> dict[str, Any]:
     known = pd.concat([parts.train, parts.validation], ignore_index=True)
     with tempfile.TemporaryDirectory(prefix="feedsieve-train-") as folder:
         source = sources.load(options.encoder)
-        encoders = export.export_encoder(source, Path(folder), frame["msg"].tolist(), threads)
+        encoders = export.export_encoder(source, Path(folder), known["msg"].tolist(), threads)
         for exported in encoders.values():
             print(export.describe(exported))
         embedders = {name: Embedder(exported) for name, exported in encoders.items()}
@@ -97,24 +97,27 @@ def train(options: Options) -> dict[str, Any]:
             "seed": options.seed,
         }
         replace(description, metrics=metrics).write(place)
-    if store:
-        scores = np.concatenate([scorer.classifier.score(features), test_scores])
-        texts = [*known["msg"], *parts.test["msg"]]
-        score_store(store, scorer, dict(zip(map(fingerprint, texts), scores, strict=True)))
-    metrics["seconds"] = round(time.monotonic() - started, 1)
-    preview = store.feed(tag, FEED_PREVIEW).items if store else []
-    write_report(
-        options.report,
-        metrics=metrics,
-        labels=parts.test["label"],
-        scores=test_scores,
-        threshold=fitted.threshold,
-        texts=parts.test["msg"].tolist(),
-        identifiers=parts.test["msg_id"].tolist(),
-        feed_preview=[(item.id, item.text, item.score) for item in preview],
-        comparison=comparison.as_table(),
-    )
-    _write_metrics(options.report / METRICS_FILE, metrics)
+    preview = []
+    try:
+        if store:
+            scores = np.concatenate([scorer.classifier.score(features), test_scores])
+            texts = [*known["msg"], *parts.test["msg"]]
+            score_store(store, scorer, dict(zip(map(fingerprint, texts), scores, strict=True)))
+            preview = store.feed(tag, FEED_PREVIEW).items
+    finally:  # the model is saved by now, and is to have its report whatever befell the store
+        metrics["seconds"] = round(time.monotonic() - started, 1)
+        write_report(
+            options.report,
+            metrics=metrics,
+            labels=parts.test["label"],
+            scores=test_scores,
+            threshold=fitted.threshold,
+            texts=parts.test["msg"].tolist(),
+            identifiers=parts.test["msg_id"].tolist(),
+            feed_preview=[(item.id, item.text, item.score) for item in preview],
+            comparison=comparison.as_table(),
+        )
+        _write_metrics(options.report / METRICS_FILE, metrics)
     return metrics
 
 
