@@ -14,7 +14,9 @@ from feedsieve.text import normalise
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 DESCRIPTION_FILE = "encoder.json"
-TOKENS_A_BATCH = 2048  # padding included; larger batches leave the caches and gain nothing
+# Padding included; larger batches leave the caches and gain nothing. 8-bit activations share one
+# scale within a batch, so that a text would be rounded by its company: there each runs alone.
+TOKENS_A_BATCH = {"fp32": 2048, "int8": 1}
 TEXTS_TOKENIZED_AT_ONCE = 4096  # bounds memory while embedding a corpus
 
 
@@ -48,6 +50,7 @@ class Encoder:
         Raises OSError if a file is missing and onnxruntime's own error if one is damaged.
         """
         self.description = EncoderDescription.read(folder)
+        self._tokens_a_batch = TOKENS_A_BATCH[self.description.precision]
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.description.max_tokens)
@@ -68,7 +71,7 @@ class Encoder:
         for start in range(0, len(texts), TEXTS_TOKENIZED_AT_ONCE):
             part = texts[start : start + TEXTS_TOKENIZED_AT_ONCE]
             tokens = self.tokenize(part)
-            for rows in batches([len(ids) for ids in tokens]):
+            for rows in batches([len(ids) for ids in tokens], self._tokens_a_batch):
                 embeddings[start + np.asarray(rows)] = self.run([tokens[row] for row in rows])
                 if progress:
                     progress(len(rows))
@@ -92,14 +95,14 @@ class Encoder:
         return self._session.run(["embedding"], inputs)[0]
 
 
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield rows so that each batch holds texts of like length and at most `TOKENS_A_BATCH`.
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Yield rows so that a batch holds texts of like length, at most `tokens` of them or one text.
 
     Longest first: the first batch shows at once whether memory suffices.
     """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > TOKENS_A_BATCH:
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
             yield batch
             batch = []
         batch.append(row)

@@ -5,12 +5,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from serving import ROOT, Server, serve, wait_for, wait_until_ready
 
+from train.data import read_labeled
+
 # Tests have settings of their own, whatever those of the shell are.
 for name in [name for name in os.environ if name.startswith("FEEDSIEVE_")]:
-    if name != "FEEDSIEVE_CACHE":
+    if name not in ("FEEDSIEVE_CACHE", "FEEDSIEVE_CORPUS"):
         del os.environ[name]
 
 
@@ -54,3 +57,13 @@ def server(environment, tmp_path_factory) -> Iterator[Server]:
         wait_until_ready(running)
         wait_for(running, "/feed", lambda answer: answer.is_success and answer.json()["items"])
         yield running
+
+
+@pytest.fixture(scope="session")
+def corpus() -> pd.DataFrame:
+    """The real labelled messages."""
+    folder = Path(os.environ.get("FEEDSIEVE_CORPUS") or ROOT.parent / "shared" / "corpus")
+    path = folder / "labeled_messages.csv"
+    if not path.exists():
+        pytest.skip(f"no labelled corpus at {path}; FEEDSIEVE_CORPUS names its folder")
+    return read_labeled(path)

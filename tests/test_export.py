@@ -87,11 +87,18 @@ class TestEncoder:
             embeddings_by_transformers(tiny, texts), abs=1e-5
         )
 
-    def test_order_is_kept_across_batches(self, encoder, monkeypatch):
+    def test_order_is_kept_across_batches(self, encoder, exported, monkeypatch):
         expected = np.concatenate([encoder.encode([text]) for text in TEXTS])
-        monkeypatch.setattr("feedsieve.encoder.TOKENS_A_BATCH", 256)
+        monkeypatch.setitem(TOKENS_A_BATCH, "fp32", 256)
         monkeypatch.setattr("feedsieve.encoder.TEXTS_TOKENIZED_AT_ONCE", 40)
-        assert encoder.encode(TEXTS) == pytest.approx(expected, abs=1e-5)
+        again = Encoder(folder_of(encoder, exported), threads=1)
+        assert again.encode(TEXTS) == pytest.approx(expected, abs=1e-5)
+
+    def test_eight_bits_are_the_same_in_any_company(self, exported):
+        encoder = exported["int8"]
+        together = encoder.encode(TEXTS)
+        assert together.tolist() == encoder.encode(TEXTS[::-1])[::-1].tolist()
+        assert together[:20].tolist() == [encoder.encode([text])[0].tolist() for text in TEXTS[:20]]
 
     def test_eight_bits_are_close_and_unequal(self, tiny, exported):
         expected = embeddings_by_transformers(tiny, TEXTS)
@@ -139,13 +146,14 @@ class TestEncoder:
 class TestBatches:
     @given(st.lists(st.integers(1, 300), max_size=200))
     def test_every_row_once_and_no_batch_too_large(self, lengths):
-        found = list(batches(lengths))
+        found = list(batches(lengths, 2048))
         assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
         for batch in found:
-            assert len(batch) * max(lengths[row] for row in batch) <= TOKENS_A_BATCH
+            assert len(batch) * max(lengths[row] for row in batch) <= 2048
 
     def test_a_text_longer_than_a_batch_goes_alone(self):
-        assert list(batches([5, TOKENS_A_BATCH + 1, 5])) == [[1], [0, 2]]
+        assert list(batches([5, 101, 5], 100)) == [[1], [0, 2]]
+        assert list(batches([5, 7, 6], 1)) == [[1], [2], [0]]
 
 
 class TestPooling:

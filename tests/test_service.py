@@ -142,8 +142,8 @@ class TestScore:
         together = [row["score"] for row in score(server, *texts)]
         backwards = [row["score"] for row in score(server, *reversed(texts))]
         alone = [score(server, text)[0]["score"] for text in texts]
-        assert together == pytest.approx(backwards[::-1], abs=0.02)
-        assert together == pytest.approx(alone, abs=0.02)
+        assert together == pytest.approx(backwards[::-1], abs=1e-4)
+        assert together == pytest.approx(alone, abs=1e-4)
 
     def test_as_many_and_as_long_as_allowed(self, server):
         words = "Сдаётся квартира в Лимассоле, рядом море, "
@@ -153,7 +153,7 @@ class TestScore:
 
     def test_a_stored_message_scores_as_it_did(self, server):
         item = server.client.get("/feed?limit=1").json()["items"][0]
-        assert score(server, item["text"])[0]["score"] == pytest.approx(item["score"], abs=0.02)
+        assert score(server, item["text"])[0]["score"] == pytest.approx(item["score"], abs=1e-4)
 
     def test_many_clients_at_once_are_batched(self, server):
         before = batches(server)

@@ -1,8 +1,6 @@
-import os
 import random
 import time
 from itertools import chain
-from pathlib import Path
 from string import ascii_lowercase
 
 import numpy as np
@@ -10,10 +8,10 @@ import pandas as pd
 import pytest
 
 from feedsieve.text import normalise
-from train.data import Split, near_duplicate_groups, read_labeled, split
+from train.data import Split, near_duplicate_groups, split
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty"]
-PARTS = ("train", "validation", "test")
+PARTS = ("train", "test")
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -96,7 +94,6 @@ class TestSplit:
         parts = split(frame, seed=0, progress=False)
         assert sorted(chain.from_iterable(identifiers(parts))) == sorted(frame["msg_id"])
         assert len(parts.test) == pytest.approx(60, abs=6)
-        assert len(parts.validation) == pytest.approx(48, abs=6)
         for part in PARTS:
             assert getattr(parts, part)["label"].mean() == pytest.approx(0.25, abs=0.04)
 
@@ -107,7 +104,7 @@ class TestSplit:
                 {" ".join(text.split()[:12]) for text in getattr(parts, part)["msg"]}
                 for part in PARTS
             ]
-            assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+            assert not seen[0] & seen[1]
 
     def test_the_seed_alone_decides(self, frame):
         first = split(frame, seed=1, progress=False)
@@ -121,7 +118,6 @@ class TestSplit:
         )
         parts = split(given, seed=0, progress=False)
         assert sorted(parts.test["msg_id"]) == sorted(given.query("subset == 'test'")["msg_id"])
-        assert len(parts.validation) == pytest.approx(48, abs=6)
 
     def test_copies_across_a_given_split_are_counted(self, caplog):
         texts = sentences(60)
@@ -136,9 +132,8 @@ class TestSplit:
         assert caplog.text == ""
 
     def test_the_share_asked_for(self, frame):
-        parts = split(frame, seed=0, test_share=0.5, validation_share=0.1, progress=False)
+        parts = split(frame, seed=0, test_share=0.5, progress=False)
         assert len(parts.test) == pytest.approx(150, abs=6)
-        assert len(parts.validation) == pytest.approx(15, abs=4)
 
     def test_one_large_group_of_copies(self):
         texts = sentences(100) + ["your message was deleted"] * 150
@@ -165,16 +160,6 @@ class TestSplit:
             assert all(getattr(parts, part)["label"].nunique() == 2 for part in PARTS)
 
 
-@pytest.fixture(scope="module")
-def corpus() -> pd.DataFrame:
-    root = Path(__file__).resolve().parent.parent
-    folder = Path(os.environ.get("FEEDSIEVE_CORPUS") or root / "../shared/corpus")
-    path = folder / "labeled_messages.csv"
-    if not path.exists():
-        pytest.skip(f"no labelled corpus at {path}; FEEDSIEVE_CORPUS names its folder")
-    return read_labeled(path)
-
-
 class TestCorpus:
     def test_it_splits_without_leaks_and_in_time(self, corpus):
         begun = time.perf_counter()
@@ -183,4 +168,4 @@ class TestCorpus:
         shares = [getattr(parts, part)["label"].mean() for part in PARTS]
         assert max(shares) - min(shares) < 0.02
         texts = [set(getattr(parts, part)["msg"].map(normalise).str.lower()) for part in PARTS]
-        assert not (texts[0] & texts[1] or texts[0] & texts[2] or texts[1] & texts[2])
+        assert not texts[0] & texts[1]

@@ -1,5 +1,4 @@
 import csv
-import os
 import random
 from pathlib import Path
 
@@ -228,16 +227,6 @@ class TestFingerprint:
         left = pd.DataFrame({"msg_id": ["1"], "msg": ["2x"], "label": [0]})
         right = pd.DataFrame({"msg_id": ["12"], "msg": ["x"], "label": [0]})
         assert data_fingerprint(left) != data_fingerprint(right)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> pd.DataFrame:
-    root = Path(__file__).resolve().parent.parent
-    folder = Path(os.environ.get("FEEDSIEVE_CORPUS") or root / "../shared/corpus")
-    path = folder / "labeled_messages.csv"
-    if not path.exists():
-        pytest.skip(f"no labelled corpus at {path}; FEEDSIEVE_CORPUS names its folder")
-    return read_labeled(path)
 
 
 class TestCorpus:

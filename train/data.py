@@ -34,13 +34,13 @@ _COLUMNS = ["msg_id", "msg", "label", "subset"]
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled messages in three parts: to learn from, to choose by, to be judged on.
+    """Labelled messages in two parts: to learn from, and to be judged on.
 
-    The frames have the columns of the frame that was split, and share no message.
+    The frames have the columns of the frame that was split, and share no message. What has to be
+    chosen is chosen by folds of the first part (`train.classifier.folds`).
     """
 
     train: pd.DataFrame
-    validation: pd.DataFrame
     test: pd.DataFrame
 
 
@@ -72,25 +72,17 @@ def read_labeled(path: Path | str) -> pd.DataFrame:
     return validate(frame, path, problems)
 
 
-def split(
-    frame: pd.DataFrame,
-    seed: int,
-    test_share: float = 0.2,
-    validation_share: float = 0.2,
-    progress: bool = True,
-) -> Split:
-    """Return `frame` in three parts, each with both labels in about the same proportion.
+def split(frame: pd.DataFrame, seed: int, test_share: float = 0.2, progress: bool = True) -> Split:
+    """Return `frame` in two parts, each with both labels in about the same proportion.
 
-    A `subset` column says what the test part is; else it is about `test_share` of the rows.
-    `validation_share` is the share of the remaining rows. Shares are above 0 and at most 0.5, and
-    met to the nearest 1/k. Near-duplicates stay on one side, but for those that `subset` has
-    parted: these are counted in a warning. The same rows in any order and the same `seed` give
-    the same parts, each in the order of `frame`.
+    A `subset` column says what the test part is; else it is about `test_share` of the rows, above 0
+    and at most 0.5, met to the nearest 1/k. Near-duplicates stay on one side, but for those that
+    `subset` has parted: these are counted in a warning. The same rows in any order and the same
+    `seed` give the same parts, each in the order of `frame`.
     Raises `ValueError` for a bad share or too few messages that are not copies of one another.
     """
-    for share in (test_share, validation_share):
-        if not 0 < share <= 0.5:
-            raise ValueError(f"a share must be above 0 and at most 0.5, not {share}")
+    if not 0 < test_share <= 0.5:
+        raise ValueError(f"a share must be above 0 and at most 0.5, not {test_share}")
     frame = frame.reset_index(drop=True)
     order = frame["msg_id"].argsort(kind="stable").to_numpy()
     labels = frame["label"].to_numpy()
@@ -98,8 +90,8 @@ def split(
     groups[order] = near_duplicate_groups(frame["msg"].iloc[order].tolist(), progress)
     if "subset" in frame:
         is_test = (frame["subset"] == "test").to_numpy()
-        test, rest = order[is_test[order]], order[~is_test[order]]
-        copied = int(np.isin(groups[test], groups[rest]).sum())
+        train, test = order[~is_test[order]], order[is_test[order]]
+        copied = int(np.isin(groups[test], groups[train]).sum())
         if copied:
             _log.warning(
                 "%d of %d test messages have a near-duplicate among the training messages, "
@@ -108,11 +100,8 @@ def split(
                 len(test),
             )
     else:
-        rest, test = _part(order, labels, groups, test_share, seed)
-    train, validation = _part(rest, labels, groups, validation_share, seed)
-    return Split(
-        *(frame.iloc[np.sort(rows)].reset_index(drop=True) for rows in (train, validation, test))
-    )
+        train, test = _part(order, labels, groups, test_share, seed)
+    return Split(*(frame.iloc[np.sort(rows)].reset_index(drop=True) for rows in (train, test)))
 
 
 def data_fingerprint(frame: pd.DataFrame) -> str:

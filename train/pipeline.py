@@ -20,7 +20,7 @@ from feedsieve.backlog import score_backlog
 from feedsieve.classifier import Classifier, ClassifierDescription
 from feedsieve.scorer import Scorer
 from feedsieve.settings import settings
-from feedsieve.store import MessageStore
+from feedsieve.store import FeedItem, MessageStore
 from feedsieve.text import fingerprint
 from train import classifier as fitting
 from train import precision
@@ -57,22 +57,11 @@ def train(options: Options) -> dict[str, Any]:
     parts = split(frame, options.seed)
     # Opened first: a store that cannot be opened is better known now than after training.
     store = _open(options.db) if options.db else None
-    threads = settings().threads
-    known = pd.concat([parts.train, parts.validation], ignore_index=True)
-    with tempfile.TemporaryDirectory(prefix="feedsieve-train-") as folder:
-        source = sources.load(options.encoder)
-        encoders = export.export_encoder(source, Path(folder), known["msg"].tolist(), threads)
-        for exported in encoders.values():
-            print(export.describe(exported))
-        embedders = {name: Embedder(exported) for name, exported in encoders.items()}
-        comparison = precision.compare(embedders, known, options.seed)
-        print(comparison)
-        encoder = encoders[comparison.chosen]
-        encoder_tag = export.save_encoder(Path(folder) / comparison.chosen)
-    features = embedders[comparison.chosen].embed(known["msg"].tolist(), "embed")
-    known_labels = known["label"].to_numpy()
-    groups = near_duplicate_groups(known["msg"].tolist(), progress=False)
-    fitted = fitting.fit(features, known_labels, groups, options.seed)
+    encoder_tag, embedder, figures = _export(options.encoder, parts.train, options.seed)
+    texts, labels = parts.train["msg"].tolist(), parts.train["label"].to_numpy()
+    features = embedder.embed(texts, "embed")
+    groups = near_duplicate_groups(texts, progress=False)
+    fitted = fitting.fit(features, labels, groups, options.seed)
     description = ClassifierDescription(
         encoder_tag=encoder_tag,
         threshold=fitted.threshold,
@@ -83,42 +72,70 @@ def train(options: Options) -> dict[str, Any]:
     )
     with models.new_model(models.CLASSIFIER) as (tag, place):
         Classifier(fitted.booster, description).save(place)
-        scorer = Scorer(encoder, Classifier.load(place), tag)
+        scorer = Scorer(embedder.encoder, Classifier.load(place), tag)
         test_scores = _score(scorer, parts.test["msg"].tolist(), "test")
         metrics: dict[str, Any] = {
             "test": evaluate(parts.test["label"], test_scores, fitted.threshold),
             "validation": fitted.validation,
             "threshold": fitted.threshold,
             "rounds": fitted.booster.num_trees(),
-            "precision": comparison.as_table(),
-            "export": {name: exported.description.check for name, exported in encoders.items()},
+            **figures,
             "encoder_tag": encoder_tag,
             "classifier_tag": tag,
             "seed": options.seed,
         }
         replace(description, metrics=metrics).write(place)
-    preview = []
+    preview: list[FeedItem] = []
     try:
         if store:
-            scores = np.concatenate([scorer.classifier.score(features), test_scores])
-            texts = [*known["msg"], *parts.test["msg"]]
-            score_store(store, scorer, dict(zip(map(fingerprint, texts), scores, strict=True)))
+            scores = [*scorer.classifier.score(features), *test_scores]
+            marks = map(fingerprint, [*texts, *parts.test["msg"]])
+            score_store(store, scorer, dict(zip(marks, scores, strict=True)))
             preview = store.feed(tag, FEED_PREVIEW).items
     finally:  # the model is saved by now, and is to have its report whatever befell the store
         metrics["seconds"] = round(time.monotonic() - started, 1)
-        write_report(
-            options.report,
-            metrics=metrics,
-            labels=parts.test["label"],
-            scores=test_scores,
-            threshold=fitted.threshold,
-            texts=parts.test["msg"].tolist(),
-            identifiers=parts.test["msg_id"].tolist(),
-            feed_preview=[(item.id, item.text, item.score) for item in preview],
-            comparison=comparison.as_table(),
-        )
-        _write_metrics(options.report / METRICS_FILE, metrics)
+        _report(options.report, metrics, parts.test, test_scores, preview)
     return metrics
+
+
+def _export(source: str, frame: pd.DataFrame, seed: int) -> tuple[str, Embedder, dict[str, Any]]:
+    """Export the encoder, choose its precision on `frame`, save it; return tag and figures too."""
+    with tempfile.TemporaryDirectory(prefix="feedsieve-train-") as folder:
+        encoders = export.export_encoder(
+            sources.load(source), Path(folder), frame["msg"].tolist(), settings().threads
+        )
+        for exported in encoders.values():
+            print(export.describe(exported))
+        embedders = {name: Embedder(exported) for name, exported in encoders.items()}
+        comparison = precision.compare(embedders, frame, seed)
+        print(comparison)
+        tag = export.save_encoder(Path(folder) / comparison.chosen)
+    figures = {
+        "precision": comparison.as_table(),
+        "export": {name: exported.description.check for name, exported in encoders.items()},
+    }
+    return tag, embedders[comparison.chosen], figures
+
+
+def _report(
+    folder: Path,
+    metrics: dict[str, Any],
+    test: pd.DataFrame,
+    scores: np.ndarray,
+    preview: Sequence[FeedItem],
+) -> None:
+    write_report(
+        folder,
+        metrics=metrics,
+        labels=test["label"],
+        scores=scores,
+        threshold=metrics["threshold"],
+        texts=test["msg"].tolist(),
+        identifiers=test["msg_id"].tolist(),
+        feed_preview=[(item.id, item.text, item.score) for item in preview],
+        comparison=metrics["precision"],
+    )
+    _write_metrics(folder / METRICS_FILE, metrics)
 
 
 def score_store(store: MessageStore, scorer: Scorer, known: dict[str, float]) -> None:
