@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def import_files(options: argparse.Namespace) -> None:
     """Bring every file's messages into the store, each file whole or not at all."""
-    store = MessageStore.open(settings().db, state_folder=settings().state)
+    store = MessageStore.open(settings().db)
     for path in options.paths:
         messages = read_messages(path)
         counts = store.add(tqdm(messages, str(path), unit=" messages"))

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from feedsieve import dump
 from feedsieve.message import StoreUnavailable
 from feedsieve.schema import metadata
+from feedsieve.settings import settings
 
 _log = logging.getLogger("feedsieve")
 
@@ -137,10 +138,8 @@ def _is_dump(path: Path) -> bool:
 
 
 def _store_elsewhere(path: Path, state_folder: Path | None) -> Path:
-    if state_folder is None:
-        state_folder = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "feedsieve"
     digest = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
-    return state_folder.expanduser().resolve() / f"{path.stem}-{digest}.db"
+    return (state_folder or settings().state).expanduser().resolve() / f"{path.stem}-{digest}.db"
 
 
 def _set_up(connection: sqlite3.Connection, _record: Any) -> None:

@@ -64,7 +64,7 @@ class MessageStore:
 
         If the file is a chat dump its raw messages are imported, and those that came since the
         last time; the raw tables stay as they are. A dump that may not be written is not touched:
-        its store is kept in `state_folder`, by default `feedsieve` in XDG_STATE_HOME, and the log
+        its store is kept in `state_folder`, by default that of the settings, and the log
         warns of it.
 
         Raises StoreUnavailable.

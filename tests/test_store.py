@@ -17,6 +17,7 @@ from sqlalchemy import event
 
 from feedsieve import database
 from feedsieve.readers import UnreadableFile, read_messages
+from feedsieve.settings import Settings
 from feedsieve.store import Cursor, ImportCounts, Message, MessageStore, StoreUnavailable
 from feedsieve.text import fingerprint, storable
 
@@ -594,10 +595,10 @@ class TestDump:
             store.close()
         assert len(list((tmp_path / "state").iterdir())) == 1
 
-    def test_the_state_folder_of_the_system(self, read_only_dump, tmp_path, monkeypatch):
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    def test_the_state_folder_of_the_settings(self, read_only_dump, tmp_path, monkeypatch):
+        monkeypatch.setattr(database, "settings", lambda: Settings(state=tmp_path / "home"))
         MessageStore.open(read_only_dump)
-        assert list((tmp_path / "home" / "feedsieve").glob("chat-*.db"))
+        assert list((tmp_path / "home").glob("chat-*.db"))
 
     def test_two_dumps_of_one_name_have_two_stores(self, tmp_path):
         paths = [tmp_path / folder / "chat.db" for folder in ("one", "two")]

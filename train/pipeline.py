@@ -150,7 +150,7 @@ def _open(location: str) -> MessageStore:
         def show(taken: int) -> None:
             bar.update(taken - bar.n)
 
-        return MessageStore.open(location, state_folder=settings().state, progress=show)
+        return MessageStore.open(location, progress=show)
 
 
 def _score(scorer: Scorer, texts: Sequence[str], name: str) -> np.ndarray:
