@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from serving import ROOT
+from test_service import OFFER
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ class TestImport:
 
 
 class TestScore:
-    TEXTS = ("Сдаётся квартира в Лимассоле, 900 евро в месяц", 'He said "no",\nand left', "")
+    TEXTS = (OFFER, 'He said "no",\nand left', "")
 
     def test_columns_are_added(self, feedsieve, tmp_path):
         rows = [[str(number), text, "kept"] for number, text in enumerate(self.TEXTS)]
