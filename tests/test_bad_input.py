@@ -19,7 +19,7 @@ def post(server, body, headers=JSON):
     return server.client.post("/score", content=body, headers=headers)
 
 
-def is_problem(response, status, *said):
+def assert_problem(response, status, *said):
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
@@ -46,14 +46,14 @@ class TestQueries:
         ],
     )
     def test_limit(self, server, route, limit, said):
-        is_problem(server.client.get(f"{route}?limit={limit}"), 422, said)
+        assert_problem(server.client.get(f"{route}?limit={limit}"), 422, said)
 
     @pytest.mark.parametrize(
         "cursor", ["x", "%00", "' OR 1=1 --", "../../etc/passwd", "W10", "🏠", "A" * 5000]
     )
     def test_cursor(self, server, cursor):
         response = server.client.get("/feed", params={"cursor": cursor})
-        is_problem(response, 422, "cursor: not a cursor: pass the `next` of an earlier page")
+        assert_problem(response, 422, "cursor: not a cursor: pass the `next` of an earlier page")
 
     def test_a_cursor_of_a_model_that_never_scored(self, server):
         cursor = Cursor("feedsieve-classifier:gone", 0.5, "0" * 32, 3).encode()
@@ -80,17 +80,17 @@ class TestQueries:
         ],
     )
     def test_identifiers(self, server, identifier):
-        is_problem(server.client.get(f"/messages/{identifier}"), 404, "no message")
+        assert_problem(server.client.get(f"/messages/{identifier}"), 404, "no message")
         page = server.client.get(f"/messages/{identifier}", headers=BROWSER)
         assert page.status_code == 404
         assert "script" not in Page(page.text).tags
         assert server.client.get("/feed?limit=1").status_code == 200  # the table is still there
 
     def test_other_addresses_and_methods(self, server):
-        is_problem(server.client.get("/nothing"), 404, "/docs")
-        is_problem(server.client.get("/score"), 405)
-        is_problem(server.client.post("/feed"), 405)
-        is_problem(server.client.delete("/messages/1"), 405)
+        assert_problem(server.client.get("/nothing"), 404, "/docs")
+        assert_problem(server.client.get("/score"), 405)
+        assert_problem(server.client.post("/feed"), 405)
+        assert_problem(server.client.delete("/messages/1"), 405)
 
 
 class TestBodies:
@@ -116,27 +116,27 @@ class TestBodies:
         ],
     )
     def test_not_what_is_asked_for(self, server, body, said):
-        is_problem(post(server, body), 400, said)
+        assert_problem(post(server, body), 400, said)
 
     def test_too_many_texts(self, server):
         body = json.dumps({"texts": ["text"] * 257})
-        is_problem(post(server, body), 400, "texts: List should have at most 256 items")
+        assert_problem(post(server, body), 400, "texts: List should have at most 256 items")
 
     @pytest.mark.parametrize("text", ["я" * 10_001, "🏠" * 100_000])
     def test_a_text_too_long(self, server, text):
         response = post(server, json.dumps({"texts": ["fine", text]}))
-        is_problem(response, 400, "texts.1: String should have at most 10000 characters")
+        assert_problem(response, 400, "texts.1: String should have at most 10000 characters")
         assert len(response.content) < 500  # nothing of the text comes back
 
     def test_a_body_too_large(self, server):
-        is_problem(post(server, b" " * 31_000_000), 413, "at most 30,721,024 bytes")
+        assert_problem(post(server, b" " * 31_000_000), 413, "at most 30,721,024 bytes")
 
     def test_a_body_too_large_that_does_not_say_so(self, server):
         def parts():
             for _ in range(40):
                 yield b" " * 1_000_000
 
-        is_problem(post(server, parts()), 413, "at most 30,721,024 bytes")
+        assert_problem(post(server, parts()), 413, "at most 30,721,024 bytes")
 
     @pytest.mark.parametrize(
         "media_type",
@@ -151,7 +151,7 @@ class TestBodies:
     )
     def test_another_media_type(self, server, media_type):
         body = b'{"texts": ["text"]}'
-        is_problem(post(server, body, {"Content-Type": media_type}), 415, "application/json")
+        assert_problem(post(server, body, {"Content-Type": media_type}), 415, "application/json")
 
     @pytest.mark.parametrize(
         "text",
