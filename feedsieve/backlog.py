@@ -1,6 +1,7 @@
 """Scoring what a store holds and a model has not scored yet, in large batches."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,7 +27,7 @@ def score_backlog(
     Raises StoreUnavailable.
     """
     store.start_model(scorer.model, scorer.threshold)
-    known = known or {}
+    known = {} if known is None else known  # it may grow meanwhile
     after = ""
     while batch := store.unscored(scorer.model, READ_AT_ONCE, after):
         new = {mark: text for mark, text in batch if mark not in known}
@@ -35,7 +36,8 @@ def score_backlog(
         )
         found = dict(zip(new, computed.tolist(), strict=True))
         store.save_scores(
-            scorer.model, [(mark, found.get(mark, known.get(mark, 0.0))) for mark, _text in batch]
+            scorer.model,
+            [(mark, found[mark] if mark in found else known[mark]) for mark, _text in batch],
         )
         if progress:
             progress(len(batch))
@@ -46,11 +48,12 @@ def score_backlog(
 class Courtesy:
     """Lets work in the background wait while requests are answered, though not for ever."""
 
-    LONGEST_WAIT = 1.0  # second a batch: under endless load the backlog still shrinks
+    PATIENCE = 4  # times the work just done: under endless load the backlog has a fifth of the time
 
     def __init__(self) -> None:
         self._idle = threading.Condition()
         self._requests = 0
+        self._resumed = time.monotonic()
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -65,6 +68,8 @@ class Courtesy:
                 self._idle.notify_all()
 
     def give_way(self) -> None:
-        """Wait until no request is being answered, at most `LONGEST_WAIT`."""
+        """Wait until no request is being answered, or `PATIENCE` is at its end."""
+        worked = time.monotonic() - self._resumed
         with self._idle:
-            self._idle.wait_for(lambda: not self._requests, self.LONGEST_WAIT)
+            self._idle.wait_for(lambda: not self._requests, self.PATIENCE * worked)
+        self._resumed = time.monotonic()

@@ -42,6 +42,7 @@ class Runtime:
         self._failure: Exception | None = None
         self._known: dict[str, float] = {}  # scores by fingerprint that are yet to be saved
         self._is_complete = False  # whether every message had a score once
+        self._look_took = 0.0  # seconds
         self._stopping = threading.Event()
         self._courtesy = Courtesy()
         self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
@@ -103,10 +104,8 @@ class Runtime:
         self._scorer = scorer
         _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
         while not self._stopping.is_set():
-            started = time.monotonic()
             self._look(scorer)
-            taken = time.monotonic() - started
-            self._stopping.wait(max(LOOK_EVERY, taken / SHARE_OF_TIME))
+            self._stopping.wait(max(LOOK_EVERY, self._look_took / SHARE_OF_TIME))
 
     def _look(self, scorer: Scorer) -> None:
         """Open the store if it is not open, and score what is new in it."""
@@ -122,7 +121,10 @@ class Runtime:
                 self._store = MessageStore.open(
                     self._settings.db, state_folder=self._settings.state
                 )
-            if not self._is_complete or self._store.unscored(scorer.model, 1):
+            started = time.monotonic()
+            found = self._store.unscored(scorer.model, 1)
+            self._look_took = time.monotonic() - started
+            if found or not self._is_complete:
                 score_backlog(self._store, scorer, self._known, show, self._between_batches)
                 self._is_complete = True
                 self._known = {}

@@ -98,19 +98,27 @@ def test_the_old_ranking_is_shown_until_the_new_model_has_scored_all(environment
     assert 0.75 not in {item["score"] for item in seen[-1]["items"]}
 
 
-def test_messages_that_come_in_are_scored_soon(environment, tmp_path):
-    database = tmp_path / "new.db"
+def test_messages_that_come_in_are_scored_soon(environment, sample, tmp_path):
+    """Also after a backlog that took a while."""
+    database = tmp_path / "messages.db"
+    MessageStore.open(database).add(islice(read_messages(sample / "messages.db"), 600))
     source = tmp_path / "more.csv"
-    source.write_text("msg_id,msg\nnew,Сдаётся квартира в Лимассоле\n")
+    source.write_text("msg_id,msg\nnew,Сдаётся квартира в Лимассоле\nother,Всем привет\n")
     own = environment | {"FEEDSIEVE_DB": str(database)}
+
+    def rows(statement):
+        with sqlite3.connect(database) as connection:
+            return connection.execute(statement).fetchall()
+
     with serve(own, tmp_path) as server:
-        wait_until_ready(server)
-        wait_for(server, "/feed", lambda answer: answer.status_code == 200)
+        wait_for(server, "/livez", lambda _: rows("SELECT 1 FROM models WHERE completed_at > ''"))
         subprocess.run(
             [BENTOML.with_name("feedsieve"), "import", source], env=own, check=True, cwd=tmp_path
         )
-        assert server.client.get("/messages/new").json()["score"] > 0  # at once, on demand
-        wait_for(server, "/feed", in_feed)
+        answer = server.client.get("/messages/new").json()  # at once, on demand
+        scored = "SELECT score FROM messages JOIN scores USING (fingerprint) WHERE id = "
+        wait_for(server, "/livez", lambda _: rows(f"{scored} 'other'"), within=30)
+        assert rows(f"{scored} 'new'") == [(answer["score"],)]  # kept, not computed again
 
 
 def test_requests_do_not_wait_for_the_backlog(environment, sample, tmp_path):
