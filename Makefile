@@ -48,7 +48,8 @@ $(SAMPLE): | $(VENV)/train
 	$(BIN)/python -m data.generate --out data
 
 train: $(VENV)/train $(SAMPLE) ## train on the sample corpus, save the models, write reports/
-	$(BIN)/python -m train --data data/labeled_messages.csv --db data/messages.db
+	$(BIN)/python -m train --data data/labeled_messages.csv --db data/messages.db \
+		--behave sample
 
 serve: $(VENV)/train $(SAMPLE) ## serve on HOST:PORT (127.0.0.1:3000), after training once if there is no model
 ifeq ($(FEEDSIEVE_MODEL),)

@@ -1,6 +1,7 @@
 """The Bento service: routes and schemas, nothing else."""
 
 import logging
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import bentoml
@@ -21,20 +22,20 @@ from feedsieve.runtime import Runtime
 from feedsieve.scorer import Label
 from feedsieve.settings import settings
 from feedsieve.store import Cursor
-from feedsieve.text import normalise
+from feedsieve.text import LONGEST, normalise
 
 MOST_TEXTS = 256  # a request
-LONGEST_TEXT = 10_000  # characters; the encoder reads the first 256 tokens
-LARGEST_BODY = MOST_TEXTS * LONGEST_TEXT * 12 + 1024  # bytes, were every character \uD83D\uDE00
+LARGEST_BODY = MOST_TEXTS * LONGEST * 12 + 1024  # bytes, were every character \uD83D\uDE00
 SLOWEST_ANSWER = 240  # seconds; the largest request takes 25 on two idle cores
 
-Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Text = Annotated[str, Field(max_length=LONGEST)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
 Limit = Annotated[int, Query(ge=1, le=100, description="how many, 1 to 100")]
+Explain = Annotated[bool, Query(description="true or 1: say why the score is what it is")]
 
 
 class ScoreRequest(BaseModel):
-    """Texts to score; of a long one only the first 256 tokens count, about 900 characters."""
+    """Texts to score; of a long one the encoder reads the first 256 tokens, 900 characters."""
 
     texts: Texts
 
@@ -69,10 +70,37 @@ class Feed(BaseModel):
     next: str | None = Field(description="null on the last page")
 
 
+class Feature(BaseModel):
+    """What a named feature of the text contributes to its score."""
+
+    name: str
+    value: float | None = Field(description="null for what is no single number, or not in the text")
+    contribution: float = Field(description="in log-odds; above 0 it speaks for positive")
+
+
+class Words(BaseModel):
+    """What words that follow one another contribute to the score."""
+
+    text: str
+    contribution: float = Field(description="log-odds of the score, less those without the words")
+
+
+class Explanation(BaseModel):
+    """Why a score is what it is: `base` and the contributions of features add up to `logit`."""
+
+    base: float = Field(description="log-odds before anything is known of the text")
+    logit: float = Field(description="log-odds of the score")
+    features: list[Feature] = Field(description="strongest first, without those that add nothing")
+    words: list[Words] = Field(description="the whole text, in its order and with single spaces")
+
+
 class MessageAnswer(ScoredMessage):
     """One message."""
 
     model: str
+    explanation: Explanation | None = Field(
+        None, exclude_if=lambda value: value is None, description="there if it was asked for"
+    )
 
 
 class MessageIds(BaseModel):
@@ -175,27 +203,31 @@ class Feedsieve:
         response_model=MessageAnswer,
         responses=PROBLEMS | problems.documented(404),
     )
-    async def message(self, identifier: str, request: Request) -> Response:
+    async def message(
+        self, identifier: str, request: Request, explain: Explain = False
+    ) -> Response:
         """One message with its score, which is computed if it has none yet."""
         scorer, store = self.runtime.scorer, self.runtime.store
         found = await run_in_threadpool(store.get, identifier)
         if found is None or found.id != identifier:  # the store looks for what can be stored
             raise ProblemResponse(404, "no message has this identifier")
         score = await run_in_threadpool(store.score_of, scorer.model, identifier)
+        text = normalise(found.text)[:LONGEST]
         if score is None:
-            text = normalise(found.text)[:LONGEST_TEXT]
             try:  # through the batches of /score
                 [fresh] = await self.to_async.score(texts=[text])
             except BentoMLException as error:  # too much to do within its time
                 raise ProblemResponse(503, "the message cannot be scored now") from error
             score = fresh.score
             self.runtime.remember(found.text, score)
+        explanation = await run_in_threadpool(self.runtime.explain, text) if explain else None
         answer = MessageAnswer(
             id=found.id,
             text=found.text,
             score=score,
             label=scorer.label(score),
             model=scorer.model,
+            explanation=Explanation(**asdict(explanation)) if explanation else None,
         )
         return page_or_json(request, "message.html", answer)
 

@@ -19,8 +19,6 @@ from feedsieve.encoder import (
     EncoderDescription,
 )
 
-MAX_TOKENS = 256  # 95 % of messages are shorter; the cost of a text grows with its tokens
-
 
 def export_encoder(
     source: Source, folder: Path, texts: Sequence[str], threads: int = 0
@@ -74,7 +72,7 @@ def _prepare(source: Source, folder: Path, precision: str) -> Path:
         source=source.name,
         pooling=source.pooling,
         prefix=source.prefix,
-        max_tokens=min(MAX_TOKENS, source.model.config.max_position_embeddings),
+        max_tokens=source.max_tokens,
         dimension=source.model.config.hidden_size,
         precision=precision,
         check={},

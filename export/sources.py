@@ -17,6 +17,7 @@ from feedsieve.settings import settings
 HUB_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model"]
 # What transformers raises for files that are damaged, absent or of another model.
 BAD_FILES = (KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
+MAX_TOKENS = 256  # 95 % of messages are shorter; the cost of a text grows with its tokens
 CACHE_VERSION = "2"  # raise it when what the wheel is turned into changes
 
 
@@ -33,6 +34,7 @@ class Source:
     tokenizer: PreTrainedTokenizerFast
     pooling: str  # "mean" or "cls"
     prefix: str  # put before every text
+    max_tokens: int  # longer texts are cut, special tokens included
 
 
 def load(source: str) -> Source:
@@ -104,6 +106,7 @@ def _load_folder(folder: Path, name: str) -> Source:
         tokenizer=tokenizer,
         pooling="cls" if pooling.get("pooling_mode_cls_token") else "mean",
         prefix=prompts.get("prompts", {}).get(default_prompt, "") if default_prompt else "",
+        max_tokens=min(MAX_TOKENS, config.max_position_embeddings),
     )
 
 

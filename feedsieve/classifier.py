@@ -1,12 +1,15 @@
-"""Embedding to score: LightGBM, and the calibration that makes its output a probability."""
+"""Text and embedding to score: LightGBM, and the calibration that makes it a probability."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
+
+from feedsieve.features import Features
 
 BOOSTER_FILE = "booster.txt"
 DESCRIPTION_FILE = "classifier.json"
@@ -29,13 +32,35 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Start:
+    """The linear model that boosting starts from, of the columns that are log-odds themselves.
+
+    Trees give all that is beyond their last split the same value. A line goes on, and so keeps
+    the order of the messages that score highest.
+    """
+
+    weights: list[float]  # of the first columns; none if boosting starts from nothing
+    centres: list[float]  # the mean of each of these columns
+    logit: float  # where all of them are at their mean
+
+    def logits(self, columns: np.ndarray) -> np.ndarray:
+        """Return the logit of each row of `columns`, (rows,)."""
+        return self.logit + self.contributions(columns).sum(axis=1)
+
+    def contributions(self, columns: np.ndarray) -> np.ndarray:
+        """Return what each of the first columns adds to a logit, (rows, weights)."""
+        return (columns[:, : len(self.weights)] - self.centres) * self.weights
+
+
+@dataclass(frozen=True)
 class ClassifierDescription:
     """What `classifier.json` says."""
 
     encoder_tag: str  # the one encoder whose embeddings this classifier was fitted on
     threshold: float  # scores from here up are positive
+    start: Start
     calibration: Calibration
-    features: dict[str, int]  # name of each block of columns, and its width
+    features: dict[str, int]  # name of each block of columns, in order, and its width
     metrics: dict[str, Any]
     data_fingerprint: str
 
@@ -46,14 +71,18 @@ class ClassifierDescription:
     @classmethod
     def read(cls, folder: Path) -> "ClassifierDescription":
         fields = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        return cls(**fields | {"calibration": Calibration(**fields["calibration"])})
+        start, calibration = Start(**fields["start"]), Calibration(**fields["calibration"])
+        return cls(**fields | {"start": start, "calibration": calibration})
 
 
 class Classifier:
-    """Turns features into scores; safe to use from several threads."""
+    """Turns texts and their embeddings into scores; safe to use from several threads."""
 
-    def __init__(self, booster: lightgbm.Booster, description: ClassifierDescription) -> None:
+    def __init__(
+        self, booster: lightgbm.Booster, features: Features, description: ClassifierDescription
+    ) -> None:
         self.booster = booster
+        self.features = features
         self.description = description
 
     @classmethod
@@ -65,15 +94,34 @@ class Classifier:
             # LightGBM ends the process, not the call, on a text that was cut short.
             raise ValueError(f"{path} is damaged: no LightGBM model, or a part of one")
         booster = lightgbm.Booster(model_str=text)
-        return cls(booster, ClassifierDescription.read(folder))
+        return cls(booster, Features.load(folder), ClassifierDescription.read(folder))
 
     def save(self, folder: Path) -> None:
         (folder / BOOSTER_FILE).write_text(self.booster.model_to_string(), encoding="utf-8")
+        self.features.save(folder)
         self.description.write(folder)
 
-    def score(self, features: np.ndarray) -> np.ndarray:
-        """Return one calibrated probability of positive, in (0, 1), a row of `features`."""
-        if not len(features):
+    def score(self, texts: Sequence[str], embeddings: np.ndarray) -> np.ndarray:
+        """Return a calibrated probability of positive a text, (texts,), in (0, 1).
+
+        `embeddings` are those of `texts`, (texts, dimension).
+        """
+        if not len(texts):
             return np.empty(0)
-        logits = self.booster.predict(features, raw_score=True, num_threads=THREADS)
-        return self.description.calibration.apply(np.asarray(logits))
+        columns = self.features.columns(texts, embeddings)
+        boosted = np.asarray(self.booster.predict(columns, raw_score=True, num_threads=THREADS))
+        return self.description.calibration.apply(self.description.start.logits(columns) + boosted)
+
+    def contributions(self, columns: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return what each of `columns` adds to the log-odds of its row's score, and to what.
+
+        The trees' part are SHAP values (Lundberg et al., https://arxiv.org/abs/1802.03888). The
+        contributions have the shape of `columns`; a row of them and the number beside them add up
+        to the logit of the row's score, but for scores at the limit of calibration.
+        """
+        start, calibration = self.description.start, self.description.calibration
+        trees = self.booster.predict(columns, pred_contrib=True, num_threads=THREADS)
+        added, expected = np.asarray(trees)[:, :-1], float(np.asarray(trees)[0, -1])
+        added[:, : len(start.weights)] += start.contributions(columns)
+        base = calibration.slope * (expected + start.logit) + calibration.intercept
+        return calibration.slope * added, base

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from feedsieve.text import normalise
+from feedsieve.text import plain
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
@@ -80,7 +80,7 @@ class Encoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return each text's token ids, at most `max_tokens` of them, special tokens included."""
         prefix = self.description.prefix
-        prepared = [prefix + normalise(text) for text in texts]
+        prepared = [prefix + plain(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared)]
 
     def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:

@@ -38,9 +38,14 @@ def load_scorer(tag: str, threads: int = 0) -> Scorer:
     Raises `NoModel`.
     """
     classifier_tag, encoder_tag = find_pair(tag)
-    encoder = Encoder(Path(_get(encoder_tag).path), threads)
-    classifier = Classifier.load(Path(_get(classifier_tag).path))
+    encoder = Encoder(folder(encoder_tag), threads)
+    classifier = Classifier.load(folder(classifier_tag))
     return Scorer(encoder, classifier, classifier_tag)
+
+
+def folder(tag: str) -> Path:
+    """Return where the files of a model are. Raises `NoModel`."""
+    return Path(_get(tag).path)
 
 
 @contextmanager

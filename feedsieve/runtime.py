@@ -9,6 +9,7 @@ import numpy as np
 from bentoml.exceptions import ServiceUnavailable
 
 from feedsieve.backlog import Courtesy, score_backlog
+from feedsieve.explain import Explanation, explain
 from feedsieve.message import StoreUnavailable
 from feedsieve.models import load_scorer
 from feedsieve.scorer import Scorer
@@ -88,6 +89,11 @@ class Runtime:
         """Return what the scorer says, shape (texts,), before any work in the background."""
         with self._courtesy.request():
             return self.scorer.score(texts)
+
+    def explain(self, text: str) -> Explanation:
+        """Return what contributes to the score of `text`, before any work in the background."""
+        with self._courtesy.request():
+            return explain(self.scorer, text)
 
     def remember(self, text: str, score: float) -> None:
         """Let the background save this score of a stored message, instead of computing it."""

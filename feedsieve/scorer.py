@@ -29,7 +29,7 @@ class Scorer:
         self, texts: Sequence[str], progress: Callable[[int], object] | None = None
     ) -> np.ndarray:
         """Return the probability of positive for each text, shape (texts,), in (0, 1)."""
-        return self.classifier.score(self.encoder.encode(texts, progress))
+        return self.classifier.score(texts, self.encoder.encode(texts, progress))
 
     def label(self, score: float) -> Label:
         """Return the decision that `score` means."""

@@ -1,14 +1,28 @@
 """What a message's text is before anything else looks at it, and how two texts are told apart."""
 
 import hashlib
+import re
 import unicodedata
 
+LONGEST = 10_000  # characters of a text that are read at all
 _CONTROL_CATEGORIES = {"Cc", "Cs"}  # control characters; surrogates, which have no UTF-8 form
 _SPACES = {"\t", "\n", "\r", "\u200b", "\u200c", "\u200d", "\ufeff"}
+_EMOJI = re.compile(
+    "[\u2600-\u27bf\u2b00-\u2bff\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
+)
+
+
+def plain(text: str) -> str:
+    """Return the form of `text` that models read: normalised, in lower case, without emoji.
+
+    Who writes in capitals or adds a smile says the same, and is to get the same score. What comes
+    after `LONGEST` characters is not read.
+    """
+    return " ".join(_EMOJI.sub(" ", normalise(text)[:LONGEST]).lower().split())
 
 
 def normalise(text: str) -> str:
-    """Return the form of `text` that the encoder reads and the fingerprint is taken of.
+    """Return the form of `text` that the fingerprint is taken of.
 
     NFKC; line ends, tabs and zero-width characters become spaces; other control characters and
     lone surrogates go; runs of spaces fold into one. The result always encodes as UTF-8, and

@@ -13,11 +13,17 @@ from feedsieve.classifier import (
     Calibration,
     Classifier,
     ClassifierDescription,
+    Start,
 )
+from feedsieve.features import FILE as FEATURES_FILE
+from feedsieve.features import Features
+from feedsieve.lexicon import Lexicon
 from feedsieve.scorer import Scorer
 from train.classifier import ROUNDS, Fitted, fit
 
 COLUMNS = 16
+# A lexicon without pieces says the same of every text: these classifiers go by the embedding.
+FEATURES = Features(Lexicon([], np.empty(0), np.empty(0), 0.0), None, COLUMNS)
 
 
 def embeddings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -28,10 +34,18 @@ def embeddings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return features, labels
 
 
+def columns(rows: np.ndarray) -> np.ndarray:
+    return FEATURES.columns(texts(rows), rows)
+
+
+def texts(rows: np.ndarray) -> list[str]:
+    return ["a message"] * len(rows)
+
+
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
     features, labels = embeddings(400)
-    return fit(features, labels, np.arange(400), seed=7)
+    return fit(columns(features), labels, np.arange(400), seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +53,13 @@ def classifier(fitted) -> Classifier:
     description = ClassifierDescription(
         encoder_tag="feedsieve-encoder:abc",
         threshold=fitted.threshold,
+        start=fitted.start,
         calibration=fitted.calibration,
-        features={"embedding": COLUMNS},
+        features=FEATURES.blocks,
         metrics={"test": {"f1": 0.5}, "имя": 1},
         data_fingerprint="0" * 32,
     )
-    return Classifier(fitted.booster, description)
+    return Classifier(fitted.booster, FEATURES, description)
 
 
 @pytest.fixture
@@ -56,27 +71,27 @@ def saved(classifier, tmp_path) -> Path:
 class TestScores:
     def test_one_for_each_row_between_0_and_1(self, classifier):
         features, labels = embeddings(500, seed=1)
-        scores = classifier.score(features)
+        scores = classifier.score(texts(features), features)
         assert scores.shape == (500,)
         assert (scores > 0).all() and (scores < 1).all()
         assert scores[labels == 1].mean() > scores[labels == 0].mean() + 0.2
 
     def test_features_far_from_all_that_was_seen(self, classifier):
         features = np.array([[1e30] * COLUMNS, [-1e30] * COLUMNS, [0.0] * COLUMNS], np.float32)
-        scores = classifier.score(features)
+        scores = classifier.score(texts(features), features)
         assert (scores > 0).all() and (scores < 1).all()
 
     def test_no_rows(self, classifier):
-        assert classifier.score(np.empty((0, COLUMNS), np.float32)).shape == (0,)
+        assert classifier.score([], np.empty((0, COLUMNS), np.float32)).shape == (0,)
 
     def test_a_row_alone_scores_as_in_company(self, classifier):
         features, _labels = embeddings(20, seed=2)
-        alone = [float(classifier.score(row[None])[0]) for row in features]
-        assert classifier.score(features).tolist() == alone
+        alone = [float(classifier.score(texts(row[None]), row[None])[0]) for row in features]
+        assert classifier.score(texts(features), features).tolist() == alone
 
     def test_another_number_of_columns_is_refused(self, classifier):
-        with pytest.raises(lightgbm.basic.LightGBMError):
-            classifier.score(np.zeros((2, COLUMNS + 1), np.float32))
+        with pytest.raises(ValueError, match="16 columns, not 17"):
+            classifier.score(["one", "two"], np.zeros((2, COLUMNS + 1), np.float32))
 
 
 class TestCalibration:
@@ -96,20 +111,70 @@ class TestCalibration:
 
     def test_scores_order_messages_as_the_booster_does(self, classifier):
         features, _labels = embeddings(200, seed=3)
-        logits = np.asarray(classifier.booster.predict(features, raw_score=True))
+        logits = np.asarray(classifier.booster.predict(columns(features), raw_score=True))
         order = np.argsort(logits, kind="stable")
-        assert (np.diff(classifier.score(features)[order]) >= 0).all()
+        assert (np.diff(classifier.score(texts(features), features)[order]) >= 0).all()
+
+
+class TestStart:
+    """Boosting from a linear model of columns that are log-odds already."""
+
+    @pytest.fixture
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(0)
+        features = random.normal(size=(600, 5))
+        wanted = 2 * features[:, 0] + features[:, 1] + 2 * (features[:, 4] > 1)
+        return features, (wanted + random.logistic(size=600) > 1).astype(np.int64)
+
+    def test_the_line_goes_on_where_trees_end(self, data):
+        features, labels = data
+        fitted = fit(features, labels, np.arange(600), seed=7, scores=2)
+        assert fitted.start.weights == pytest.approx([2, 1], rel=0.4)
+        far = np.zeros((3, 5))
+        far[:, 0] = [5, 6, 7]
+        boosted = fitted.booster.predict(far, raw_score=True)
+        assert len(set(boosted)) == 1
+        assert (np.diff(fitted.start.logits(far) + boosted) > 1).all()
+
+    def test_trees_learn_what_the_line_leaves_open(self, data):
+        features, labels = data
+        fitted = fit(features, labels, np.arange(600), seed=7, scores=2)
+        low, high = np.zeros((2, 1, 5))
+        high[0, 4] = 2
+        added = [fitted.booster.predict(row, raw_score=True)[0] for row in (low, high)]
+        assert added[1] - added[0] > 0.5
+
+    def test_contributions_add_up_to_the_logit(self, data):
+        features, labels = data
+        fitted = fit(features, labels, np.arange(600), seed=7, scores=2)
+        description = ClassifierDescription(
+            "e:1", 0.5, fitted.start, fitted.calibration, {}, {}, ""
+        )
+        classifier = Classifier(fitted.booster, FEATURES, description)
+        contributions, base = classifier.contributions(features)
+        logits = fitted.start.logits(features) + fitted.booster.predict(features, raw_score=True)
+        scores = fitted.calibration.apply(logits)
+        assert contributions.shape == features.shape
+        assert base + contributions.sum(axis=1) == pytest.approx(np.log(scores / (1 - scores)))
+
+    def test_without_scores_there_is_none(self, fitted):
+        assert fitted.start == Start([], [], 0.0)
+        assert fitted.start.logits(np.ones((3, 4))).tolist() == [0, 0, 0]
 
 
 class TestSaveAndLoad:
     def test_scores_are_equal_bit_for_bit(self, classifier, saved):
         features, _labels = embeddings(300, seed=4)
         again = Classifier.load(saved)
-        assert again.score(features).tolist() == classifier.score(features).tolist()
+        assert (
+            again.score(texts(features), features).tolist()
+            == classifier.score(texts(features), features).tolist()
+        )
         assert again.description == classifier.description
 
-    def test_two_files_of_plain_text_and_no_pickle(self, saved):
-        assert {path.name for path in saved.iterdir()} == {BOOSTER_FILE, DESCRIPTION_FILE}
+    def test_three_files_of_plain_text_and_no_pickle(self, saved):
+        names = {BOOSTER_FILE, DESCRIPTION_FILE, FEATURES_FILE}
+        assert {path.name for path in saved.iterdir()} == names
         assert (saved / BOOSTER_FILE).read_text(encoding="utf-8").startswith("tree\n")
         description = json.loads((saved / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         assert description["encoder_tag"] == "feedsieve-encoder:abc"
@@ -122,7 +187,7 @@ class TestSaveAndLoad:
         for path in saved.iterdir():
             assert (again / path.name).read_bytes() == path.read_bytes()
 
-    @pytest.mark.parametrize("name", [BOOSTER_FILE, DESCRIPTION_FILE])
+    @pytest.mark.parametrize("name", [BOOSTER_FILE, DESCRIPTION_FILE, FEATURES_FILE])
     def test_a_missing_file(self, saved, name):
         (saved / name).unlink()
         with pytest.raises(FileNotFoundError, match=name):
@@ -139,6 +204,12 @@ class TestSaveAndLoad:
         text = (saved / BOOSTER_FILE).read_text(encoding="utf-8")
         (saved / BOOSTER_FILE).write_text(text[: int(share * len(text))], encoding="utf-8")
         with pytest.raises((lightgbm.basic.LightGBMError, ValueError)):
+            Classifier.load(saved)
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"head": null', "[]"])
+    def test_features_that_are_none(self, saved, content):
+        (saved / FEATURES_FILE).write_text(content)
+        with pytest.raises(ValueError, match="damaged|Expecting"):
             Classifier.load(saved)
 
     @pytest.mark.parametrize("content", ["", "{}", '{"threshold": 0.5', "[]"])
@@ -158,11 +229,13 @@ class TestFit:
 
     def test_scores_are_probabilities(self, classifier):
         features, labels = embeddings(2000, seed=5)
-        assert classifier.score(features).mean() == pytest.approx(labels.mean(), abs=0.05)
+        assert classifier.score(texts(features), features).mean() == pytest.approx(
+            labels.mean(), abs=0.05
+        )
 
     def test_the_seed_decides(self, fitted):
         features, labels = embeddings(400)
-        same = fit(features, labels, np.arange(400), seed=7)
+        same = fit(columns(features), labels, np.arange(400), seed=7)
         assert same.booster.model_to_string() == fitted.booster.model_to_string()
         assert (same.threshold, same.calibration) == (fitted.threshold, fitted.calibration)
         other = fit(features, labels, np.arange(400), seed=8)
@@ -226,7 +299,8 @@ class TestScorer:
         done: list[int] = []
         scores = scorer.score(["2", "-1", "0"], done.append)
         expected = [[value] * COLUMNS for value in (2.0, -1.0, 0.0)]
-        assert scores.tolist() == classifier.score(np.array(expected, np.float32)).tolist()
+        embeddings = np.array(expected, np.float32)
+        assert scores.tolist() == classifier.score(["2", "-1", "0"], embeddings).tolist()
         assert scores[0] > scores[1]
         assert done == [3]
 

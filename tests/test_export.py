@@ -25,6 +25,7 @@ from export.vocabulary import LATIN_PIECES, kept_pieces
 from export.wheel import BadWeights
 from feedsieve.encoder import MODEL_FILE, TOKENS_A_BATCH, Encoder, EncoderDescription, batches
 from feedsieve.settings import settings
+from feedsieve.text import plain
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -43,7 +44,7 @@ def embeddings_by_transformers(folder: Path, texts: list[str], prefix: str = "")
         AutoTokenizer.from_pretrained(folder),
     )
     inputs = tokenizer(
-        [prefix + text for text in texts],
+        [prefix + plain(text) for text in texts],
         padding=True,
         truncation=True,
         max_length=POSITIONS,
@@ -161,7 +162,8 @@ class TestPooling:
         folder = save_tiny_bert(tmp_path / "cls", pooling="cls")
         encoder = export_encoder(sources.load(str(folder)), tmp_path / "onnx", TEXTS)["fp32"]
         assert encoder.description.pooling == "cls"
-        inputs = AutoTokenizer.from_pretrained(folder)(TEXTS[:5], padding=True, return_tensors="pt")
+        texts = [plain(text) for text in TEXTS[:5]]
+        inputs = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
         with torch.inference_mode():
             model = AutoModel.from_pretrained(folder).eval()
             first = model(**inputs).last_hidden_state[:, 0].numpy()

@@ -1,3 +1,4 @@
+import html
 import re
 from html.parser import HTMLParser
 
@@ -5,7 +6,10 @@ import numpy as np
 import pytest
 
 from train import plots, report
+from train.behaviour.outcome import Case, Check, Outcome
+from train.card import INTENDED_USE, NOT_INTENDED_FOR, Card, Data
 from train.report import write_report
+from train.slices import by_slice
 
 EVIL = "</script></style></title></svg><img src=x onerror=alert(1)>\"'{{ 7 * 7 }}&amp;<!--"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -40,6 +44,13 @@ class Page(HTMLParser):
 
     def of_class(self, name: str) -> int:
         return sum(attributes.get("class") == name for _, attributes in self.tags)
+
+
+def table(source: str, heading: str) -> list[str]:
+    """Return the rows of the table below a heading, each as the words of its cells."""
+    below = source.partition(f"<h2>{heading}</h2>")[2].partition("<tbody>")[2]
+    rows = below.partition("</tbody>")[0].split("</tr>")[:-1]
+    return [" ".join(html.unescape(re.sub("<[^>]*>", " ", row)).split()) for row in rows]
 
 
 def arguments(count: int = 200, **changes):
@@ -150,6 +161,97 @@ class TestPage:
 
     def test_the_same_input_gives_the_same_page(self, written):
         assert written()[0] == written()[0]
+
+
+class TestFurtherSections:
+    """Each is there if it is given, and only then."""
+
+    HEADINGS = (
+        "Fine-tuning",
+        "By language and length",
+        "Behaviour",
+        "If labels are wrong",
+        "About this model",
+    )
+
+    def headings(self, page: Page) -> set[str]:
+        return {heading for heading in self.HEADINGS if f"\n{heading}\n" in page.text}
+
+    def test_without_them_their_headings_are_absent(self, written):
+        _, page = written()
+        assert self.headings(page) == set()
+        _, page = written(slices=[], behaviour=None, audit=[], finetuning=[], card=None)
+        assert self.headings(page) == set()
+
+    def test_slices(self, written):
+        texts = ["Добрый день всем соседям"] * 30 + ["Good morning"] * 3
+        labels, scores = [1, 0, 0] * 11, [0.9, 0.9, 0.1] * 11
+        source, page = written(slices=by_slice(texts, labels, scores, 0.5))
+        assert self.headings(page) == {"By language and length"}
+        rows = table(source, "By language and length")
+        assert rows[0] == "Russian language 30 10 0.6667 0.5000 1.0000 0.5000 0.3000"
+        assert rows[1] == "English language 3 1 — — — — —"
+        meters = [attributes["value"] for tag, attributes in page.tags if tag == "meter"]
+        assert "0.6667" in meters
+
+    def test_behaviour_with_what_failed_first(self, written):
+        case = Case("an invented message", 0.4)
+        checks = [
+            Check("invariance", "capitals", 12, {"mean move": 0.1}, {"mean move": 0.05}, []),
+            Check("direction", "for sale", 9, {"mean fall": 0.2}, {"mean fall": 0.125}, [case]),
+            Check("functionality", "reply", 7, {}, {"accuracy": 0.5}, []),
+        ]
+        source, page = written(behaviour=Outcome(checks, 0.5, 28).as_table())
+        assert self.headings(page) == {"Behaviour"}
+        assert table(source, "Behaviour") == [
+            "for sale direction mean fall 0.125 (required ≥ 0.20) 9 failed",
+            "capitals invariance mean move 0.050 (required ≤ 0.10) 12 passed",
+            "reply functionality accuracy 0.500 7 passed",
+        ]
+        assert "1 of 3 checks failed" in " ".join(page.text.split())
+
+    def test_audit(self, written):
+        rows = [
+            {"flipped": 0, "f1": 0.8, "average_precision": 0.85},
+            {"flipped": 10, "f1": 0.875, "average_precision": 0.9},
+        ]
+        source, page = written(audit=rows, suspects=1234)
+        assert self.headings(page) == {"If labels are wrong"}
+        assert table(source, "If labels are wrong") == ["0 0.8000 0.8500", "10 0.8750 0.9000"]
+        assert "of 1,234 that look wrong" in page.text
+        assert "that look wrong" not in written(audit=rows)[1].text
+
+    def test_finetuning(self, written):
+        history = [
+            {"encoder": 1, "epoch": 1, "loss": float("nan"), "average_precision": 0.75},
+            {"encoder": 2, "epoch": 3, "loss": 0.25, "average_precision": 0.875},
+        ]
+        source, page = written(finetuning=history, metrics={"finetuning": history})
+        assert self.headings(page) == {"Fine-tuning"}
+        assert table(source, "Fine-tuning") == ["1 1 — 0.7500", "2 3 0.2500 0.8750"]
+        assert "'encoder'" not in page.text
+
+    def test_card(self, written):
+        data = Data("f00d", {"training part": (80, 20), "test part": (20, 5)}, True, {"Greek": 100})
+        _, page = written(card=Card({}, data))
+        assert self.headings(page) == {"About this model"}
+        for line in (*INTENDED_USE, *NOT_INTENDED_FOR, *data.lines, *Card({}).known_failures):
+            assert f"\n{line}\n" in page.text
+        assert "\nData\n" not in written(card=Card({}))[1].text
+
+    def test_hostile_names_are_shown_and_never_run(self, written):
+        row = {"slice": EVIL, "name": EVIL, "n": 30, "positives": 12} | dict.fromkeys(
+            ["f1", "precision", "recall", "average_precision", "ece"], 0.1
+        )
+        checks = [Check(EVIL, EVIL, 3, {EVIL: 1.0}, {EVIL: 0.5}, [Case(EVIL, 0.5)])]
+        outcome = Outcome(checks, 0.5, 3)
+        data = Data(EVIL, {EVIL: (10, 5)}, False, {EVIL: 10})
+        card = Card({"test": {"f1": 0.9}}, data, EVIL, slices=[row], behaviour=outcome)
+        _, page = written(slices=[row], behaviour=outcome.as_table(), card=card)
+        assert page.balanced
+        assert not {"script", "img"} & {tag for tag, _ in page.tags}
+        assert sum(tag == "svg" for tag, _ in page.tags) == 3
+        assert page.text.count(EVIL) >= 6
 
 
 class TestHostileText:

@@ -10,6 +10,7 @@ from export.sources import UnknownSource
 from export.wheel import BadWeights
 from feedsieve.message import StoreUnavailable
 from feedsieve.settings import InvalidSettings
+from train.behaviour.requirements import REQUIREMENTS
 from train.data import InvalidData
 from train.pipeline import METRICS_FILE, Options, train
 from train.report import FILE as REPORT_FILE
@@ -70,6 +71,19 @@ def _parser() -> argparse.ArgumentParser:
         default="wheel",
         metavar="SOURCE",
         help="wheel (default), hf:ORG/NAME or a folder with a BERT",
+    )
+    parser.add_argument(
+        "--finetune",
+        action="store_true",
+        help="let the encoder learn the labels too: better, and slower (half an hour for 4,000"
+        " messages on two cores); a run that was ended goes on where it was",
+    )
+    parser.add_argument(
+        "--behave",
+        choices=list(REQUIREMENTS),
+        help="run train.behave as well, whose messages are of flats to let in Limassol, with the"
+        " requirements of a model of real messages or of the sample corpus; the outcome goes into"
+        " the report and the model card",
     )
     parser.add_argument(
         "--report",

@@ -1,33 +1,34 @@
 """Fit LightGBM on embeddings, and decide how its output is read."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from feedsieve.classifier import Calibration
+from feedsieve.classifier import Calibration, Start
 from train.evaluate import best_threshold, evaluate, fit_platt
 
-# Chosen by cross-validation within training messages: shallow trees, few columns a tree, since
-# a message's meaning is spread over all columns and no single one says much.
-PARAMETERS: dict[str, Any] = {
+PARAMETERS_FILE = Path(__file__).with_name("parameters.json")
+FIXED: dict[str, Any] = {
     "objective": "binary",
     "metric": "binary_logloss",
-    "learning_rate": 0.05,
-    "num_leaves": 15,
-    "min_data_in_leaf": 10,
-    "feature_fraction": 0.1,
-    "bagging_fraction": 0.7,
-    "bagging_freq": 1,
-    "lambda_l2": 10.0,
     "deterministic": True,
     "force_row_wise": True,
     "verbosity": -1,
     "num_threads": 1,  # a third slower than two on an idle machine, ten times faster on a busy one
+}
+# Chosen by `python -m train.tune`, for classifiers of a frozen and of a fine-tuned encoder.
+PARAMETERS: dict[str, dict[str, Any]] = {
+    encoder: FIXED | chosen
+    for encoder, chosen in json.loads(PARAMETERS_FILE.read_text(encoding="utf-8")).items()
 }
 ROUNDS = 3000
 PATIENCE = 50  # rounds without a better validation loss
@@ -38,40 +39,92 @@ class Fitted:
     """A classifier's parts, and how scores of held-out rows did in choosing them."""
 
     booster: lightgbm.Booster
+    start: Start
     calibration: Calibration
     threshold: float
+    held_out: np.ndarray  # a score for each row by a booster that had not seen it, (rows,)
     validation: dict[str, float]
 
 
-def fit(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> Fitted:
+@dataclass(frozen=True)
+class HeldOut:
+    """What boosters said of rows that they had not seen, and when each of them stopped."""
+
+    logits: np.ndarray  # (rows,)
+    rounds: list[int]
+
+
+def fit(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, scores: int = 0
+) -> Fitted:
     """Fit on all rows, after all that is chosen was chosen on rows held out.
 
-    Five boosters each stop early on a fifth of the rows that they have not seen. Their scores of
-    those fifths decide calibration and threshold: all rows together, since a single fifth has few
-    positives and moves the threshold by chance. The booster that is returned takes over their mean
-    number of rounds. `features` is (n, columns), `labels` 0 or 1 and `groups`, which stay in one
-    fold, are (n,).
+    Boosting starts from a logistic regression of the first `scores` columns, which are log-odds
+    of positive already, so that trees only learn what these leave open. Five boosters each stop
+    early on a fifth of the rows that they have not seen. Their scores of those fifths decide
+    calibration and threshold: all rows together, since a single fifth has few positives and moves
+    the threshold by chance. The booster that is returned takes over their mean number of rounds.
+    `features` is (n, columns), `labels` 0 or 1 and `groups`, which stay in one fold, are (n,).
 
     Raises ValueError if a label is in fewer than two groups.
     """
-    parameters = PARAMETERS | {"seed": seed}
+    parameters = PARAMETERS["frozen" if scores < 2 else "finetuned"] | {"seed": seed}
+    parts = list(folds(labels, groups, seed))
+    judged = held_out(features, labels, parts, parameters, scores, progress=True)
+    calibration = Calibration(*fit_platt(judged.logits, labels))
+    calibrated = calibration.apply(judged.logits)
+    threshold = best_threshold(labels, calibrated)
+    metrics = evaluate(labels, calibrated, threshold)
+    start = _start(features, labels, scores)
+    rows = _dataset(features, labels, start)
+    booster = lightgbm.train(parameters, rows, max(1, round(np.mean(judged.rounds))))
+    return Fitted(booster, start, calibration, threshold, calibrated, metrics)
+
+
+def held_out(
+    features: np.ndarray,
+    labels: np.ndarray,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    parameters: Mapping[str, Any],
+    scores: int,
+    most_rounds: int = ROUNDS,
+    progress: bool = False,
+) -> HeldOut:
+    """Return what boosters that had not seen a row say of it; `parts` are (rest, fold)."""
     logits = np.empty(len(labels))
     rounds = []
-    parts = list(folds(labels, groups, seed))
-    for rest, fold in tqdm(parts, desc="LightGBM", unit="fold"):
-        rows = lightgbm.Dataset(features[rest], labels[rest])
-        held = lightgbm.Dataset(features[fold], labels[fold], reference=rows)
+    for rest, fold in tqdm(parts, desc="LightGBM", unit="fold", disable=not progress):
+        start = _start(features[rest], labels[rest], scores)
+        rows = _dataset(features[rest], labels[rest], start)
+        held = _dataset(features[fold], labels[fold], start, rows)
         stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-        booster = lightgbm.train(parameters, rows, ROUNDS, valid_sets=[held], callbacks=[stop])
-        logits[fold] = booster.predict(features[fold], raw_score=True)
+        booster = lightgbm.train(
+            dict(parameters), rows, most_rounds, valid_sets=[held], callbacks=[stop]
+        )
+        boosted = booster.predict(features[fold], raw_score=True)
+        logits[fold] = start.logits(features[fold]) + boosted
         rounds.append(booster.best_iteration)
-    calibration = Calibration(*fit_platt(logits, labels))
-    scores = calibration.apply(logits)
-    threshold = best_threshold(labels, scores)
-    metrics = evaluate(labels, scores, threshold)
-    everything = lightgbm.Dataset(features, labels)
-    booster = lightgbm.train(parameters, everything, max(1, round(np.mean(rounds))))
-    return Fitted(booster, calibration, threshold, metrics)
+    return HeldOut(logits, rounds)
+
+
+def _start(features: np.ndarray, labels: np.ndarray, scores: int) -> Start:
+    """Fit what boosting starts from; without scores that is nothing."""
+    if not scores:
+        return Start([], [], 0.0)
+    scaler = StandardScaler().fit(features[:, :scores])
+    model = LogisticRegression().fit(scaler.transform(features[:, :scores]), labels)
+    weights = model.coef_[0] / scaler.scale_
+    return Start(weights.tolist(), scaler.mean_.tolist(), float(model.intercept_[0]))
+
+
+def _dataset(
+    features: np.ndarray,
+    labels: np.ndarray,
+    start: Start,
+    reference: lightgbm.Dataset | None = None,
+) -> lightgbm.Dataset:
+    begun = start.logits(features) if start.weights else None
+    return lightgbm.Dataset(features, labels, init_score=begun, reference=reference)
 
 
 def folds(

@@ -12,7 +12,10 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
 from feedsieve.text import storable
+from train import card as cards
 from train import plots
+from train.behaviour.outcome import AT_MOST
+from train.card import Card
 
 FILE = "report.html"
 WORST = 15
@@ -44,6 +47,12 @@ def write_report(
     identifiers: Sequence[str],
     feed_preview: Sequence[tuple[str, str, float]] | None = None,
     comparison: Mapping[str, Any] | None = None,
+    slices: Sequence[Mapping[str, Any]] = (),
+    behaviour: Mapping[str, Any] | None = None,
+    audit: Sequence[Mapping[str, float]] = (),
+    suspects: int | None = None,
+    finetuning: Sequence[Mapping[str, float]] = (),
+    card: Card | None = None,
 ) -> Path:
     """Write `report.html` into `folder`, made if need be, and return its path.
 
@@ -52,7 +61,10 @@ def write_report(
     `identifiers` are those of the test messages, all of one length, at least 1. `feed_preview`
     has identifier, text and score of the first messages of the feed. `comparison` has a dict of
     figures for each precision of the encoder by its name, such as `fp32`, and may say which was
-    `chosen` and the `reason`.
+    `chosen` and the `reason`. `slices` are the rows of `train.slices.by_slice`, `behaviour` is what
+    `Outcome.as_table` returns, `audit` the rows of `train.audit.what_if` and `suspects` how many
+    labels look wrong. `finetuning` has encoder, epoch, loss and average precision of each epoch.
+    Of `card` the page has what is words. What is not given has no section.
     Raises `ValueError` for lengths that differ or values out of range, `OSError` if the folder
     cannot be written to.
     """
@@ -67,7 +79,11 @@ def write_report(
     flat = _flatten(metrics)
     page = _template().render(
         headline=[_metric(name, flat[found]) for name in _HEADLINE if (found := _find(flat, name))],
-        metrics=[_metric(name, value) for name, value in flat.items()],
+        metrics=[
+            _metric(name, value)
+            for name, value in flat.items()
+            if not isinstance(value, list)  # which has a table of its own
+        ],
         precision_recall=Markup(plots.precision_recall(truth, values, threshold)),
         calibration=Markup(plots.calibration(truth, values)),
         histogram=Markup(plots.histogram(truth, values, threshold)),
@@ -91,6 +107,12 @@ def write_report(
         ],
         feed=[_message(*message) for message in feed_preview or ()],
         comparison=_comparison(comparison or {}),
+        slices=slices,
+        checks=_checks(behaviour or {}),
+        audit=audit,
+        suspects=suspects,
+        finetuning=finetuning,
+        card=_card(card) if card else {},
     )
     return _replace(folder, page)
 
@@ -176,6 +198,45 @@ def _comparison(comparison: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "chosen": _shortened(comparison.get("chosen") or "", _NAME_CHARACTERS),
         "reason": _shortened(comparison.get("reason") or "", _TEXT_CHARACTERS),
+    }
+
+
+def _checks(behaviour: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the table of checks, those that failed first."""
+    rows = sorted(behaviour.get("checks", ()), key=lambda check: check["passed"])
+    return [
+        {
+            "passed": check["passed"],
+            "kind": _shortened(check["kind"], _NAME_CHARACTERS),
+            "name": _shortened(check["name"], _NAME_CHARACTERS),
+            "cases": check["cases"],
+            "figures": [
+                f"{measure} {figure:.3f}{_bound(measure, check['required'])}"
+                for measure, figure in check["reached"].items()
+            ],
+        }
+        for check in rows
+    ]
+
+
+def _bound(measure: str, required: Mapping[str, float]) -> str:
+    if measure not in required:
+        return ""
+    return f" (required {'≤' if measure in AT_MOST else '≥'} {required[measure]:.2f})"
+
+
+def _card(card: Card) -> dict[str, list[str]]:
+    """Return the card's lines by the heading they stand under."""
+    sections = {
+        "Data": card.data.lines if card.data else (),
+        "Intended use": cards.INTENDED_USE,
+        "Not intended for": cards.NOT_INTENDED_FOR,
+        "Known failures": card.known_failures,
+    }
+    return {
+        title: [_shortened(line, 2 * _TEXT_CHARACTERS) for line in lines]
+        for title, lines in sections.items()
+        if lines
     }
 
 

@@ -1,0 +1,62 @@
+"""What a message's words say by themselves: a linear model of the pieces that words are made of."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+SHORTEST, LONGEST = 2, 5  # characters in a piece
+EDGE = " "  # stands at both ends of a word, so that its beginning and its end are told apart
+
+
+class Lexicon:
+    """Scores texts by the pieces of their words, weighted as in TF-IDF.
+
+    Pieces are the runs of 2 to 5 characters inside a word and its edges, in lower case. A piece
+    that occurs n times counts 1 + ln(n), times its inverse document frequency, and a text's counts
+    are scaled to unit length: what scikit-learn's `TfidfVectorizer(analyzer="char_wb",
+    ngram_range=(2, 5), sublinear_tf=True)` computes, without scikit-learn.
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[str],
+        frequencies: np.ndarray,
+        weights: np.ndarray,
+        intercept: float,
+    ) -> None:
+        """`frequencies` (inverse, of documents) and `weights` are those of `pieces`, (pieces,)."""
+        self.pieces = list(pieces)
+        self.frequencies = np.asarray(frequencies, np.float32)
+        self.weights = np.asarray(weights, np.float32)
+        self.intercept = float(intercept)
+        self._row = {piece: row for row, piece in enumerate(self.pieces)}
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        """Return a score a text, (texts,), 64-bit floats; above 0 speaks for positive.
+
+        `texts` are plain (`feedsieve.text.plain`).
+        """
+        return np.array([self._score(text) for text in texts], np.float64)
+
+    def _score(self, text: str) -> float:
+        known = (self._row.get(piece) for piece in pieces(text))
+        counts = Counter(row for row in known if row is not None)
+        if not counts:
+            return self.intercept
+        rows = np.fromiter(counts.keys(), np.int64, len(counts))
+        times = np.fromiter(counts.values(), np.float64, len(counts))
+        values = (1 + np.log(times)) * self.frequencies[rows]
+        return float(values @ self.weights[rows] / np.linalg.norm(values) + self.intercept)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Yield the pieces of the words of `text`; of a short word the whole word, edges and all."""
+    for word in text.lower().split():
+        edged = EDGE + word + EDGE
+        for length in range(SHORTEST, LONGEST + 1):
+            if length >= len(edged):
+                yield edged
+                break
+            for start in range(len(edged) - length + 1):
+                yield edged[start : start + length]

@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bert import save_tiny_bert
+
+from data.generate import LABELED, compose, write
+from export import sources
+from train import compare as comparing
+from train import contenders
+from train.compare import TEST, Results, compare, main, table
+from train.contenders import Judgement
+from train.data import read_labeled
+
+EVERYBODY = [
+    contenders.LOGISTIC,
+    contenders.SVC,
+    contenders.FROZEN_ALONE,
+    contenders.FROZEN,
+    contenders.SOFTMAX,
+    contenders.TUNED_32,
+    contenders.TUNED_8,
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    write(compose(300, 7), folder)
+    save_tiny_bert(folder / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder) -> Results:
+    frame = read_labeled(folder / LABELED)
+    source = sources.load(str(folder / "tiny"))
+    return compare(frame, source, 7, folder / "cache", finetune=True, test=True)
+
+
+def test_everybody_judges_every_message_once(results):
+    assert list(results.judgements) == EVERYBODY
+    in_folds = [trial for trial in results.trials if trial.name != TEST]
+    judged = np.concatenate([trial.judged for trial in in_folds])
+    assert sorted(judged) == list(range(len(judged)))
+    for trial in results.trials:
+        assert not set(trial.rest) & set(trial.judged)
+        for contender in EVERYBODY:
+            judgement = results.judgements[contender][trial.name]
+            assert judgement.scores.shape == trial.judged.shape
+            assert ((judgement.scores > 0) & (judgement.scores < 1)).all()
+            assert 0 < judgement.threshold < 1
+    [test] = [trial for trial in results.trials if trial.name == TEST]
+    assert sorted([*test.rest, *test.judged]) == list(range(len(results.frame)))
+
+
+def test_words_tell_more_than_an_untrained_encoder_by_chance(results):
+    trial = results.trials[0]
+    assert results.figures(contenders.SVC, trial)["average_precision"] > 0.4
+
+
+def test_the_table_has_everybody_and_every_part(results):
+    page = table(results)
+    for heading in ("## 5 folds", "## Test part", "## By language", "## By length"):
+        assert heading in page
+    for contender in EVERYBODY:
+        assert page.count(f"| {contender} |") == 4
+    assert "±" in page
+
+
+def test_figures_are_those_of_the_folds(results):
+    """One contender that knows everything, and one that errs in half of the first fold."""
+    labels = results.frame["label"].to_numpy()
+    in_folds = [trial for trial in results.trials if trial.name != TEST]
+    right = {t.name: Judgement(np.where(labels[t.judged] == 1, 0.9, 0.1), 0.5) for t in in_folds}
+    wrong = right | {"fold 1": Judgement(1 - right["fold 1"].scores, 0.5)}
+    made_up = Results(results.frame, in_folds, {"right": right, "wrong": wrong})
+    page = table(made_up)
+    assert "| right | 1.000 ± 0.000 | 1.000 ± 0.000 |" in page
+    assert "| wrong | 0.800 ± 0.447 |" in page
+
+
+def test_what_was_said_is_not_asked_again(folder, results, monkeypatch):
+    def refuse(*_arguments):
+        raise AssertionError("asked again")
+
+    for way in ("linear", "frozen", "tuned"):
+        monkeypatch.setattr(contenders, way, refuse)
+    frame, source = results.frame, sources.load(str(folder / "tiny"))
+    again = compare(
+        read_labeled(folder / LABELED), source, 7, folder / "cache", finetune=True, test=True
+    )
+    assert table(again) == table(results)
+    with pytest.raises(AssertionError, match="asked again"):
+        compare(frame, source, 8, folder / "cache", finetune=False, test=False)
+
+
+def test_the_command_writes_the_page_that_it_prints(folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(comparing, "settings", lambda: _Settings(tmp_path))
+    arguments = ["--data", str(folder / LABELED), "--encoder", str(folder / "tiny")]
+    out = tmp_path / "docs" / "quality.md"
+    assert main([*arguments, "--no-finetune", "--no-test", "--out", str(out)]) == 0
+    page = out.read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() == page.strip()
+    assert contenders.SVC in page
+    assert contenders.SOFTMAX not in page
+    assert "Test part" not in page
+    assert str(folder) not in page
+
+
+class _Settings:
+    threads = 1
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "absent.csv"], "No such file"),
+        (["--data", "{labeled}", "--encoder", "absent"], "no encoder 'absent'"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(folder, arguments, said, capsys, tmp_path):
+    filled = [argument.format(labeled=folder / LABELED) for argument in arguments]
+    assert main([*filled, "--out", str(tmp_path / "quality.md")]) == 1
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert not (tmp_path / "quality.md").exists()

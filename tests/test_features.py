@@ -1,0 +1,186 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.svm import LinearSVC
+
+from feedsieve.features import EMBEDDING, HEAD, LEXICON, Features, Head
+from feedsieve.lexicon import Lexicon
+from feedsieve.text import LONGEST, normalise, plain
+from feedsieve.traits import TRAITS, traits
+from train import lexical, stack
+
+ANY = st.text(st.characters(codec="utf-8"), max_size=60)
+TEXTS = [
+    "Сдам квартиру в центре, 2 спальни",
+    "Сдаю студию у моря",
+    "Сниму квартиру, сдайте семье",
+    "flat to let, two bedrooms",
+    "looking for a flat",
+    "ищу квартиру в центре",
+] * 4
+LABELS = np.array([1, 1, 0, 1, 0, 0] * 4)
+
+
+class TestPlain:
+    @given(ANY)
+    def test_it_is_what_it_is_of_any_spelling(self, text):
+        assert plain(plain(text)) == plain(text)
+        assert plain(normalise(text)) == plain(text)
+        assert plain(text) == plain(text).lower()
+
+    def test_case_and_emoji_say_nothing(self):
+        assert plain("СДАМ\nквартиру 🏠🌊 в центре ❤️👍🏽") == "сдам квартиру в центре"
+        assert plain("🏠") == plain("") == ""
+
+    def test_the_end_of_an_endless_text_is_not_read(self):
+        text = "сдам 🏠 " + "а" * LONGEST + " сниму"
+        assert plain(text) == plain(normalise(text)[:LONGEST]) == "сдам " + "а" * (LONGEST - 7)
+
+    def test_signs_that_say_something_stay(self):
+        assert plain("1 200 € — 85 м², тел. +357 00, №5 • 50%") == (
+            "1 200 € — 85 м2, тел. +357 00, no5 • 50%"
+        )
+
+
+class TestLexicon:
+    @given(st.lists(ANY, max_size=5))
+    def test_it_says_what_scikit_learn_says(self, texts):
+        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+        model = LinearSVC(random_state=0).fit(vectorizer.fit_transform(map(plain, TEXTS)), LABELS)
+        pieces = vectorizer.get_feature_names_out().tolist()
+        ours = Lexicon(pieces, vectorizer.idf_, model.coef_[0], model.intercept_[0])
+        asked = [plain(text) for text in [*TEXTS, *texts]]
+        theirs = model.decision_function(vectorizer.transform(asked))
+        assert ours.score(asked) == pytest.approx(theirs, abs=1e-6)
+
+    def test_words_decide(self):
+        lexicon = lexical.fit(TEXTS, LABELS, seed=7)
+        let, wanted = lexicon.score(["сдам студию", "ищу квартиру"])
+        assert let > 0 > wanted
+
+    def test_it_has_not_seen_the_labels_that_it_is_asked_about(self):
+        """Labels by chance, each text in one fold with its copies: nobody can tell them."""
+        random = np.random.default_rng(0)
+        texts = ["".join(random.choice(list("абвгд "), 40)) for _ in range(120)]
+        labels = random.integers(0, 2, 120)
+        rows = np.arange(120)
+        parts = [(rows[rows % 4 != fold], rows[rows % 4 == fold]) for fold in range(4)]
+        held_out = lexical.out_of_fold(texts, labels, parts, seed=7)
+        seen = lexical.fit(texts, labels, seed=7).score([plain(text) for text in texts])
+        assert ((seen > 0) == labels).mean() > 0.95
+        assert ((held_out > 0) == labels).mean() < 0.65
+
+    def test_a_text_without_a_known_piece(self):
+        lexicon = lexical.fit(TEXTS, LABELS, seed=7)
+        assert lexicon.score(["", "ßßß"]).tolist() == [lexicon.intercept] * 2
+
+
+class TestTraits:
+    @staticmethod
+    def of(text: str) -> dict[str, float]:
+        return dict(zip(TRAITS, traits([plain(text)])[0], strict=True))
+
+    @pytest.mark.parametrize(
+        ("text", "count", "lowest", "highest"),
+        [
+            ("1200 евро", 1, 1200, 1200),
+            ("цена €950, с парковкой 1.050€", 2, 950, 1050),
+            ("от 1 200 € до 1 500 €", 2, 1200, 1500),
+            ("1,250 EUR per month", 1, 1250, 1250),
+            ("850.00 euros", 1, 850, 850),
+            ("$2000", 1, 2000, 2000),
+            ("2 спальни, 3 этаж", 0, math.nan, math.nan),
+            ("europe 2024", 0, math.nan, math.nan),
+        ],
+    )
+    def test_prices(self, text, count, lowest, highest):
+        found = self.of(text)
+        assert found["prices"] == count
+        assert found["lowest price"] == pytest.approx(lowest, nan_ok=True)
+        assert found["highest price"] == pytest.approx(highest, nan_ok=True)
+
+    @pytest.mark.parametrize(
+        ("text", "area"),
+        [
+            ("85 м²", 85),
+            ("85 кв.м", 85),
+            ("120 кв м", 120),
+            ("90 sq.m", 90),
+            ("covered 100m2", 100),
+            ("70 τ.μ.", 70),
+            ("5 минут до моря", math.nan),
+        ],
+    )
+    def test_areas(self, text, area):
+        assert self.of(text)["largest area"] == pytest.approx(area, nan_ok=True)
+
+    def test_how_to_answer(self):
+        found = self.of("Звоните +357 00 000 000 или @agent, https://example.org #аренда #центр")
+        assert found["telephone numbers"] == found["handles"] == found["links"] == 1
+        assert found["hashtags"] == 2
+        assert self.of("2 спальни, 1200 евро, 85 м2")["telephone numbers"] == 0
+
+    def test_languages(self):
+        assert self.of("квартира")["share of Cyrillic letters"] == 1
+        assert self.of("flat")["share of Latin letters"] == 1
+        assert self.of("σπίτι")["share of Greek letters"] == 1
+        assert self.of("їжак")["share of Ukrainian letters"] == 0.25
+
+    @given(ANY)
+    def test_every_text_has_them(self, text):
+        values = traits([plain(text)])
+        assert values.shape == (1, len(TRAITS))
+        assert not np.isinf(values).any()
+
+    def test_no_texts(self):
+        assert traits([]).shape == (0, len(TRAITS))
+
+    def test_a_text_made_to_be_slow(self):
+        for text in ("1 " * 5000, "€" * 10_000, "+(" * 5000, "1." * 5000, "@" * 10_000):
+            traits([text])  # a pattern that backtracks would take minutes
+
+
+class TestFeatures:
+    @pytest.fixture
+    def features(self) -> Features:
+        head = Head(np.array([1.0, -0.5, 1 / 3]), 0.25)
+        return Features(lexical.fit(TEXTS, LABELS, seed=7), head, 3)
+
+    def test_a_column_for_each_name(self, features):
+        rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+        columns = features.columns(TEXTS[:4], rows)
+        assert columns.shape == (4, sum(features.blocks.values()))
+        assert list(features.blocks) == [LEXICON, HEAD, *TRAITS, EMBEDDING]
+        lexical_scores = features.lexicon.score([plain(text) for text in TEXTS[:4]])
+        assert columns[:, 0].tolist() == lexical_scores.tolist()
+        assert columns[:, 1] == pytest.approx(rows @ [1, -0.5, 1 / 3] + 0.25)
+        assert columns[:, -3:].tolist() == rows.tolist()
+
+    def test_saved_and_loaded_they_are_the_same_bit_for_bit(self, features, tmp_path):
+        features.save(tmp_path)
+        rows = np.random.default_rng(0).normal(size=(len(TEXTS), 3)).astype(np.float32)
+        again = Features.load(tmp_path).columns(TEXTS, rows)
+        assert np.array_equal(again, features.columns(TEXTS, rows), equal_nan=True)
+
+    def test_what_is_given_takes_the_place_of_what_knows_the_labels(self, features):
+        rows = np.zeros((2, 3))
+        columns = features.assemble(TEXTS[:2], rows, np.array([5.0, 6.0]), np.array([7.0, 8.0]))
+        assert columns[:, :2].tolist() == [[5, 7], [6, 8]]
+        same = features.columns(TEXTS[:2], rows)
+        assert np.array_equal(columns[:, 2:], same[:, 2:], equal_nan=True)
+
+
+class TestStack:
+    def test_lightgbm_learns_from_scores_of_lexicons_that_had_not_seen_the_labels(self):
+        """Labels by chance, which a lexicon fitted on them tells: LightGBM is not to believe it."""
+        random = np.random.default_rng(0)
+        texts = ["".join(random.choice(list("абвгд "), 40)) for _ in range(200)]
+        labels = random.integers(0, 2, 200)
+        features, fitted = stack.fit(texts, labels, np.arange(200), None, None, 7)
+        assert fitted.validation["average_precision"] < 0.7
+        assert "embedding" in features.blocks and features.blocks["embedding"] == 0
+        assert fitted.held_out.shape == (200,)

@@ -1,0 +1,313 @@
+"""`python -m train.compare`: every way to score these messages, on folds that none has seen.
+
+All that a model chooses (early stopping, calibration, threshold, LightGBM's rounds) it chooses
+within the part that it learns from, so that the folds judge the way from data to model, not one
+lucky model.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from export import pipeline as export
+from export import sources
+from export.sources import Source, UnknownSource
+from export.wheel import BadWeights
+from feedsieve import encoder, features, lexicon, text, traits
+from feedsieve.settings import InvalidSettings, settings
+from train import classifier, contenders, layers, lexical, stack
+from train import finetune as finetuning
+from train.classifier import folds
+from train.contenders import Judgement, Part
+from train.data import InvalidData, data_fingerprint, read_labeled, split
+from train.duplicates import near_duplicate_groups
+from train.embedding import Embedder
+from train.evaluate import evaluate
+from train.slices import by_slice, precisions_at
+
+_JUDGING = (  # the code that scores depend on; a change of it makes what was kept worthless
+    classifier, contenders, encoder, features, finetuning, layers, lexical, lexicon, stack, text,
+    traits,
+)  # fmt: skip
+FOLDS = 5
+TEST = "test"
+DEFAULT_OUT = Path("docs/quality.md")
+_FIGURES = {
+    "f1": "F1",
+    "average_precision": "AP",
+    "precision_at_20": "P@20",
+    "precision_at_100": "P@100",
+    "ece": "ECE",
+}
+_SLICE_FIGURES = {"f1": "F1", "average_precision": "AP", "ece": "ECE"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One part to learn from and one to be judged on; rows of a frame."""
+
+    name: str  # "fold 1" to "fold 5", or "test"
+    rest: np.ndarray
+    judged: np.ndarray
+
+
+@dataclass(frozen=True)
+class Results:
+    """Judgements by contender and trial, of messages in a frame."""
+
+    frame: pd.DataFrame
+    trials: Sequence[Trial]
+    judgements: Mapping[str, Mapping[str, Judgement]]
+
+    def figures(self, contender: str, trial: Trial) -> dict[str, float]:
+        """Return the metrics of one contender in one trial."""
+        judgement = self.judgements[contender][trial.name]
+        labels = self.frame["label"].to_numpy()[trial.judged]
+        return {
+            **evaluate(labels, judgement.scores, judgement.threshold),
+            **precisions_at(labels, judgement.scores),
+        }
+
+    def slices(self, contender: str) -> list[dict[str, Any]]:
+        """Return the metrics by language and length, over all folds together.
+
+        F1 is that of the decisions, since every fold has a threshold of its own.
+        """
+        trials = [trial for trial in self.trials if trial.name != TEST]
+        rows = np.concatenate([trial.judged for trial in trials])
+        frame = self.frame.iloc[rows]
+        found = [self.judgements[contender][trial.name] for trial in trials]
+        scores = np.concatenate([judgement.scores for judgement in found])
+        decided = np.concatenate([judgement.scores >= judgement.threshold for judgement in found])
+        by_score = by_slice(frame["msg"].tolist(), frame["label"], scores, 0.5)
+        by_decision = by_slice(frame["msg"].tolist(), frame["label"], decided.astype(float), 0.5)
+        return [
+            {**one, "f1": other["f1"]} for one, other in zip(by_score, by_decision, strict=True)
+        ]
+
+
+def compare(
+    frame: pd.DataFrame, source: Source, seed: int, cache: Path, *, finetune: bool, test: bool
+) -> Results:
+    """Let every contender learn from and judge each part of `frame`, and return what they said.
+
+    What a contender said is kept below `cache`, so that a run that was ended goes on where it was.
+    The folds are of the messages that are not of the test part; `test` adds a trial in which all
+    of them are learnt from and the test part is judged. Without `finetune` the fine-tuned encoders
+    are left out.
+    """
+    parts = split(frame, seed)
+    frame = pd.concat([parts.train, parts.test], ignore_index=True)
+    count = len(parts.train)
+    texts, labels = frame["msg"].tolist(), frame["label"].to_numpy()
+    groups = near_duplicate_groups(texts[:count], progress=False)
+    trials = [
+        Trial(f"fold {number}", rest, judged)
+        for number, (rest, judged) in enumerate(folds(labels[:count], groups, seed, FOLDS), 1)
+    ]
+    if test:
+        trials.append(Trial(TEST, np.arange(count), np.arange(count, len(frame))))
+    memory = _Memory(cache / f"compare-{_key(frame, source, seed)}")
+    threads = settings().threads
+    judgements: dict[str, dict[str, Judgement]] = {}
+    with tempfile.TemporaryDirectory(prefix="feedsieve-compare-") as folder:
+        embedder: list[Embedder] = []
+
+        def frozen(part: Part) -> dict[str, Judgement]:
+            if not embedder:
+                exported = export.export_encoder(source, Path(folder), texts, threads)
+                embedder.append(Embedder(exported["int8"]))
+            return contenders.frozen(part, embedder[0], seed)
+
+        ways: dict[str, Callable[[Part], dict[str, Judgement]]] = {
+            "linear": lambda part: contenders.linear(part, seed),
+            "frozen": frozen,
+        }
+        if finetune:
+            ways["tuned"] = lambda part: contenders.tuned(part, source, seed, cache, threads)
+        for way, judge in ways.items():
+            for trial in trials:
+                print(f"{way}, {trial.name}", file=sys.stderr)
+                part = Part(
+                    [texts[row] for row in trial.rest],
+                    labels[trial.rest],
+                    groups[trial.rest],
+                    [texts[row] for row in trial.judged],
+                )
+                for contender, judgement in memory.recall(way, trial, lambda: judge(part)).items():  # noqa: B023
+                    judgements.setdefault(contender, {})[trial.name] = judgement
+    return Results(frame, trials, judgements)
+
+
+def table(results: Results) -> str:
+    """Return all figures as Markdown: mean and standard deviation over folds, test, slices."""
+    in_folds = [trial for trial in results.trials if trial.name != TEST]
+    tests = [trial for trial in results.trials if trial.name == TEST]
+    lines = [
+        f"## {len(in_folds)} folds",
+        "",
+        "Mean over the folds, and after ± the standard deviation between them. P@20 and P@100 are "
+        "the share of positives among the first 20 and 100 of a fold; ECE is the calibration "
+        "error.",
+        "",
+        *_head("model", _FIGURES.values()),
+    ]
+    for contender in results.judgements:
+        rows = [results.figures(contender, trial) for trial in in_folds]
+        cells = [_spread([row.get(name) for row in rows]) for name in _FIGURES]
+        lines.append(_row(contender, cells))
+    for trial in tests:
+        lines += ["", "## Test part", "", *_head("model", _FIGURES.values())]
+        for contender in results.judgements:
+            figures = results.figures(contender, trial)
+            lines.append(_row(contender, [_number(figures.get(name)) for name in _FIGURES]))
+    for kind in ("language", "length"):
+        lines += ["", f"## By {kind}", "", "Over all folds together: F1, AP and ECE.", ""]
+        found = {
+            contender: [row for row in results.slices(contender) if row["slice"] == kind]
+            for contender in results.judgements
+        }
+        first = next(iter(found.values()))
+        lines += _head(
+            "model", [f"{row['name']} ({row['n']}, {row['positives']} positive)" for row in first]
+        )
+        for contender, slices in found.items():
+            cells = [" / ".join(_number(row[name]) for name in _SLICE_FIGURES) for row in slices]
+            lines.append(_row(contender, cells))
+    return "\n".join(lines) + "\n"
+
+
+class _Memory:
+    """What contenders said, in files, so that no trial is done twice."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def recall(
+        self, way: str, trial: Trial, judge: Callable[[], dict[str, Judgement]]
+    ) -> dict[str, Judgement]:
+        path = self.folder / f"{way}-{trial.name.replace(' ', '-')}.json"
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return {
+                name: Judgement(np.array(scores), threshold)
+                for name, (scores, threshold) in kept.items()
+            }
+        said = judge()
+        unfinished = path.with_name(f".{path.name}")
+        unfinished.write_text(
+            json.dumps({name: (one.scores.tolist(), one.threshold) for name, one in said.items()}),
+            encoding="utf-8",
+        )
+        unfinished.replace(path)
+        return said
+
+
+def _key(frame: pd.DataFrame, source: Source, seed: int) -> str:
+    """Return what tells runs apart: data, parts, encoder, seed, and the code that is compared."""
+    code = [Path(str(module.__file__)).read_bytes() for module in _JUDGING]
+    digest = blake2b(b"".join(code), digest_size=8)
+    digest.update(json.dumps([data_fingerprint(frame), source.name, seed]).encode())
+    return digest.hexdigest()
+
+
+def _head(first: str, columns: Any) -> list[str]:
+    names = [first, *columns]
+    return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return "–"
+    return f"{np.mean(numbers):.3f} ± {np.std(numbers, ddof=1) if len(numbers) > 1 else 0:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        frame = read_labeled(options.data)
+        results = compare(
+            frame,
+            sources.load(options.encoder),
+            options.seed,
+            settings().cache,
+            finetune=not options.no_finetune,
+            test=not options.no_test,
+        )
+        page = _page(table(results), frame, options)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(page, encoding="utf-8")
+    except (InvalidData, InvalidSettings, UnknownSource, BadWeights) as error:
+        print(f"train.compare: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"train.compare: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except ValueError as error:  # too few messages to split, say
+        print(f"train.compare: {options.data}: {error}", file=sys.stderr)
+        return 1
+    print(page)
+    return 0
+
+
+def _page(figures: str, frame: pd.DataFrame, options: argparse.Namespace) -> str:
+    return (
+        "# Quality\n\n"
+        f"Written by `python -m train.compare --data {options.data.name}`, of "
+        f"{len(frame):,} labelled messages, {int(frame['label'].sum()):,} of them positive, seed "
+        f"{options.seed}. Near-duplicates are always on one side; every model chooses what it "
+        "chooses within the part that it learns from.\n\n"
+        f"{figures}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.compare",
+        description="Compare ways to score messages by grouped, stratified cross-validation, and"
+        " write the table. It takes hours with fine-tuning, and goes on where it was ended.",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"
+    )
+    parser.add_argument(
+        "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
+    )
+    parser.add_argument(
+        "--no-finetune",
+        action="store_true",
+        help="leave fine-tuned encoders out: minutes, not hours",
+    )
+    parser.add_argument(
+        "--no-test", action="store_true", help="leave the test part alone, as while choosing"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help="the page (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=7, help="of folds and models (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

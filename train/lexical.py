@@ -1,0 +1,47 @@
+"""Fit the lexicon: a linear model of the pieces of words, with scores that no label leaks into."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.svm import LinearSVC
+
+from feedsieve.lexicon import LONGEST, SHORTEST, Lexicon
+from feedsieve.text import plain
+
+FEWEST_MESSAGES = 3  # that a piece occurs in; rarer ones are names, numbers and slips
+
+
+def fit(texts: Sequence[str], labels: np.ndarray, seed: int) -> Lexicon:
+    """Return a lexicon fitted on `texts` and their `labels`, 0 or 1, (texts,)."""
+    vectorizer = TfidfVectorizer(
+        analyzer="char_wb",
+        ngram_range=(SHORTEST, LONGEST),
+        min_df=min(FEWEST_MESSAGES, len(texts)),
+        sublinear_tf=True,
+    )
+    vectors = vectorizer.fit_transform([plain(text) for text in texts])
+    model = LinearSVC(class_weight="balanced", random_state=seed).fit(vectors, labels)
+    return Lexicon(
+        vectorizer.get_feature_names_out().tolist(),
+        vectorizer.idf_,
+        model.coef_[0],
+        model.intercept_[0],
+    )
+
+
+def out_of_fold(
+    texts: Sequence[str],
+    labels: np.ndarray,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    seed: int,
+) -> np.ndarray:
+    """Return for each text the score of a lexicon that did not see it, (texts,).
+
+    `parts` are pairs of row numbers, (rest, fold), whose folds hold every row once.
+    """
+    scores = np.empty(len(texts))
+    for rest, fold in parts:
+        lexicon = fit([texts[row] for row in rest], labels[rest], seed)
+        scores[fold] = lexicon.score([plain(texts[row]) for row in fold])
+    return scores

@@ -1,0 +1,145 @@
+"""`python -m train.tune`: search LightGBM's parameters by cross-validation, into parameters.json.
+
+What LightGBM reads is made once, and never of models that had seen a label: the trials then take
+seconds each. The parameters that are checked in were found by this command.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from sklearn.metrics import log_loss
+from tqdm import tqdm
+
+from export import pipeline as export
+from export import sources
+from export.sources import UnknownSource
+from export.wheel import BadWeights
+from feedsieve.settings import InvalidSettings, settings
+from train import classifier, finetune, stack
+from train.classifier import FIXED, PARAMETERS_FILE, folds
+from train.data import InvalidData, read_labeled, split
+from train.duplicates import near_duplicate_groups
+from train.embedding import Embedder
+
+REPEATS = 3  # of the folds, in other draws: one draw would be tuned for itself
+MOST_ROUNDS = 1500
+
+
+def tune(
+    columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, scores: int, trials: int, seed: int
+) -> tuple[dict[str, Any], optuna.Study]:
+    """Return the parameters of the lowest log loss on held-out folds, and the search.
+
+    `columns` is (n, columns), of which the first `scores` are those that boosting starts from;
+    `labels`, 0 or 1, and `groups`, which stay in one fold, are (n,).
+    """
+    draws = [list(folds(labels, groups, seed + repeat)) for repeat in range(REPEATS)]
+
+    def objective(trial: optuna.Trial) -> float:
+        parameters = {
+            "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.1, log=True),
+            "num_leaves": trial.suggest_int("num_leaves", 2, 31, log=True),
+            "min_data_in_leaf": trial.suggest_int("min_data_in_leaf", 5, 100, log=True),
+            "feature_fraction": trial.suggest_float("feature_fraction", 0.05, 1.0, log=True),
+            "bagging_fraction": trial.suggest_float("bagging_fraction", 0.5, 1.0),
+            "bagging_freq": 1,
+            "lambda_l2": trial.suggest_float("lambda_l2", 0.1, 100.0, log=True),
+        }
+        losses = []
+        for repeat, parts in enumerate(draws):
+            held_out = classifier.held_out(
+                columns, labels, parts, FIXED | parameters | {"seed": seed}, scores, MOST_ROUNDS
+            )
+            losses.append(log_loss(labels, 1 / (1 + np.exp(-held_out.logits))))
+            trial.report(float(np.mean(losses)), repeat)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return float(np.mean(losses))
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    with tqdm(total=trials, desc="trials", unit="trial") as bar:
+
+        def show(study: optuna.Study, _trial: optuna.trial.FrozenTrial) -> None:
+            bar.set_postfix(best=f"{study.best_value:.4f}")
+            bar.update()
+
+        study.optimize(objective, trials, callbacks=[show])
+    return {**study.best_params, "bagging_freq": 1}, study
+
+
+def _columns(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return what LightGBM reads of the training part, its labels and groups, and the scores."""
+    train = split(read_labeled(options.data), options.seed).train
+    texts, labels = train["msg"].tolist(), train["label"].to_numpy()
+    groups = near_duplicate_groups(texts, progress=False)
+    source = sources.load(options.encoder)
+    if options.finetune:
+        parts = list(folds(labels, groups, options.seed, finetune.FOLDS))
+        tuned = finetune.finetune(source, texts, labels, parts, options.seed, settings().cache)
+        features, columns = stack.columns(texts, labels, groups, None, tuned, options.seed)
+    else:
+        with tempfile.TemporaryDirectory(prefix="feedsieve-tune-") as folder:
+            exported = export.export_encoder(source, Path(folder), texts, settings().threads)
+            embeddings = Embedder(exported["int8"]).embed(texts, "embed")
+        features, columns = stack.columns(texts, labels, groups, embeddings, None, options.seed)
+    return columns, labels, groups, features.scores
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, or 1 if there is nothing to tune on."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        columns, labels, groups, scores = _columns(options)
+        best, study = tune(columns, labels, groups, scores, options.trials, options.seed)
+        kept = json.loads(PARAMETERS_FILE.read_text(encoding="utf-8"))
+        kept["finetuned" if options.finetune else "frozen"] = best
+        options.out.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    except (InvalidData, InvalidSettings, UnknownSource, BadWeights) as error:
+        print(f"train.tune: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"train.tune: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except ValueError as error:  # too few messages to split, say
+        print(f"train.tune: {options.data}: {error}", file=sys.stderr)
+        return 1
+    print(f"log loss {study.best_value:.4f} in the best of {len(study.trials)} trials: {best}")
+    print(f"written to {options.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.tune",
+        description="Search LightGBM's parameters by grouped cross-validation of the training part"
+        " (Optuna), and write them where training reads them.",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"
+    )
+    parser.add_argument(
+        "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
+    )
+    parser.add_argument(
+        "--finetune", action="store_true", help="tune what stands on a fine-tuned encoder"
+    )
+    parser.add_argument("--trials", type=int, default=60, help="to try (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=PARAMETERS_FILE, metavar="FILE.json", help="(%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=7, help="of folds and search (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
