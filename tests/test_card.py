@@ -149,7 +149,7 @@ class TestFull:
         assert f"\n{line}\n" in render(full())
 
     def test_the_best_epoch_of_each_encoder_counts(self):
-        assert "2 encoders, each without a part of the messages; average precision" in render(
+        assert "2 encoders, each without a part of the messages, average precision" in render(
             full()
         )
         assert "on that part 0.875 to 0.900" in render(full())

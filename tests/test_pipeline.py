@@ -12,7 +12,7 @@ import pytest
 from tiny_bert import save_tiny_bert
 
 from data.generate import DATABASE, LABELED, compose, write
-from feedsieve.features import LEXICON, Head
+from feedsieve.features import HEAD, LEXICON, Head
 from feedsieve.settings import InvalidSettings, settings
 from feedsieve.store import MessageStore
 from feedsieve.traits import TRAITS
@@ -51,6 +51,7 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder that has a model store of its own."""
     environment = os.environ | {
         "BENTOML_HOME": str(cwd / "bentoml"),
+        "FEEDSIEVE_CACHE": str(cwd / "cache"),
         "FEEDSIEVE_THREADS": "1",
         "PYTHONPATH": str(ROOT),
         "BENTOML_DO_NOT_TRACK": "True",
@@ -175,7 +176,51 @@ class TestTrain:
         for name in trained.metrics.keys() - changing:
             assert again.metrics[name] == trained.metrics[name], name
         assert again.metrics["classifier_tag"] != trained.metrics["classifier_tag"]
-        assert models_in(trained.folder) == {"feedsieve-classifier": 2, "feedsieve-encoder": 2}
+        pair = [again.metrics[name] for name in ("encoder_tag", "classifier_tag")]
+        assert all(
+            name != trained.metrics[f"{kind}_tag"]
+            for name, kind in zip(pair, ("encoder", "classifier"), strict=True)
+        )
+
+
+class TestFineTuning:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tuned(cls, folder) -> Run:
+        return train(folder, "tuned", "--finetune", "--behave", "sample", "--db", DATABASE)
+
+    def test_the_whole_way_is_gone(self, tuned):
+        assert 0 < tuned.metrics["test"]["average_precision"] <= 1
+        assert {epoch["encoder"] for epoch in tuned.metrics["finetuning"]} == {1, 2, 3, 4}
+        assert tuned.metrics["features"][HEAD] == 1
+        assert tuned.metrics["features"]["embedding"] == 0
+        assert "held-out verdicts" in tuned.metrics["precision"]["reason"]
+
+    def test_what_is_served_scores_what_was_evaluated(self, tuned):
+        tag = tuned.metrics["classifier_tag"]
+        done = python("-c", LOAD, tag, LABELED, "7", cwd=tuned.folder)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["test"] == tuned.metrics["test"]
+
+    def test_report_and_card_tell_of_it(self, tuned):
+        assert "Fine-tuning" in tuned.report
+        for tag in (tuned.metrics["classifier_tag"], tuned.metrics["encoder_tag"]):
+            card = tuned.folder / "bentoml" / "models" / tag.replace(":", "/") / "card.md"
+            assert "each without a part of the messages" in card.read_text(encoding="utf-8")
+
+    def test_nothing_is_kept_once_the_models_are_saved(self, tuned):
+        assert not list((tuned.folder / "cache").glob("finetune-*"))
+        assert (tuned.folder / "cache").is_dir()
+
+
+class TestAudit:
+    def test_held_out_scores_can_be_audited(self, trained):
+        arguments = ("--data", LABELED, "--scores", "first/held_out.csv", "--out", "audit.csv")
+        done = python("-m", "train.audit", *arguments, cwd=trained.folder)
+        assert done.returncode == 0, done.stderr
+        table = pd.read_csv(trained.folder / "audit.csv", dtype=str)
+        assert set(table["label"]) <= {"0", "1"}
+        assert len(table) > 0
 
 
 class TestRefuses:

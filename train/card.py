@@ -224,13 +224,15 @@ def _finetuning(history: Sequence[Mapping[str, float]]) -> list[str]:
     """Return a line about the encoders that were trained, none if there were none."""
     best: dict[float, float] = {}
     for row in history:
-        figure = row["average_precision"]
-        best[row["encoder"]] = max(figure, best.get(row["encoder"], figure))
+        if "average_precision" in row:  # not of the last encoder, which learns all of them
+            figure = row["average_precision"]
+            best[row["encoder"]] = max(figure, best.get(row["encoder"], figure))
     if not best:
         return []
     return [
-        f"Fine-tuning: {len(best)} encoders, each without a part of the messages; average precision"
-        f" on that part {min(best.values()):.3f} to {max(best.values()):.3f}"
+        f"Fine-tuning: {len(best)} encoders, each without a part of the messages, average precision"
+        f" on that part {min(best.values()):.3f} to {max(best.values()):.3f}; then one, which is"
+        " kept, with all of them"
     ]
 
 

@@ -83,7 +83,7 @@ def train(options: Options) -> dict[str, Any]:
     source = sources.load(options.encoder)
     tuned = _finetune(source, texts, labels, groups, options.seed) if options.finetune else None
     encoder_tag, embedder, figures = _export(source, tuned, parts.train, options.seed)
-    embeddings = embedder.embed(texts, "embed")
+    embeddings = None if tuned else embedder.embed(texts, "embed")
     features, fitted = stack.fit(texts, labels, groups, embeddings, tuned, options.seed)
     description = ClassifierDescription(
         encoder_tag=encoder_tag,
@@ -132,7 +132,7 @@ def train(options: Options) -> dict[str, Any]:
     preview: list[FeedItem] = []
     try:
         if store:
-            scores = [*scorer.classifier.score(texts, embeddings), *test_scores]
+            scores = [*scorer.classifier.score(texts, embedder.embed(texts, "embed")), *test_scores]
             marks = map(fingerprint, [*texts, *parts.test["msg"]])
             score_store(store, scorer, dict(zip(marks, scores, strict=True)))
             preview = store.feed(tag, FEED_PREVIEW).items
