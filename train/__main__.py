@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--finetune",
         action="store_true",
-        help="let the encoder learn the labels too: better, and slower (half an hour for 4,000"
-        " messages on two cores); a run that was ended goes on where it was",
+        help="let the encoder learn the labels too: better, and slower (twenty minutes for"
+        " 4,000 messages on two cores); a run that was ended goes on where it was",
     )
     parser.add_argument(
         "--behave",
