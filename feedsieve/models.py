@@ -28,7 +28,10 @@ def find_pair(tag: str) -> tuple[str, str]:
     try:
         encoder = ClassifierDescription.read(Path(classifier.path)).encoder_tag
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NoModel(f"{classifier.tag} is no classifier of feedsieve: {error}") from error
+        raise NoModel(
+            f"{classifier.tag} is no classifier of this version of feedsieve; `make train` or "
+            f"`python -m train --data LABELED.csv` makes one ({error})"
+        ) from error
     return str(classifier.tag), str(_get(encoder).tag)
 
 

@@ -249,6 +249,25 @@ except NoModel as error:
         assert "`make train`" in done.stdout
         assert "`python -m train --data LABELED.csv`" in done.stdout
 
+    def test_a_model_of_another_version_is_not_loaded(self, trained):
+        script = """
+import json, sys
+from pathlib import Path
+from feedsieve import models
+from feedsieve.models import NoModel, find_pair
+with models.new_model("another") as (tag, place):
+    old = json.loads((models.folder(sys.argv[1]) / "classifier.json").read_text())
+    del old["start"]
+    (place / "classifier.json").write_text(json.dumps(old))
+try:
+    find_pair(tag)
+except NoModel as error:
+    print(error)
+"""
+        done = python("-c", script, trained.metrics["classifier_tag"], cwd=trained.folder)
+        assert done.returncode == 0, done.stderr
+        assert "no classifier of this version of feedsieve; `make train`" in done.stdout
+
 
 class Lengths:
     """An encoder that counts letters and remembers what it was asked."""
