@@ -103,6 +103,7 @@ def test_the_command_writes_the_page_that_it_prints(folder, monkeypatch, capsys,
     page = out.read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() == page.strip()
     assert contenders.SVC in page
+    assert f"`python -m train.compare --data {LABELED} --no-finetune --no-test`" in page
     assert contenders.SOFTMAX not in page
     assert "Test part" not in page
     assert str(folder) not in page

@@ -272,12 +272,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _page(figures: str, frame: pd.DataFrame, options: argparse.Namespace) -> str:
+    flags = [
+        flag
+        for flag, given in [("--no-finetune", options.no_finetune), ("--no-test", options.no_test)]
+        if given
+    ]
+    command = " ".join(["python -m train.compare --data", options.data.name, *flags])
     return (
         "# Quality\n\n"
-        f"Written by `python -m train.compare --data {options.data.name}`, of "
-        f"{len(frame):,} labelled messages, {int(frame['label'].sum()):,} of them positive, seed "
-        f"{options.seed}. Near-duplicates are always on one side; every model chooses what it "
-        "chooses within the part that it learns from.\n\n"
+        f"Written by `{command}`, of {len(frame):,} labelled messages, "
+        f"{int(frame['label'].sum()):,} of them positive, seed {options.seed}. Near-duplicates are "
+        "always on one side; every model chooses what it chooses within the part that it learns "
+        "from.\n\n"
         f"{figures}"
     )
 
