@@ -238,13 +238,12 @@ class TestMessageTexts:
         statement = (
             "SELECT count(*) FROM messages JOIN scores USING (fingerprint) WHERE id LIKE 'odd/%'"
         )
-        while time.monotonic() < deadline:
+        count = -1
+        while count != len(added) and time.monotonic() < deadline:
+            time.sleep(0.2)
             with sqlite3.connect(environment["FEEDSIEVE_DB"]) as connection:
                 [[count]] = connection.execute(statement)
-            if count == len(added):
-                return
-            time.sleep(0.2)
-        raise AssertionError(f"{count} of {len(added)} have a score")
+        assert count == len(added)
 
     def test_every_page_of_the_feed_is_harmless(self, server, added):
         path, seen = "/feed?limit=100", 0

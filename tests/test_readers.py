@@ -442,7 +442,8 @@ class TestBadExports:
             {"chats": {"list": [chat(5, "flats", entry(1, ["a", {"text": "b"}]))]}}
         )
         for end in range(1, len(content)):
-            complaint(write(tmp_path / "result.json", content[:end]))
+            message = complaint(write(tmp_path / "result.json", content[:end]))
+            assert "result.json" in message and "expected" in message
 
     @given(
         st.recursive(

@@ -201,7 +201,7 @@ class TestRefuses:
     def test_broken_json(self, tmp_path, content):
         path = tmp_path / "a.json"
         path.write_text(content)
-        complaint(path)
+        assert "cannot train on this" in complaint(path)
 
 
 def frame_of(count: int) -> pd.DataFrame:
