@@ -47,6 +47,11 @@ class Start:
         """Return the logit of each row of `columns`, (rows,)."""
         return self.logit + self.contributions(columns).sum(axis=1)
 
+    def boosted(self, booster: lightgbm.Booster, columns: np.ndarray) -> np.ndarray:
+        """Return the logit of each row of `columns`, (rows,), with what trees add to it."""
+        trees = booster.predict(columns, raw_score=True, num_threads=THREADS)
+        return self.logits(columns) + np.asarray(trees)
+
     def contributions(self, columns: np.ndarray) -> np.ndarray:
         """Return what each of the first columns adds to a logit, (rows, weights)."""
         return (columns[:, : len(self.weights)] - self.centres) * self.weights
@@ -109,8 +114,8 @@ class Classifier:
         if not len(texts):
             return np.empty(0)
         columns = self.features.columns(texts, embeddings)
-        boosted = np.asarray(self.booster.predict(columns, raw_score=True, num_threads=THREADS))
-        return self.description.calibration.apply(self.description.start.logits(columns) + boosted)
+        logits = self.description.start.boosted(self.booster, columns)
+        return self.description.calibration.apply(logits)
 
     def contributions(self, columns: np.ndarray) -> tuple[np.ndarray, float]:
         """Return what each of `columns` adds to the log-odds of its row's score, and to what.

@@ -56,13 +56,13 @@ class Features:
 
         The answer is (texts, columns), 64-bit floats, NaN where a text says nothing of a trait.
         """
-        lexical = self.lexicon.score([plain(text) for text in texts])
+        read = [plain(text) for text in texts]
         verdicts = self.head.logits(embeddings) if self.head else None
-        return self.assemble(texts, embeddings, lexical, verdicts)
+        return self.assemble(traits(read), embeddings, self.lexicon.score(read), verdicts)
 
     def assemble(
         self,
-        texts: Sequence[str],
+        named: np.ndarray,
         embeddings: np.ndarray,
         lexical: np.ndarray,
         verdicts: np.ndarray | None,
@@ -70,12 +70,12 @@ class Features:
         """Return what `columns` returns, but with scores that were made elsewhere.
 
         Those of messages that lexicon and head were fitted on would be too good to learn from.
-        `lexical` and `verdicts` are (texts,). Raises ValueError for embeddings of another encoder.
+        `named` are the traits, (texts, traits), `lexical` and `verdicts` are (texts,). Raises
+        ValueError for embeddings of another encoder.
         """
         if self.embedding not in (0, embeddings.shape[1]):
             raise ValueError(f"embeddings of {self.embedding} columns, not {embeddings.shape[1]}")
         scores = [lexical] if verdicts is None else [lexical, verdicts]
-        named = traits([plain(text) for text in texts])
         return np.column_stack([*scores, named, embeddings[:, : self.embedding]])
 
     def save(self, folder: Path) -> None:

@@ -3,9 +3,10 @@
 import csv
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from feedsieve.message import UnreadableFile
 from feedsieve.scorer import Scorer
@@ -41,16 +42,30 @@ def score_file(
         raise UnwritableFile(
             f"{target} is there already and was left as it is; name another file, or --force"
         )
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            counts = _score_rows(scorer, _read(source), csv.writer(file), progress)
-        unfinished.replace(target)
+        with open_whole(target) as file:
+            return _score_rows(scorer, _read(source), csv.writer(file), progress)
     except OSError as error:
         raise UnwritableFile(f"{target}: {error.strerror or error}") from error
+
+
+@contextmanager
+def open_whole(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+    """Open a file to write text that is there whole, or not at all, once the block ends.
+
+    What is at `path` already is replaced then, and stays if the block raises. Raises OSError.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("w", encoding=encoding, newline="") as file:
+            yield file
+        unfinished.replace(path)
+    except OSError as error:
+        if error.filename == str(unfinished):
+            error.filename = str(path)  # the file that the user knows of
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
-    return counts
 
 
 def _score_rows(

@@ -175,7 +175,8 @@ class TestFeatures:
 
     def test_what_is_given_takes_the_place_of_what_knows_the_labels(self, features):
         rows = np.zeros((2, 3))
-        columns = features.assemble(TEXTS[:2], rows, np.array([5.0, 6.0]), np.array([7.0, 8.0]))
+        named = traits([plain(text) for text in TEXTS[:2]])
+        columns = features.assemble(named, rows, np.array([5.0, 6.0]), np.array([7.0, 8.0]))
         assert columns[:, :2].tolist() == [[5, 7], [6, 8]]
         same = features.columns(TEXTS[:2], rows)
         assert np.array_equal(columns[:, 2:], same[:, 2:], equal_nan=True)

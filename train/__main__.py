@@ -1,43 +1,22 @@
 """`python -m train`: labelled messages in, a scored feed and a report out."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
-from export.check import BadExport
-from export.sources import UnknownSource
-from export.wheel import BadWeights
-from feedsieve.message import StoreUnavailable
-from feedsieve.settings import InvalidSettings
+from train import command
 from train.behaviour.requirements import REQUIREMENTS
-from train.data import InvalidData
 from train.pipeline import METRICS_FILE, Options, train
 from train.report import FILE as REPORT_FILE
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = Options(**vars(arguments))
-    try:
-        metrics = train(options)
-    except (
-        InvalidData,
-        InvalidSettings,
-        UnknownSource,
-        BadWeights,
-        BadExport,
-        StoreUnavailable,
-    ) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"train: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except ValueError as error:  # too few messages to split, say
-        print(f"train: {options.data}: {error}", file=sys.stderr)
-        return 1
+    options = Options(**vars(_parser().parse_args()))
+    return command.run("train", options.data, lambda: _train(options))
+
+
+def _train(options: Options) -> None:
+    metrics = train(options)
     test = metrics["test"]
     print(
         f"test: F1 {test['f1']:.4f}, precision {test['precision']:.4f}, "
@@ -47,7 +26,6 @@ def main() -> int:
         f"after {metrics['seconds']:.0f} s\n"
         f"see {options.report / REPORT_FILE} and {options.report / METRICS_FILE}"
     )
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,8 +5,6 @@ A person's label is never changed here: the table keeps it as it is and suggests
 
 import argparse
 import csv
-import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +16,10 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from numpy.typing import ArrayLike, NDArray
 
-from feedsieve.files import UnwritableFile
+from feedsieve.files import UnwritableFile, open_whole
 from feedsieve.text import fingerprint, normalise
 from train.data import InvalidData, near_duplicate_groups, read_labeled
+from train.duplicates import masked
 from train.evaluate import best_threshold, evaluate
 from train.validation import quote, some
 
@@ -28,7 +27,6 @@ FILE = "audit.csv"
 COLUMNS = ["msg_id", "msg", "label", "suggested_label", "score", "quality", "reason", "related"]
 MOST_RELATED = 20  # near-duplicates named beside a message; the reason counts them all
 _NAMES = ("negative", "positive")
-_DIGITS = re.compile(r"\d+")
 _FORMULA_SIGNS = ("=", "+", "-", "@")
 # How near near-duplicates are, the nearest first. A group reads all numbers as the same one, so
 # offers at different prices share it, and may well have different labels.
@@ -146,18 +144,13 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     Raises `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     cells = table[COLUMNS].assign(
         suggested_label=table["suggested_label"].astype("string").fillna(""),
         score=table["score"].map("{:.6f}".format),
         quality=table["quality"].map("{:.6f}".format),
     )
-    try:
-        with unfinished.open("w", encoding="utf-8-sig", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *cells.itertuples(index=False)])
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with open_whole(path, "utf-8-sig") as file:
+        csv.writer(file).writerows([COLUMNS, *cells.itertuples(index=False)])
 
 
 def formulas(table: pd.DataFrame) -> int:
@@ -312,7 +305,7 @@ def _likeness(text: str, other: str) -> int:
     """Return which of `_LIKENESS` two near-duplicates are, normalised and in lower case."""
     if text == other:
         return 0
-    return 1 if _DIGITS.sub("0", text) == _DIGITS.sub("0", other) else 2
+    return 1 if masked(text) == masked(other) else 2
 
 
 def _reason(

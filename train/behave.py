@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from feedsieve.files import open_whole
 from feedsieve.models import NoModel, load_scorer
 from feedsieve.settings import InvalidSettings, settings
 from train.behaviour.checks import all_texts, run
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out:
             table = {"model": scorer.model, **outcome.as_table()}
             text = json.dumps(table, ensure_ascii=False, indent=2)
-            options.out.write_text(f"{text}\n", encoding="utf-8")
+            with open_whole(options.out) as file:
+                file.write(f"{text}\n")
     except (NoModel, InvalidSettings) as error:
         print(f"behave: {error}", file=sys.stderr)
         return 1

@@ -5,7 +5,6 @@ no message is in it.
 """
 
 import math
-import os
 import platform
 import re
 import shlex
@@ -19,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from feedsieve.files import open_whole
 from feedsieve.text import normalise
 from train.behaviour.outcome import Outcome
 from train.data import Split, data_fingerprint
@@ -210,14 +210,9 @@ def render(card: Card) -> str:
 
 def write(folder: Path, card: Card) -> Path:
     """Write `card.md` into `folder`, whole or not at all, and return its path. Raises OSError."""
-    path = folder / FILE
-    unfinished = folder / f".{FILE}.{os.getpid()}"
-    try:
-        unfinished.write_text(render(card), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    with open_whole(folder / FILE) as file:
+        file.write(render(card))
+    return folder / FILE
 
 
 def _finetuning(history: Sequence[Mapping[str, float]]) -> list[str]:

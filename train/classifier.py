@@ -101,8 +101,7 @@ def held_out(
         booster = lightgbm.train(
             dict(parameters), rows, most_rounds, valid_sets=[held], callbacks=[stop]
         )
-        boosted = booster.predict(features[fold], raw_score=True)
-        logits[fold] = start.logits(features[fold]) + boosted
+        logits[fold] = start.boosted(booster, features[fold])
         rounds.append(booster.best_iteration)
     return HeldOut(logits, rounds)
 

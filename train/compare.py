@@ -7,11 +7,11 @@ lucky model.
 
 import argparse
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,15 @@ import pandas as pd
 
 from export import pipeline as export
 from export import sources
-from export.sources import Source, UnknownSource
-from export.wheel import BadWeights
+from export.sources import Source
 from feedsieve import encoder, features, lexicon, text, traits
-from feedsieve.settings import InvalidSettings, settings
-from train import classifier, contenders, layers, lexical, stack
+from feedsieve.files import open_whole
+from feedsieve.settings import settings
+from train import classifier, command, contenders, layers, lexical, stack
 from train import finetune as finetuning
 from train.classifier import folds
 from train.contenders import Judgement, Part
-from train.data import InvalidData, data_fingerprint, read_labeled, split
+from train.data import data_fingerprint, read_labeled, split
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import evaluate
@@ -97,11 +97,11 @@ class Results:
 
 
 def compare(
-    frame: pd.DataFrame, source: Source, seed: int, cache: Path, *, finetune: bool, test: bool
+    frame: pd.DataFrame, source: Source, seed: int, kept: Path, *, finetune: bool, test: bool
 ) -> Results:
     """Let every contender learn from and judge each part of `frame`, and return what they said.
 
-    What a contender said is kept below `cache`, so that a run that was ended goes on where it was.
+    What a contender said is kept below `kept`, so that a run that was ended goes on where it was.
     The folds are of the messages that are not of the test part; `test` adds a trial in which all
     of them are learnt from and the test part is judged. Without `finetune` the fine-tuned encoders
     are left out.
@@ -117,24 +117,21 @@ def compare(
     ]
     if test:
         trials.append(Trial(TEST, np.arange(count), np.arange(count, len(frame))))
-    memory = _Memory(cache / f"compare-{_key(frame, source, seed)}")
+    memory = _Memory(kept / f"compare-{_key(frame, source, seed)}")
     threads = settings().threads
     judgements: dict[str, dict[str, Judgement]] = {}
     with tempfile.TemporaryDirectory(prefix="feedsieve-compare-") as folder:
-        embedder: list[Embedder] = []
 
-        def frozen(part: Part) -> dict[str, Judgement]:
-            if not embedder:
-                exported = export.export_encoder(source, Path(folder), texts, threads)
-                embedder.append(Embedder(exported["int8"]))
-            return contenders.frozen(part, embedder[0], seed)
+        @cache
+        def embedder() -> Embedder:  # one for all trials, and none if all are remembered
+            return Embedder(export.export_encoder(source, Path(folder), texts, threads)["int8"])
 
         ways: dict[str, Callable[[Part], dict[str, Judgement]]] = {
             "linear": lambda part: contenders.linear(part, seed),
-            "frozen": frozen,
+            "frozen": lambda part: contenders.frozen(part, embedder(), seed),
         }
         if finetune:
-            ways["tuned"] = lambda part: contenders.tuned(part, source, seed, cache, threads)
+            ways["tuned"] = lambda part: contenders.tuned(part, source, seed, kept, threads)
         for way, judge in ways.items():
             for trial in trials:
                 print(f"{way}, {trial.name}", file=sys.stderr)
@@ -144,7 +141,8 @@ def compare(
                     groups[trial.rest],
                     [texts[row] for row in trial.judged],
                 )
-                for contender, judgement in memory.recall(way, trial, lambda: judge(part)).items():  # noqa: B023
+                said = memory.recall(way, trial, partial(judge, part))
+                for contender, judgement in said.items():
                     judgements.setdefault(contender, {})[trial.name] = judgement
     return Results(frame, trials, judgements)
 
@@ -205,12 +203,10 @@ class _Memory:
                 for name, (scores, threshold) in kept.items()
             }
         said = judge()
-        unfinished = path.with_name(f".{path.name}")
-        unfinished.write_text(
-            json.dumps({name: (one.scores.tolist(), one.threshold) for name, one in said.items()}),
-            encoding="utf-8",
-        )
-        unfinished.replace(path)
+        with open_whole(path) as file:
+            json.dump(
+                {name: (one.scores.tolist(), one.threshold) for name, one in said.items()}, file
+            )
         return said
 
 
@@ -218,7 +214,8 @@ def _key(frame: pd.DataFrame, source: Source, seed: int) -> str:
     """Return what tells runs apart: data, parts, encoder, seed, and the code that is compared."""
     code = [Path(str(module.__file__)).read_bytes() for module in _JUDGING]
     digest = blake2b(b"".join(code), digest_size=8)
-    digest.update(json.dumps([data_fingerprint(frame), source.name, seed]).encode())
+    asked = [data_fingerprint(frame), source.name, seed, classifier.PARAMETERS]
+    digest.update(json.dumps(asked).encode())
     return digest.hexdigest()
 
 
@@ -243,32 +240,26 @@ def _number(value: float | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, or 1 if there is nothing to compare on."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        frame = read_labeled(options.data)
-        results = compare(
-            frame,
-            sources.load(options.encoder),
-            options.seed,
-            settings().cache,
-            finetune=not options.no_finetune,
-            test=not options.no_test,
-        )
-        page = _page(table(results), frame, options)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page, encoding="utf-8")
-    except (InvalidData, InvalidSettings, UnknownSource, BadWeights) as error:
-        print(f"train.compare: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"train.compare: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except ValueError as error:  # too few messages to split, say
-        print(f"train.compare: {options.data}: {error}", file=sys.stderr)
-        return 1
+    return command.run("train.compare", options.data, lambda: _compare(options))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    frame = read_labeled(options.data)
+    results = compare(
+        frame,
+        sources.load(options.encoder),
+        options.seed,
+        settings().cache,
+        finetune=not options.no_finetune,
+        test=not options.no_test,
+    )
+    page = _page(table(results), frame, options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with open_whole(options.out) as file:
+        file.write(page)
     print(page)
-    return 0
 
 
 def _page(figures: str, frame: pd.DataFrame, options: argparse.Namespace) -> str:

@@ -115,6 +115,5 @@ def _judge(held_out: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> Judg
 
 
 def _boosted(fitted: Fitted, columns: np.ndarray) -> Judgement:
-    boosted = np.asarray(fitted.booster.predict(columns, raw_score=True, num_threads=1))
-    logits = fitted.start.logits(columns) + boosted
+    logits = fitted.start.boosted(fitted.booster, columns)
     return Judgement(fitted.calibration.apply(logits), fitted.threshold)

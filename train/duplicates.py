@@ -30,20 +30,22 @@ def near_duplicate_groups(texts: Sequence[str], progress: bool = True) -> NDArra
     Candidate pairs come from MinHash with locality-sensitive hashing (Broder, 1997; Leskovec et
     al., Mining of Massive Datasets, chapter 3) and are checked exactly. `progress` shows a bar.
     """
-    masked = [_DIGITS.sub("0", normalise(text).lower()) for text in texts]
-    distinct = {text: number for number, text in enumerate(dict.fromkeys(masked))}
+    read = [masked(text) for text in texts]
+    distinct = {text: number for number, text in enumerate(dict.fromkeys(read))}
     pairs = list(_similar_pairs(list(distinct), progress))
     left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(pairs)), (left, right)), shape=(len(distinct),) * 2)
     components = connected_components(graph, directed=False)[1] if distinct else np.zeros(0, int)
     appearance: dict[int, int] = {}
     return np.array(
-        [
-            appearance.setdefault(int(components[distinct[text]]), len(appearance))
-            for text in masked
-        ],
+        [appearance.setdefault(int(components[distinct[text]]), len(appearance)) for text in read],
         dtype=np.int64,
     )
+
+
+def masked(text: str) -> str:
+    """Return `text` normalised, in lower case, and with every number read as the same one."""
+    return _DIGITS.sub("0", normalise(text).lower())
 
 
 def _shingles(text: str) -> set[int]:

@@ -38,6 +38,7 @@ from transformers import (
 from export.sources import Source
 from feedsieve.classifier import Calibration
 from feedsieve.features import Head
+from feedsieve.files import open_whole
 from train.evaluate import fit_platt
 from train.layers import UpperLayers, has_bf16, lower_layers, pad
 
@@ -254,9 +255,8 @@ class _Encoder:
             state = {name: value.cpu() for name, value in model.state_dict().items()}
             save_file(state, self.folder / "state.safetensors")
             told = {"verdicts": verdicts, "history": _history(trainer.state.log_history)}
-            unfinished = self.folder / ".done.json"
-            unfinished.write_text(json.dumps(told), encoding="utf-8")
-            unfinished.replace(done)
+            with open_whole(done) as file:
+                json.dump(told, file)
             for checkpoint in self.folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         self.progress.finish_encoder()

@@ -14,13 +14,17 @@ FEWEST_MESSAGES = 3  # that a piece occurs in; rarer ones are names, numbers and
 
 def fit(texts: Sequence[str], labels: np.ndarray, seed: int) -> Lexicon:
     """Return a lexicon fitted on `texts` and their `labels`, 0 or 1, (texts,)."""
+    return _fit([plain(text) for text in texts], labels, seed)
+
+
+def _fit(read: Sequence[str], labels: np.ndarray, seed: int) -> Lexicon:
     vectorizer = TfidfVectorizer(
         analyzer="char_wb",
         ngram_range=(SHORTEST, LONGEST),
-        min_df=min(FEWEST_MESSAGES, len(texts)),
+        min_df=min(FEWEST_MESSAGES, len(read)),
         sublinear_tf=True,
     )
-    vectors = vectorizer.fit_transform([plain(text) for text in texts])
+    vectors = vectorizer.fit_transform(read)
     model = LinearSVC(class_weight="balanced", random_state=seed).fit(vectors, labels)
     return Lexicon(
         vectorizer.get_feature_names_out().tolist(),
@@ -40,8 +44,9 @@ def out_of_fold(
 
     `parts` are pairs of row numbers, (rest, fold), whose folds hold every row once.
     """
-    scores = np.empty(len(texts))
+    read = [plain(text) for text in texts]
+    scores = np.empty(len(read))
     for rest, fold in parts:
-        lexicon = fit([texts[row] for row in rest], labels[rest], seed)
-        scores[fold] = lexicon.score([plain(texts[row]) for row in fold])
+        lexicon = _fit([read[row] for row in rest], labels[rest], seed)
+        scores[fold] = lexicon.score([read[row] for row in fold])
     return scores

@@ -1,7 +1,6 @@
 """The whole of training: labelled messages in, two models in the store and a report out."""
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from export.sources import Source
 from feedsieve import models
 from feedsieve.backlog import score_backlog
 from feedsieve.classifier import Classifier, ClassifierDescription
+from feedsieve.files import open_whole
 from feedsieve.scorer import Scorer
 from feedsieve.settings import settings
 from feedsieve.store import FeedItem, MessageStore
@@ -221,15 +221,10 @@ def _write_held_out(path: Path, frame: pd.DataFrame, scores: np.ndarray) -> None
     """Write what models that had not seen a message's label say of it."""
     marks = frame["msg"].map(fingerprint)
     table = pd.DataFrame({"msg_id": frame["msg_id"], "score": scores, "fingerprint": marks})
-    _replace(path, table.to_csv(index=False))
+    with open_whole(path) as file:
+        table.to_csv(file, index=False)
 
 
 def _write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    _replace(path, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
-
-
-def _replace(path: Path, content: str) -> None:
-    """Write `content` beside its place and move it there, so that no reader sees half of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(content, encoding="utf-8")
-    unfinished.replace(path)
+    with open_whole(path) as file:
+        file.write(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")

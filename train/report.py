@@ -1,7 +1,6 @@
 """One page that shows what a trained model does well, what it does badly, and on which messages."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
+from feedsieve.files import open_whole
 from feedsieve.text import storable
 from train import card as cards
 from train import plots
@@ -114,7 +114,10 @@ def write_report(
         finetuning=finetuning,
         card=_card(card) if card else {},
     )
-    return _replace(folder, page)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_whole(folder / FILE) as file:
+        file.write(page)
+    return folder / FILE
 
 
 def _template() -> Any:
@@ -251,16 +254,3 @@ def _figure(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
-
-
-def _replace(folder: Path, page: str) -> Path:
-    """Write `page` beside its place and move it there, so that no reader sees half of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    unfinished = folder / f".{FILE}.{os.getpid()}"
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from feedsieve.features import Features
+from feedsieve.text import plain
+from feedsieve.traits import traits
 from train import classifier, lexical
 from train.classifier import Fitted
 from train.finetune import FineTuned
@@ -51,7 +53,7 @@ def columns(
     )
     folds = list(classifier.folds(labels, groups, seed))
     rows = features.assemble(
-        texts,
+        traits([plain(text) for text in texts]),
         embeddings,
         lexical.out_of_fold(texts, labels, folds, seed),
         tuned.verdicts if tuned else None,

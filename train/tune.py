@@ -6,7 +6,6 @@ seconds each. The parameters that are checked in were found by this command.
 
 import argparse
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,12 +19,11 @@ from tqdm import tqdm
 
 from export import pipeline as export
 from export import sources
-from export.sources import UnknownSource
-from export.wheel import BadWeights
-from feedsieve.settings import InvalidSettings, settings
-from train import classifier, finetune, stack
+from feedsieve.files import open_whole
+from feedsieve.settings import settings
+from train import classifier, command, finetune, stack
 from train.classifier import FIXED, PARAMETERS_FILE, folds
-from train.data import InvalidData, read_labeled, split
+from train.data import read_labeled, split
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 
@@ -97,25 +95,18 @@ def _columns(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.nd
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 if there is nothing to tune on."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        columns, labels, groups, scores = _columns(options)
-        best, study = tune(columns, labels, groups, scores, options.trials, options.seed)
-        kept = json.loads(PARAMETERS_FILE.read_text(encoding="utf-8"))
-        kept["finetuned" if options.finetune else "frozen"] = best
-        options.out.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    except (InvalidData, InvalidSettings, UnknownSource, BadWeights) as error:
-        print(f"train.tune: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"train.tune: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except ValueError as error:  # too few messages to split, say
-        print(f"train.tune: {options.data}: {error}", file=sys.stderr)
-        return 1
+    return command.run("train.tune", options.data, lambda: _tune(options))
+
+
+def _tune(options: argparse.Namespace) -> None:
+    columns, labels, groups, scores = _columns(options)
+    best, study = tune(columns, labels, groups, scores, options.trials, options.seed)
+    kept = json.loads(PARAMETERS_FILE.read_text(encoding="utf-8"))
+    kept["finetuned" if options.finetune else "frozen"] = best
+    with open_whole(options.out) as file:
+        file.write(json.dumps(kept, indent=2) + "\n")
     print(f"log loss {study.best_value:.4f} in the best of {len(study.trials)} trials: {best}")
     print(f"written to {options.out}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,35 @@
+"""What the commands that train have in common: how they say what made them fail."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from export.check import BadExport
+from export.sources import UnknownSource
+from export.wheel import BadWeights
+from feedsieve.message import StoreUnavailable
+from feedsieve.settings import InvalidSettings
+from train.data import InvalidData
+
+
+def run(name: str, data: Path, work: Callable[[], None]) -> int:
+    """Do `work`; return 0, or 1 after one line on stderr that says what was wrong.
+
+    `name` is the command's; `data` is blamed for a ValueError of no other kind: too few messages to
+    split, say.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        work()
+    except (
+        InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
+    ) as error:  # fmt: skip
+        print(f"{name}: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"{name}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+    except ValueError as error:
+        print(f"{name}: {data}: {error}", file=sys.stderr)
+    else:
+        return 0
+    return 1
