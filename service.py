@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import bentoml
 from bentoml.exceptions import BentoMLException
@@ -31,7 +31,10 @@ SLOWEST_ANSWER = 240  # seconds; the largest request takes 25 on two idle cores
 Text = Annotated[str, Field(max_length=LONGEST)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
 Limit = Annotated[int, Query(ge=1, le=100, description="how many, 1 to 100")]
-Explain = Annotated[bool, Query(description="true or 1: say why the score is what it is")]
+Explain = Annotated[
+    Literal["0", "1", "false", "true"],
+    Query(description="1 or true: say why the score is what it is"),
+]
 
 
 class ScoreRequest(BaseModel):
@@ -203,9 +206,7 @@ class Feedsieve:
         response_model=MessageAnswer,
         responses=PROBLEMS | problems.documented(404),
     )
-    async def message(
-        self, identifier: str, request: Request, explain: Explain = False
-    ) -> Response:
+    async def message(self, identifier: str, request: Request, explain: Explain = "0") -> Response:
         """One message with its score, which is computed if it has none yet."""
         scorer, store = self.runtime.scorer, self.runtime.store
         found = await run_in_threadpool(store.get, identifier)
@@ -220,7 +221,8 @@ class Feedsieve:
                 raise ProblemResponse(503, "the message cannot be scored now") from error
             score = fresh.score
             self.runtime.remember(found.text, score)
-        explanation = await run_in_threadpool(self.runtime.explain, text) if explain else None
+        wanted = explain in ("1", "true")
+        explanation = await run_in_threadpool(self.runtime.explain, text) if wanted else None
         answer = MessageAnswer(
             id=found.id,
             text=found.text,

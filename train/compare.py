@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.compare",
         description="Compare ways to score messages by grouped, stratified cross-validation, and"
-        " write the table. It takes hours with fine-tuning, and goes on where it was ended.",
+        " write the table. It takes an hour or more with fine-tuning, and goes on where it was ended.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"
@@ -294,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-finetune",
         action="store_true",
-        help="leave fine-tuned encoders out: minutes, not hours",
+        help="leave fine-tuned encoders out: minutes, not an hour",
     )
     parser.add_argument(
         "--no-test", action="store_true", help="leave the test part alone, as while choosing"
