@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.compare",
         description="Compare ways to score messages by grouped, stratified cross-validation, and"
-        " write the table. It takes an hour or more with fine-tuning, and goes on where it was ended.",
+        " write the table. Fine-tuning takes an hour or more of it; it goes on where it was ended.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"
