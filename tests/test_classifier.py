@@ -19,7 +19,7 @@ from feedsieve.features import FILE as FEATURES_FILE
 from feedsieve.features import Features
 from feedsieve.lexicon import Lexicon
 from feedsieve.scorer import Scorer
-from train.classifier import ROUNDS, Fitted, fit
+from train.classifier import ROUNDS, Fitted, fit, folds
 
 COLUMNS = 16
 # A lexicon without pieces says the same of every text: these classifiers go by the embedding.
@@ -128,7 +128,7 @@ class TestStart:
 
     def test_the_line_goes_on_where_trees_end(self, data):
         features, labels = data
-        fitted = fit(features, labels, np.arange(600), seed=7, scores=2)
+        fitted = fit(features, labels, np.arange(600), seed=7, log_odds=2)
         assert fitted.start.weights == pytest.approx([2, 1], rel=0.4)
         far = np.zeros((3, 5))
         far[:, 0] = [5, 6, 7]
@@ -138,7 +138,7 @@ class TestStart:
 
     def test_trees_learn_what_the_line_leaves_open(self, data):
         features, labels = data
-        fitted = fit(features, labels, np.arange(600), seed=7, scores=2)
+        fitted = fit(features, labels, np.arange(600), seed=7, log_odds=2)
         low, high = np.zeros((2, 1, 5))
         high[0, 4] = 2
         added = [fitted.booster.predict(row, raw_score=True)[0] for row in (low, high)]
@@ -146,7 +146,7 @@ class TestStart:
 
     def test_contributions_add_up_to_the_logit(self, data):
         features, labels = data
-        fitted = fit(features, labels, np.arange(600), seed=7, scores=2)
+        fitted = fit(features, labels, np.arange(600), seed=7, log_odds=2)
         description = ClassifierDescription(
             "e:1", 0.5, fitted.start, fitted.calibration, {}, {}, ""
         )
@@ -218,6 +218,14 @@ class TestSaveAndLoad:
         with pytest.raises((ValueError, KeyError, TypeError)):
             Classifier.load(saved)
 
+    def test_features_of_another_version(self, saved):
+        """The same columns in another order would be read as what they are not."""
+        description = json.loads((saved / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        turned = dict(reversed(description["features"].items()))
+        (saved / DESCRIPTION_FILE).write_text(json.dumps(description | {"features": turned}))
+        with pytest.raises(ValueError, match="other features than this version computes"):
+            Classifier.load(saved)
+
 
 class TestFit:
     def test_it_learns_and_says_how_well(self, fitted):
@@ -238,7 +246,7 @@ class TestFit:
         same = fit(columns(features), labels, np.arange(400), seed=7)
         assert same.booster.model_to_string() == fitted.booster.model_to_string()
         assert (same.threshold, same.calibration) == (fitted.threshold, fitted.calibration)
-        other = fit(features, labels, np.arange(400), seed=8)
+        other = fit(columns(features), labels, np.arange(400), seed=8)
         assert other.booster.model_to_string() != fitted.booster.model_to_string()
 
     def test_what_is_chosen_is_chosen_on_rows_held_out(self):
@@ -257,17 +265,22 @@ class TestFit:
         leaking = fit(np.tile(features, (4, 1)), copies[0], np.arange(400), seed=7)
         assert leaking.validation["average_precision"] > 0.9
 
-    def test_the_final_booster_learns_from_all_rows(self):
+    @pytest.mark.parametrize("fold", range(5))
+    def test_the_final_booster_learns_from_all_rows(self, fold):
+        """A column that says the label, but only in one of the folds that are held out in turn."""
         features, labels = embeddings(400)
+        _rest, rows = list(folds(labels, np.arange(400), 7))[fold]
         features[:, 2] = 0
-        features[::5, 2] = 50 + labels[::5]  # a column that says it, for a fifth of the rows alone
+        features[rows, 2] = 50 + labels[rows]
         taught = fit(features, labels, np.arange(400), seed=7)
         assert taught.booster.feature_importance()[2] > 0
 
     def test_a_label_that_is_one_message_many_times_is_refused(self):
         features, labels = embeddings(100)
         groups = np.where(labels == 1, 0, np.arange(100))
-        with pytest.raises(ValueError, match="2 of each label"):
+        with pytest.raises(
+            ValueError, match="2 positive and 2 negative are needed, and there are 1 and"
+        ):
             fit(features, labels, groups, seed=7)
 
     @pytest.mark.parametrize("count", [20, 40])

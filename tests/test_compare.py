@@ -10,7 +10,7 @@ from train import compare as comparing
 from train import contenders
 from train.compare import TEST, Results, compare, main, table
 from train.contenders import Judgement
-from train.data import read_labeled
+from train.data import read_labeled, split
 
 EVERYBODY = [
     contenders.LOGISTIC,
@@ -54,9 +54,13 @@ def test_everybody_judges_every_message_once(results):
     assert sorted([*test.rest, *test.judged]) == list(range(len(results.frame)))
 
 
-def test_words_tell_more_than_an_untrained_encoder_by_chance(results):
-    trial = results.trials[0]
-    assert results.figures(contenders.SVC, trial)["average_precision"] > 0.4
+def test_words_tell_more_than_an_untrained_encoder(results):
+    in_folds = [trial for trial in results.trials if trial.name != TEST]
+    words, untrained = (
+        np.mean([results.figures(who, trial)["average_precision"] for trial in in_folds])
+        for who in (contenders.SVC, contenders.FROZEN_ALONE)
+    )
+    assert words > untrained + 0.05
 
 
 def test_the_table_has_everybody_and_every_part(results):
@@ -82,17 +86,42 @@ def test_figures_are_those_of_the_folds(results):
 
 def test_what_was_said_is_not_asked_again(folder, results, monkeypatch):
     def refuse(*_arguments):
-        raise AssertionError("asked again")
+        raise Asked
 
     for way in ("linear", "frozen", "tuned"):
         monkeypatch.setattr(contenders, way, refuse)
-    frame, source = results.frame, sources.load(str(folder / "tiny"))
+    source = sources.load(str(folder / "tiny"))
     again = compare(
         read_labeled(folder / LABELED), source, 7, folder / "cache", finetune=True, test=True
     )
     assert table(again) == table(results)
-    with pytest.raises(AssertionError, match="asked again"):
-        compare(frame, source, 8, folder / "cache", finetune=False, test=False)
+    assert not list((folder / "cache").rglob("finetune-*"))
+
+
+@pytest.mark.parametrize("other", ["seed", "order", "part", "encoder"])
+def test_what_was_said_of_something_else_is_asked_again(
+    folder, results, monkeypatch, tmp_path, other
+):
+    def refuse(*_arguments):
+        raise Asked
+
+    monkeypatch.setattr(contenders, "linear", refuse)
+    frame, place, seed = read_labeled(folder / LABELED), folder / "tiny", 7
+    if other == "seed":
+        seed = 8
+    elif other == "order":
+        frame = frame.iloc[::-1].reset_index(drop=True)
+    elif other == "part":
+        tested = split(frame, 7).test["msg_id"].iloc[1:]  # one fewer than it was
+        frame = frame.assign(subset=np.where(frame["msg_id"].isin(tested), "test", "train"))
+    else:
+        place = save_tiny_bert(tmp_path / "tiny", seed=1)
+    with pytest.raises(Asked):
+        compare(frame, sources.load(str(place)), seed, folder / "cache", finetune=False, test=False)
+
+
+class Asked(Exception):
+    """A contender was asked, whose answer is there already or should not be."""
 
 
 def test_the_command_writes_the_page_that_it_prints(folder, monkeypatch, capsys, tmp_path):
@@ -103,7 +132,10 @@ def test_the_command_writes_the_page_that_it_prints(folder, monkeypatch, capsys,
     page = out.read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() == page.strip()
     assert contenders.SVC in page
-    assert f"`python -m train.compare --data {LABELED} --no-finetune --no-test`" in page
+    said = f"--data {LABELED} --encoder tiny --seed 7 --no-finetune --no-test"
+    assert f"`python -m train.compare {said}`" in page
+    frame = read_labeled(folder / LABELED)
+    assert f"are of the {len(split(frame, 7).train)} messages" in page
     assert contenders.SOFTMAX not in page
     assert "Test part" not in page
     assert str(folder) not in page

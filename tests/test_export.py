@@ -340,6 +340,13 @@ class TestFolder:
         with pytest.raises(UnknownSource, match="tiny holds no BERT encoder"):
             sources.load(str(folder))
 
+    def test_a_damaged_file_of_how_to_pool(self, tiny, tmp_path):
+        folder = changed_copy(tiny, tmp_path)
+        (folder / "1_Pooling").mkdir(exist_ok=True)
+        (folder / "1_Pooling" / "config.json").write_text("{")
+        with pytest.raises(UnknownSource, match="tiny holds no BERT encoder"):
+            sources.load(str(folder))
+
     def test_a_folder_without_a_tokenizer(self, tiny, tmp_path):
         folder = changed_copy(tiny, tmp_path)
         for path in [*folder.glob("*token*"), folder / "vocab.txt"]:

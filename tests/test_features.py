@@ -36,6 +36,15 @@ class TestPlain:
         assert plain("СДАМ\nквартиру 🏠🌊 в центре ❤️👍🏽") == "сдам квартиру в центре"
         assert plain("🏠") == plain("") == ""
 
+    @pytest.mark.parametrize(
+        "emoji", [*"🔥🙂✨⏰⌚⏳", "▶️", "❤️", "☎️", "➡️", "◼️", "🇨🇾", "👩\u200d👧"]
+    )
+    def test_no_emoji_is_read(self, emoji):
+        assert plain(f"{emoji}Flat {emoji} to let{emoji}") == "flat to let"
+
+    def test_a_digit_in_a_key_is_a_digit(self):
+        assert plain("1\ufe0f\u20e3 Flat, 2\u20e3 Studio") == "1 flat, 2 studio"
+
     def test_the_end_of_an_endless_text_is_not_read(self):
         text = "сдам 🏠 " + "а" * LONGEST + " сниму"
         assert plain(text) == plain(normalise(text)[:LONGEST]) == "сдам " + "а" * (LONGEST - 7)

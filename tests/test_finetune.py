@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from limits import largest_file
 from serving import ROOT
 from sklearn.metrics import average_precision_score
 from tiny_bert import save_tiny_bert
@@ -16,7 +17,9 @@ from export import onnx, sources
 from export.sources import Source
 from feedsieve.text import plain
 from train import finetune as finetuning
-from train.finetune import BATCH, FineTuned, LikeLengths, finetune, last_checkpoint
+from train.classifier import folds
+from train.finetune import BATCH, CannotKeep, FineTuned, LikeLengths, finetune, last_checkpoint
+from train.kept import RunningAlready, one_run_at_a_time
 from train.layers import UpperLayers, lower_layers
 
 COUNT = 240
@@ -38,6 +41,10 @@ fine_tuned(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+def killed(*_arguments):
+    raise KeyboardInterrupt
+
+
 def messages() -> tuple[list[str], np.ndarray]:
     """Return texts of many lengths, and labels that one of their words tells."""
     random = np.random.default_rng(0)
@@ -50,23 +57,22 @@ def messages() -> tuple[list[str], np.ndarray]:
     return texts, labels
 
 
-def thirds() -> list[tuple[np.ndarray, np.ndarray]]:
-    rows = np.arange(COUNT)
-    return [(rows[rows // 5 % 3 != fold], rows[rows // 5 % 3 == fold]) for fold in range(3)]
-
-
 def fine_tuned(
-    encoder: Path, cache: Path, labels: np.ndarray | None = None, epochs: int = EPOCHS
+    encoder: Path,
+    cache: Path,
+    labels: np.ndarray | None = None,
+    epochs: int = EPOCHS,
+    count: int = COUNT,
 ) -> FineTuned:
     texts, told = messages()
+    labels = told if labels is None else labels
     source = sources.load(str(encoder))
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # few and short messages need larger steps, and more
+    alone = np.arange(count)  # nobody is a copy of anybody
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetuning, "EPOCHS", epochs)
-        patch.setattr(finetuning, "RATE", 0.01)
+        patch.setattr(finetuning, "RATE", 0.01)  # few and short messages need larger steps
         patch.setattr(finetuning, "HEAD_RATE", 0.05)
-        return finetune(source, texts, told if labels is None else labels, thirds(), 7, cache)
+        return finetune(source, texts[:count], labels[:count], alone, 7, cache)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +142,25 @@ class TestFineTuning:
         fine_tuned(encoder, tmp_path)
         shown = capsys.readouterr().err
         assert "loss=" in shown and "AP=" in shown and "encoder=4 of 4" in shown
-        steps = EPOCHS * sum(-(-size // BATCH) for size in (160, 160, 160, COUNT))
+        parts = folds(messages()[1], np.arange(COUNT), 7, finetuning.FOLDS)
+        sizes = [len(rest) for rest, _fold in parts] + [COUNT]
+        steps = EPOCHS * sum(-(-size // BATCH) for size in sizes)
         assert f"{steps}/{steps}" in shown
+
+    def test_without_16_bits(self, encoder, tmp_path, monkeypatch):
+        """Most CPUs have none that are fast; what is kept of the lower layers has them still."""
+        monkeypatch.setattr("train.layers.has_bf16", lambda: False)
+        monkeypatch.setattr(finetuning, "has_bf16", lambda: False)
+        _texts, labels = messages()
+        verdicts = fine_tuned(encoder, tmp_path).verdicts
+        assert average_precision_score(labels, verdicts) > 0.9
+
+    def test_few_messages_have_an_epoch_of_few_steps(self, encoder, tmp_path):
+        history = fine_tuned(encoder, tmp_path, count=36, epochs=2).history
+        for number in (1, 2, 3):
+            told = [epoch for epoch in history if epoch["encoder"] == number]
+            assert [epoch["epoch"] for epoch in told] == list(range(1, len(told) + 1))
+            assert all(epoch["loss"] > 0 and "average_precision" in epoch for epoch in told)
 
     def test_it_stops_early(self, encoder, tmp_path):
         """With labels by chance no epoch is better than the one before for long."""
@@ -160,6 +183,26 @@ class TestResuming:
         assert f"encoder 2 has 1 of {EPOCHS} epochs behind it" in said
         assert again.verdicts == pytest.approx(tuned.verdicts, abs=1e-4)
         assert again.head.weights == pytest.approx(tuned.head.weights, abs=1e-4)
+
+    def test_killed_when_it_had_stopped_early_it_does_not_go_on(self, encoder, tmp_path):
+        labels = np.random.default_rng(3).integers(0, 2, COUNT)
+        unbroken = fine_tuned(encoder, tmp_path / "unbroken", labels, epochs=20)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(finetuning._Trainer, "predict", killed)
+            with pytest.raises(KeyboardInterrupt):
+                fine_tuned(encoder, tmp_path / "killed", labels, epochs=20)
+        again = fine_tuned(encoder, tmp_path / "killed", labels, epochs=20)
+        assert again.history == unbroken.history
+        assert again.verdicts == pytest.approx(unbroken.verdicts, abs=1e-4)
+
+    def test_two_at_the_same_work_are_refused(self, encoder, tmp_path):
+        first = fine_tuned(encoder, tmp_path)
+        with one_run_at_a_time(first.kept), pytest.raises(RunningAlready, match="let it end"):
+            fine_tuned(encoder, tmp_path)
+
+    def test_a_full_disk_is_named(self, encoder, tmp_path):
+        with largest_file(20_000), pytest.raises(CannotKeep, match="encoder-1, is the disk full"):
+            fine_tuned(encoder, tmp_path)
 
     def test_what_is_done_is_not_done_again(self, encoder, tmp_path, monkeypatch, capsys):
         first = fine_tuned(encoder, tmp_path)
@@ -240,6 +283,6 @@ class TestLayers:
 
 def test_what_is_kept_is_no_pickle_of_ours(tuned):
     kept = {path.name for path in tuned.kept.rglob("*") if path.is_file()}
-    assert kept == {"done.json", "state.safetensors"}
+    assert kept == {"done.json", "lock", "state.safetensors"}
     done = json.loads(next(tuned.kept.rglob("done.json")).read_text(encoding="utf-8"))
     assert len(done["verdicts"]) in (COUNT // 3, 0)

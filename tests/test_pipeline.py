@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -267,6 +268,30 @@ except NoModel as error:
         done = python("-c", script, trained.metrics["classifier_tag"], cwd=trained.folder)
         assert done.returncode == 0, done.stderr
         assert "no classifier of this version of feedsieve; `make train`" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("model", "file"),
+        [
+            ("classifier_tag", "booster.txt"),
+            ("classifier_tag", "features.json"),
+            ("encoder_tag", "model.onnx"),
+            ("encoder_tag", "tokenizer.json"),
+            ("encoder_tag", "encoder.json"),
+        ],
+    )
+    def test_a_damaged_model_is_named(self, trained, tmp_path, model, file):
+        """Cut to half its length, the model fails in one line, not in a library's words."""
+        home = tmp_path / "bentoml"
+        shutil.copytree(trained.folder / "bentoml", home)
+        name, version = trained.metrics[model].split(":")
+        path = home / "models" / name / version / file
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        tag = trained.metrics["classifier_tag"]
+        done = python("-m", "train.behave", "--model", tag, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert f"behave: {tag} with" in done.stderr
+        assert "cannot be loaded, it is damaged or was made by another version" in done.stderr
 
 
 class Lengths:

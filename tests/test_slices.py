@@ -45,6 +45,11 @@ class TestLanguage:
         assert language(f"Добрый день {links} @some_long_handle name@example.com") == "Russian"
         assert language("https://example.com @handle") == "other"
 
+    def test_a_text_made_to_be_slow(self):
+        """A pattern that begins anew at every letter would take minutes for these."""
+        for _time in range(200):
+            assert language("a" * 10_000) == "English"
+
 
 class TestLength:
     @pytest.mark.parametrize(

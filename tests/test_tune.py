@@ -1,8 +1,15 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from tiny_bert import save_tiny_bert
 
+from data.generate import LABELED, compose, write
+from feedsieve.settings import settings
 from train import classifier
-from train.tune import tune
+from train.classifier import PARAMETERS_FILE
+from train.tune import main, tune
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +23,7 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_it_returns_what_lightgbm_takes(data):
-    best, study = tune(*data, scores=1, trials=3, seed=7)
+    best, study = tune(*data, log_odds=1, trials=3, seed=7)
     assert set(best) == set(classifier.PARAMETERS["frozen"]) - set(classifier.FIXED)
     assert len(study.trials) == 3
     assert study.best_value == min(trial.value for trial in study.trials if trial.value is not None)
@@ -24,9 +31,9 @@ def test_it_returns_what_lightgbm_takes(data):
 
 
 def test_the_seed_decides(data):
-    first, _study = tune(*data, scores=1, trials=2, seed=7)
-    again, _study = tune(*data, scores=1, trials=2, seed=7)
-    other, _study = tune(*data, scores=1, trials=2, seed=8)
+    first, _study = tune(*data, log_odds=1, trials=2, seed=7)
+    again, _study = tune(*data, log_odds=1, trials=2, seed=7)
+    other, _study = tune(*data, log_odds=1, trials=2, seed=8)
     assert first == again != other
 
 
@@ -34,8 +41,49 @@ def test_labels_by_chance_cannot_be_tuned(data):
     """A search that looked at rows it learns from would find a loss far below a coin's."""
     features, _labels, groups = data
     labels = np.random.default_rng(1).integers(0, 2, 300)
-    _best, study = tune(features, labels, groups, scores=1, trials=5, seed=7)
+    _best, study = tune(features, labels, groups, log_odds=1, trials=5, seed=7)
     assert study.best_value > 0.67
+
+
+def test_trials_that_were_made_are_not_made_again(data, tmp_path, capsys, monkeypatch):
+    kept = tmp_path / "trials.sqlite"
+    _best, study = tune(*data, log_odds=1, trials=3, seed=7, kept=kept)
+    made = [trial.params for trial in study.trials]
+    best, longer = tune(*data, log_odds=1, trials=5, seed=7, kept=kept)
+    assert "going on after 3 trials" in capsys.readouterr().out
+    parameters = [trial.params for trial in longer.trials]
+    assert parameters[:3] == made
+    assert len({str(tried) for tried in parameters}) == 5
+    monkeypatch.setattr(classifier, "held_out", None)
+    again, _study = tune(*data, log_odds=1, trials=5, seed=7, kept=kept)
+    assert again == best
+
+
+class TestCommand:
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("tune")
+        write(compose(200, 7), folder)
+        save_tiny_bert(folder / "tiny")
+        return folder
+
+    @pytest.mark.parametrize(("flags", "changed"), [([], "frozen"), (["--finetune"], "finetuned")])
+    def test_it_writes_what_training_reads(self, folder, tmp_path, monkeypatch, flags, changed):
+        monkeypatch.setenv("FEEDSIEVE_CACHE", str(tmp_path / "cache"))
+        settings.cache_clear()
+        out = tmp_path / "new" / "parameters.json"
+        arguments = ["--data", str(folder / LABELED), "--encoder", str(folder / "tiny")]
+        assert main([*arguments, "--trials", "2", "--out", str(out), *flags]) == 0
+        settings.cache_clear()
+        written, before = (json.loads(path.read_text()) for path in (out, PARAMETERS_FILE))
+        assert {name for name in before if written[name] != before[name]} == {changed}
+        assert set(written[changed]) == set(before[changed])
+        assert not list((tmp_path / "cache").glob("tune-*"))
+
+    def test_no_trials_are_refused(self, folder, capsys):
+        with pytest.raises(SystemExit):
+            main(["--data", str(folder / LABELED), "--trials", "0"])
+        assert "at least 1, not 0" in capsys.readouterr().err
 
 
 def test_what_is_checked_in_is_complete():

@@ -1,4 +1,4 @@
-"""Fit LightGBM on embeddings, and decide how its output is read."""
+"""Fit LightGBM on features, and decide how its output is read."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,8 @@ FIXED: dict[str, Any] = {
     "verbosity": -1,
     "num_threads": 1,  # a third slower than two on an idle machine, ten times faster on a busy one
 }
-# Chosen by `python -m train.tune`, for classifiers of a frozen and of a fine-tuned encoder.
+# For classifiers of a frozen and of a fine-tuned encoder; docs/decisions/classifier.md says how
+# they were found.
 PARAMETERS: dict[str, dict[str, Any]] = {
     encoder: FIXED | chosen
     for encoder, chosen in json.loads(PARAMETERS_FILE.read_text(encoding="utf-8")).items()
@@ -55,11 +56,16 @@ class HeldOut:
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, scores: int = 0
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    log_odds: int = 0,
+    parameters: Mapping[str, Any] = PARAMETERS["frozen"],
 ) -> Fitted:
     """Fit on all rows, after all that is chosen was chosen on rows held out.
 
-    Boosting starts from a logistic regression of the first `scores` columns, which are log-odds
+    Boosting starts from a logistic regression of the first `log_odds` columns, which are log-odds
     of positive already, so that trees only learn what these leave open. Five boosters each stop
     early on a fifth of the rows that they have not seen. Their scores of those fifths decide
     calibration and threshold: all rows together, since a single fifth has few positives and moves
@@ -68,14 +74,14 @@ def fit(
 
     Raises ValueError if a label is in fewer than two groups.
     """
-    parameters = PARAMETERS["frozen" if scores < 2 else "finetuned"] | {"seed": seed}
+    parameters = {**parameters, "seed": seed}
     parts = list(folds(labels, groups, seed))
-    judged = held_out(features, labels, parts, parameters, scores, progress=True)
+    judged = held_out(features, labels, parts, parameters, log_odds, progress=True)
     calibration = Calibration(*fit_platt(judged.logits, labels))
     calibrated = calibration.apply(judged.logits)
     threshold = best_threshold(labels, calibrated)
     metrics = evaluate(labels, calibrated, threshold)
-    start = _start(features, labels, scores)
+    start = _start(features, labels, log_odds)
     rows = _dataset(features, labels, start)
     booster = lightgbm.train(parameters, rows, max(1, round(np.mean(judged.rounds))))
     return Fitted(booster, start, calibration, threshold, calibrated, metrics)
@@ -86,7 +92,7 @@ def held_out(
     labels: np.ndarray,
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
     parameters: Mapping[str, Any],
-    scores: int,
+    log_odds: int,
     most_rounds: int = ROUNDS,
     progress: bool = False,
 ) -> HeldOut:
@@ -94,7 +100,7 @@ def held_out(
     logits = np.empty(len(labels))
     rounds = []
     for rest, fold in tqdm(parts, desc="LightGBM", unit="fold", disable=not progress):
-        start = _start(features[rest], labels[rest], scores)
+        start = _start(features[rest], labels[rest], log_odds)
         rows = _dataset(features[rest], labels[rest], start)
         held = _dataset(features[fold], labels[fold], start, rows)
         stop = lightgbm.early_stopping(PATIENCE, verbose=False)
@@ -106,12 +112,12 @@ def held_out(
     return HeldOut(logits, rounds)
 
 
-def _start(features: np.ndarray, labels: np.ndarray, scores: int) -> Start:
-    """Fit what boosting starts from; without scores that is nothing."""
-    if not scores:
+def _start(features: np.ndarray, labels: np.ndarray, log_odds: int) -> Start:
+    """Fit what boosting starts from; without such columns that is nothing."""
+    if not log_odds:
         return Start([], [], 0.0)
-    scaler = StandardScaler().fit(features[:, :scores])
-    model = LogisticRegression().fit(scaler.transform(features[:, :scores]), labels)
+    scaler = StandardScaler().fit(features[:, :log_odds])
+    model = LogisticRegression().fit(scaler.transform(features[:, :log_odds]), labels)
     weights = model.coef_[0] / scaler.scale_
     return Start(weights.tolist(), scaler.mean_.tolist(), float(model.intercept_[0]))
 
@@ -135,7 +141,11 @@ def folds(
     """
     fewest = min(len(np.unique(groups[labels == label])) for label in (0, 1))
     if fewest < 2:
-        raise ValueError("too few messages that are not copies of one another: 2 of each label")
+        positive, negative = (len(np.unique(groups[labels == label])) for label in (1, 0))
+        raise ValueError(
+            "too few messages that are not copies of one another: 2 positive and 2 negative are"
+            f" needed, and there are {positive} and {negative}"
+        )
     count = min(most, fewest)
     split = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     yield from split.split(labels, labels, groups)

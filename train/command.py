@@ -9,8 +9,11 @@ from export.check import BadExport
 from export.sources import UnknownSource
 from export.wheel import BadWeights
 from feedsieve.message import StoreUnavailable
+from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
+from train.finetune import CannotKeep
+from train.kept import RunningAlready
 
 
 def run(name: str, data: Path, work: Callable[[], None]) -> int:
@@ -24,6 +27,7 @@ def run(name: str, data: Path, work: Callable[[], None]) -> int:
         work()
     except (
         InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
+        CannotKeep, RunningAlready, NoModel,
     ) as error:  # fmt: skip
         print(f"{name}: {error}", file=sys.stderr)
     except OSError as error:

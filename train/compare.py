@@ -7,37 +7,37 @@ lucky model.
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from export import onnx, outliers, sources, vocabulary
 from export import pipeline as export
-from export import sources
 from export.sources import Source
+from feedsieve import classifier as scoring
 from feedsieve import encoder, features, lexicon, text, traits
 from feedsieve.files import open_whole
 from feedsieve.settings import settings
-from train import classifier, command, contenders, layers, lexical, stack
+from train import classifier, command, contenders, duplicates, evaluate, layers, lexical, stack
 from train import finetune as finetuning
 from train.classifier import folds
 from train.contenders import Judgement, Part
-from train.data import data_fingerprint, read_labeled, split
-from train.duplicates import near_duplicate_groups
+from train.data import read_labeled, split
 from train.embedding import Embedder
-from train.evaluate import evaluate
+from train.kept import one_run_at_a_time, run_key
 from train.slices import by_slice, precisions_at
 
 _JUDGING = (  # the code that scores depend on; a change of it makes what was kept worthless
-    classifier, contenders, encoder, features, finetuning, layers, lexical, lexicon, stack, text,
-    traits,
+    classifier, contenders, duplicates, encoder, evaluate, export, features, finetuning, layers,
+    lexical, lexicon, onnx, outliers, scoring, stack, text, traits, vocabulary,
 )  # fmt: skip
 FOLDS = 5
 TEST = "test"
@@ -74,7 +74,7 @@ class Results:
         judgement = self.judgements[contender][trial.name]
         labels = self.frame["label"].to_numpy()[trial.judged]
         return {
-            **evaluate(labels, judgement.scores, judgement.threshold),
+            **evaluate.evaluate(labels, judgement.scores, judgement.threshold),
             **precisions_at(labels, judgement.scores),
         }
 
@@ -110,17 +110,22 @@ def compare(
     frame = pd.concat([parts.train, parts.test], ignore_index=True)
     count = len(parts.train)
     texts, labels = frame["msg"].tolist(), frame["label"].to_numpy()
-    groups = near_duplicate_groups(texts[:count], progress=False)
+    groups = duplicates.near_duplicate_groups(texts[:count], progress=False)
     trials = [
         Trial(f"fold {number}", rest, judged)
         for number, (rest, judged) in enumerate(folds(labels[:count], groups, seed, FOLDS), 1)
     ]
     if test:
         trials.append(Trial(TEST, np.arange(count), np.arange(count, len(frame))))
-    memory = _Memory(kept / f"compare-{_key(frame, source, seed)}")
     threads = settings().threads
+    asked = [texts, labels.tolist(), count, groups.tolist(), seed, FOLDS, classifier.PARAMETERS]
+    place = kept / f"compare-{run_key(source, _JUDGING, asked)}"
     judgements: dict[str, dict[str, Judgement]] = {}
-    with tempfile.TemporaryDirectory(prefix="feedsieve-compare-") as folder:
+    with (
+        one_run_at_a_time(place),
+        tempfile.TemporaryDirectory(prefix="feedsieve-compare-") as folder,
+    ):
+        memory = _Memory(place)
 
         @cache
         def embedder() -> Embedder:  # one for all trials, and none if all are remembered
@@ -131,7 +136,7 @@ def compare(
             "frozen": lambda part: contenders.frozen(part, embedder(), seed),
         }
         if finetune:
-            ways["tuned"] = lambda part: contenders.tuned(part, source, seed, kept, threads)
+            ways["tuned"] = lambda part: contenders.tuned(part, source, seed, place, threads)
         for way, judge in ways.items():
             for trial in trials:
                 print(f"{way}, {trial.name}", file=sys.stderr)
@@ -190,7 +195,6 @@ class _Memory:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def recall(
         self, way: str, trial: Trial, judge: Callable[[], dict[str, Judgement]]
@@ -207,16 +211,9 @@ class _Memory:
             json.dump(
                 {name: (one.scores.tolist(), one.threshold) for name, one in said.items()}, file
             )
+        for unneeded in self.folder.glob("finetune-*"):  # the encoders that said it
+            shutil.rmtree(unneeded)
         return said
-
-
-def _key(frame: pd.DataFrame, source: Source, seed: int) -> str:
-    """Return what tells runs apart: data, parts, encoder, seed, and the code that is compared."""
-    code = [Path(str(module.__file__)).read_bytes() for module in _JUDGING]
-    digest = blake2b(b"".join(code), digest_size=8)
-    asked = [data_fingerprint(frame), source.name, seed, classifier.PARAMETERS]
-    digest.update(json.dumps(asked).encode())
-    return digest.hexdigest()
 
 
 def _head(first: str, columns: Any) -> list[str]:
@@ -255,27 +252,33 @@ def _compare(options: argparse.Namespace) -> None:
         finetune=not options.no_finetune,
         test=not options.no_test,
     )
-    page = _page(table(results), frame, options)
+    page = _page(results, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with open_whole(options.out) as file:
         file.write(page)
     print(page)
 
 
-def _page(figures: str, frame: pd.DataFrame, options: argparse.Namespace) -> str:
+def _page(results: Results, options: argparse.Namespace) -> str:
     flags = [
         flag
         for flag, given in [("--no-finetune", options.no_finetune), ("--no-test", options.no_test)]
         if given
     ]
-    command = " ".join(["python -m train.compare --data", options.data.name, *flags])
+    encoder = options.encoder if options.encoder.startswith("hf:") else Path(options.encoder).name
+    command = [
+        "python -m train.compare --data", options.data.name, "--encoder", encoder,
+        "--seed", str(options.seed), *flags,
+    ]  # fmt: skip
+    in_folds = [trial.judged for trial in results.trials if trial.name != TEST]
+    labels = results.frame["label"].to_numpy()[np.concatenate(in_folds)]
     return (
         "# Quality\n\n"
-        f"Written by `{command}`, of {len(frame):,} labelled messages, "
-        f"{int(frame['label'].sum()):,} of them positive, seed {options.seed}. Near-duplicates are "
-        "always on one side; every model chooses what it chooses within the part that it learns "
-        "from.\n\n"
-        f"{figures}"
+        f"Written by `{' '.join(command)}`. The folds are of the {len(labels):,} messages of the "
+        f"training part, {int(labels.sum()):,} of them positive. Near-duplicates are always in one "
+        "fold; every model chooses what it chooses (when to stop, its calibration and threshold) "
+        "within the part that it learns from.\n\n"
+        f"{table(results)}"
     )
 
 

@@ -16,16 +16,17 @@ from export import pipeline as export
 from export.sources import Source
 from feedsieve.classifier import Calibration
 from feedsieve.text import plain
-from train import classifier, finetune, stack
+from train import classifier, stack
 from train.classifier import Fitted
 from train.embedding import Embedder
 from train.evaluate import best_threshold, fit_platt
+from train.finetune import finetune
 
 LOGISTIC = "TF-IDF, logistic regression"
 SVC = "TF-IDF, LinearSVC"
 FROZEN_ALONE = "frozen encoder, LightGBM on its embedding"
 FROZEN = "frozen encoder, features, LightGBM"
-SOFTMAX = "fine-tuned encoder, softmax head"
+SOFTMAX = "fine-tuned encoder, softmax head"  # of two classes, as one logit
 TUNED_32 = "fine-tuned encoder, features, LightGBM (fp32)"
 TUNED_8 = "fine-tuned encoder, features, LightGBM (int8)"
 
@@ -89,9 +90,11 @@ def frozen(part: Part, embedder: Embedder, seed: int) -> dict[str, Judgement]:
 
 
 def tuned(part: Part, source: Source, seed: int, cache: Path, threads: int) -> dict[str, Judgement]:
-    """Return what the fine-tuned encoder says by its head, and with LightGBM on top."""
-    folds = list(classifier.folds(part.labels, part.groups, seed, finetune.FOLDS))
-    found = finetune.finetune(source, part.texts, part.labels, folds, seed, cache)
+    """Return what the fine-tuned encoder says by its head, and with LightGBM on top.
+
+    What fine-tuning keeps to go on from stays below `cache`.
+    """
+    found = finetune(source, part.texts, part.labels, part.groups, seed, cache)
     features, fitted = stack.fit(part.texts, part.labels, part.groups, None, found, seed)
     with tempfile.TemporaryDirectory(prefix="feedsieve-compare-") as folder:
         encoders = export.export_encoder(found.source, Path(folder), part.judged, threads)
@@ -99,7 +102,6 @@ def tuned(part: Part, source: Source, seed: int, cache: Path, threads: int) -> d
             precision: Embedder(encoder).embed(part.judged, f"{precision} embed")
             for precision, encoder in encoders.items()
         }
-    found.forget()
     return {
         SOFTMAX: _judge(found.verdicts, part.labels, found.head.logits(embeddings["fp32"])),
         TUNED_32: _boosted(fitted, features.columns(part.judged, embeddings["fp32"])),

@@ -14,14 +14,16 @@ step of training costs what its upper layers cost.
 import json
 import math
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import average_precision_score
 from torch.utils.data import Dataset, Sampler
@@ -36,10 +38,13 @@ from transformers import (
 )
 
 from export.sources import Source
+from feedsieve import text
 from feedsieve.classifier import Calibration
 from feedsieve.features import Head
 from feedsieve.files import open_whole
+from train import classifier, layers
 from train.evaluate import fit_platt
+from train.kept import one_run_at_a_time, run_key
 from train.layers import UpperLayers, has_bf16, lower_layers, pad
 
 FOLDS = 3  # each has an encoder that does not see its messages
@@ -56,6 +61,11 @@ WEIGHT_DECAY = 0.01
 TRUST = 0.5  # in a label, when the last encoder learns it; the rest is in the folds' verdict
 LOG_EVERY = 10  # steps
 LABELS = "labels"
+_TORCH_CANNOT_WRITE = "PytorchStreamWriter"  # all that its RuntimeError has of a full disk
+
+
+class CannotKeep(RuntimeError):
+    """An encoder cannot be written to where it is kept; the message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -127,23 +137,40 @@ def finetune(
     source: Source,
     texts: Sequence[str],
     labels: np.ndarray,
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    groups: np.ndarray,
     seed: int,
     cache: Path,
 ) -> FineTuned:
     """Return `source` with upper layers that have learnt `labels`, 0 or 1, (texts,).
 
-    `parts` are pairs of row numbers, (rest, fold), whose folds hold every row once: one encoder is
-    trained for each, and one on all rows, for as many epochs as those took to their best on
-    average. Each epoch is kept below `cache` until the end, so that a run that was killed
-    goes on where it was if it is started again with the same arguments.
+    One encoder is trained for each of `FOLDS` folds, which keep `groups`, (texts,), whole, and one
+    on all texts, for as many epochs as those took to their best on average. Each epoch is kept
+    below `cache` until `FineTuned.forget`, so that a run that was killed goes on where it was if
+    it is started again with the same arguments.
+
+    Raises ValueError if a label is in fewer than two groups, RunningAlready, and CannotKeep.
     """
     source = replace(source, max_tokens=min(MAX_TOKENS, source.max_tokens))
-    frozen = round(FROZEN * source.model.config.num_hidden_layers)
-    folder = cache / f"finetune-{_key(source, texts, labels, parts, seed)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    parts = list(classifier.folds(labels, groups, seed, FOLDS))
+    folds = [fold.tolist() for _rest, fold in parts]
+    code = [sys.modules[__name__], layers, text]
+    key = run_key(source, code, [list(texts), labels.tolist(), folds, seed, EPOCHS])
+    folder = cache / f"finetune-{key}"
+    with one_run_at_a_time(folder):
+        return _finetune(source, texts, labels, parts, seed, folder)
+
+
+def _finetune(
+    source: Source,
+    texts: Sequence[str],
+    labels: np.ndarray,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    seed: int,
+    folder: Path,
+) -> FineTuned:
     if said := _resuming(folder, len(parts) + 1):
         print(said)
+    frozen = round(FROZEN * source.model.config.num_hidden_layers)
     messages = Messages(lower_layers(source, texts, frozen), labels)
     verdicts = np.empty(len(texts))
     trained: list[_Trained] = []
@@ -163,7 +190,7 @@ def finetune(
         believed = Calibration(*fit_platt(verdicts, labels)).apply(verdicts)
         targets = TRUST * labels + (1 - TRUST) * believed
         found = encoder.train(tuned, epochs, Messages(messages.hidden, targets), None)
-    tuned.load_state_dict(found.state)
+    tuned.cpu().load_state_dict(found.state)
     history = [
         {"encoder": number, **epoch}
         for number, found in enumerate([*trained, found], 1)
@@ -195,6 +222,9 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self._move(state.global_step)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_log = True  # however few steps it had: the history is of epochs
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
@@ -249,11 +279,14 @@ class _Encoder:
         """Train `model`, unless that was done before; stop early if there is a fold to watch."""
         done = self.folder / "done.json"
         if not done.exists():
-            trainer = self._trainer(model, epochs, messages, fold)
-            trainer.train(resume_from_checkpoint=last_checkpoint(self.folder))
+            newest = last_checkpoint(self.folder)
+            trainer = self._trainer(model, _stopped(newest) or epochs, messages, fold)
+            with _keeping(self.folder):
+                trainer.train(resume_from_checkpoint=newest)
             verdicts = np.asarray(trainer.predict(fold).predictions).tolist() if fold else []
             state = {name: value.cpu() for name, value in model.state_dict().items()}
-            save_file(state, self.folder / "state.safetensors")
+            with _keeping(self.folder):
+                save_file(state, self.folder / "state.safetensors")
             told = {"verdicts": verdicts, "history": _history(trainer.state.log_history)}
             with open_whole(done) as file:
                 json.dump(told, file)
@@ -298,6 +331,30 @@ def last_checkpoint(folder: Path) -> str | None:
         except (ValueError, KeyError):  # killed while writing it
             continue
     return str(max(found)[1].parent) if found else None
+
+
+def _stopped(checkpoint: str | None) -> int | None:
+    """Return after how many epochs training had stopped early, None if it had not."""
+    if not checkpoint:
+        return None
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    if not state.get("best_global_step"):  # there is no fold to watch
+        return None
+    best = state["epoch"] * state["best_global_step"] / state["global_step"]
+    return round(state["epoch"]) if round(state["epoch"] - best) >= PATIENCE else None
+
+
+@contextmanager
+def _keeping(folder: Path) -> Iterator[None]:
+    """Tell a full disk from what else may go wrong in training."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) or _TORCH_CANNOT_WRITE in str(error):
+            raise CannotKeep(
+                f"cannot write to {folder}, is the disk full? ({str(error).splitlines()[0]})"
+            ) from error
+        raise
 
 
 def _resuming(folder: Path, encoders: int) -> str | None:
@@ -368,23 +425,3 @@ def _history(log: Sequence[dict[str, float]]) -> list[dict[str, float]]:
         {"epoch": epoch, "loss": float(np.mean(values)), **measured.get(epoch, {})}
         for epoch, values in losses.items()
     ]
-
-
-def _key(
-    source: Source,
-    texts: Sequence[str],
-    labels: np.ndarray,
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
-    seed: int,
-) -> str:
-    """Return what tells runs apart that must not take over one another's encoders."""
-    constants = [
-        FROZEN, MAX_TOKENS, EPOCHS, PATIENCE, BATCH, WINDOW, RATE, HEAD_RATE, WARM_UP, WEIGHT_DECAY,
-        TRUST,
-    ]  # fmt: skip
-    encoder = [source.name, source.pooling, source.prefix]
-    data = [list(texts), labels.tolist(), [fold.tolist() for _rest, fold in parts]]
-    digest = blake2b(json.dumps([encoder, data, seed, constants]).encode(), digest_size=8)
-    for value in source.model.state_dict().values():
-        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

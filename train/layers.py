@@ -49,6 +49,8 @@ class UpperLayers(nn.Module):
         `hidden` is what the lower layers gave, (batch, tokens, hidden size); `attention_mask` is
         1 where there is a token and 0 where there is none, (batch, tokens).
         """
+        if not torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.float()  # 16 bits are only how the lower layers' output is kept
         mask = (1 - attention_mask[:, None, None].to(hidden.dtype)) * _MASKED
         for layer in self.layers:
             hidden = layer(hidden, mask)[0]

@@ -18,6 +18,7 @@ from export.sources import Source
 from feedsieve import models
 from feedsieve.backlog import score_backlog
 from feedsieve.classifier import Classifier, ClassifierDescription
+from feedsieve.features import Features
 from feedsieve.files import open_whole
 from feedsieve.scorer import Scorer
 from feedsieve.settings import settings
@@ -25,17 +26,18 @@ from feedsieve.store import FeedItem, MessageStore
 from feedsieve.text import fingerprint
 from train import card as cards
 from train import classifier as fitting
-from train import finetune, precision, stack
+from train import precision, stack
 from train.audit import audit, suspects, what_if
 from train.behaviour import checks as behaviour
 from train.behaviour.outcome import Outcome
 from train.behaviour.requirements import REQUIREMENTS
 from train.card import Card, Data, installed_versions
-from train.data import data_fingerprint, read_labeled, split
+from train.classifier import Fitted
+from train.data import Split, data_fingerprint, read_labeled, split
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import evaluate
-from train.finetune import FineTuned
+from train.finetune import FineTuned, finetune
 from train.report import write_report
 from train.slices import by_slice, precisions_at
 
@@ -66,106 +68,80 @@ class Options:
         return ["--encoder", encoder, *flags, "--seed", str(self.seed)]
 
 
+@dataclass(frozen=True)
+class _Messages:
+    """The labelled messages: what is learnt from, and what is judged on."""
+
+    frame: pd.DataFrame
+    parts: Split
+    groups: np.ndarray  # of the training part's messages; near-duplicates share one
+
+    @classmethod
+    def read(cls, path: Path, seed: int) -> "_Messages":
+        frame = read_labeled(path)
+        parts = split(frame, seed)
+        groups = near_duplicate_groups(parts.train["msg"].tolist(), progress=False)
+        messages = cls(frame, parts, groups)
+        list(fitting.folds(messages.labels, groups, seed))  # too few are better known now
+        return messages
+
+    @property
+    def texts(self) -> list[str]:
+        """Those of the training part."""
+        return self.parts.train["msg"].tolist()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Those of the training part, 0 or 1."""
+        return self.parts.train["label"].to_numpy()
+
+    @property
+    def test_texts(self) -> list[str]:
+        return self.parts.test["msg"].tolist()
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """The pair in the model store, and what it says of the test part."""
+
+    scorer: Scorer
+    test_scores: np.ndarray
+    metrics: dict[str, Any]
+    card: Card
+
+
 def train(options: Options) -> dict[str, Any]:
     """Train, save both models, score the message store, write the report; return the metrics.
 
     Raises what its steps raise: `InvalidData`, `UnknownSource`, `BadWeights`, `BadExport`,
-    `StoreUnavailable`, OSError.
+    `RunningAlready`, `CannotKeep`, `StoreUnavailable`, OSError.
     """
     started = time.monotonic()
     options.report.mkdir(parents=True, exist_ok=True)
-    frame = read_labeled(options.data)
-    parts = split(frame, options.seed)
+    messages = _Messages.read(options.data, options.seed)
     # Opened first: a store that cannot be opened is better known now than after training.
     store = _open(options.db) if options.db else None
-    texts, labels = parts.train["msg"].tolist(), parts.train["label"].to_numpy()
-    groups = near_duplicate_groups(texts, progress=False)
+    texts, labels, groups = messages.texts, messages.labels, messages.groups
     source = sources.load(options.encoder)
-    tuned = _finetune(source, texts, labels, groups, options.seed) if options.finetune else None
-    encoder_tag, embedder, figures = _export(source, tuned, parts.train, options.seed)
+    tuned = None
+    if options.finetune:
+        tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
+    encoder_tag, embedder, figures = _export(source, tuned, messages.parts.train, options.seed)
+    if tuned:
+        figures["finetuning"] = tuned.history
     embeddings = None if tuned else embedder.embed(texts, "embed")
     features, fitted = stack.fit(texts, labels, groups, embeddings, tuned, options.seed)
-    description = ClassifierDescription(
-        encoder_tag=encoder_tag,
-        threshold=fitted.threshold,
-        start=fitted.start,
-        calibration=fitted.calibration,
-        features=features.blocks,
-        metrics={},
-        data_fingerprint=data_fingerprint(frame),
-    )
-    with models.new_model(models.CLASSIFIER) as (tag, place):
-        Classifier(fitted.booster, features, description).save(place)
-        scorer = Scorer(embedder.encoder, Classifier.load(place), tag)
-        test_scores = _score(scorer, parts.test["msg"].tolist(), "test")
-        metrics: dict[str, Any] = {
-            "test": evaluate(parts.test["label"], test_scores, fitted.threshold),
-            "ranking": precisions_at(parts.test["label"], test_scores),
-            "validation": fitted.validation,
-            "threshold": fitted.threshold,
-            "rounds": fitted.booster.num_trees(),
-            "features": features.blocks,
-            **figures,
-            **({"finetuning": tuned.history} if tuned else {}),
-            "encoder_tag": encoder_tag,
-            "classifier_tag": tag,
-            "seed": options.seed,
-        }
-        replace(description, metrics=metrics).write(place)
-        card = Card(
-            metrics,
-            data=Data.of(frame, parts),
-            source=source.name,
-            max_tokens=scorer.encoder.description.max_tokens,
-            slices=by_slice(
-                parts.test["msg"].tolist(), parts.test["label"], test_scores, fitted.threshold
-            ),
-            precision_at=metrics["ranking"],
-            behaviour=_behave(scorer, options.behave) if options.behave else None,
-            versions=installed_versions(),
-            arguments=options.reproducing,
-        )
-        for folder in (place, models.folder(encoder_tag)):
-            cards.write(folder, card)
+    saved = _save(options, messages, embedder, encoder_tag, features, fitted, figures)
     if tuned:
         tuned.forget()
     preview: list[FeedItem] = []
     try:
         if store:
-            scores = [*scorer.classifier.score(texts, embedder.embed(texts, "embed")), *test_scores]
-            marks = map(fingerprint, [*texts, *parts.test["msg"]])
-            score_store(store, scorer, dict(zip(marks, scores, strict=True)))
-            preview = store.feed(tag, FEED_PREVIEW).items
+            preview = _fill(store, saved, messages, embedder)
     finally:  # the model is saved by now, and is to have its report whatever befell the store
-        metrics["seconds"] = round(time.monotonic() - started, 1)
-        _write_held_out(options.report / HELD_OUT_FILE, parts.train, fitted.held_out)
-        doubts = audit(parts.train, fitted.held_out, groups)
-        write_report(
-            options.report,
-            metrics=metrics,
-            labels=parts.test["label"],
-            scores=test_scores,
-            threshold=fitted.threshold,
-            texts=parts.test["msg"].tolist(),
-            identifiers=parts.test["msg_id"].tolist(),
-            feed_preview=[(item.id, item.text, item.score) for item in preview],
-            comparison=metrics["precision"],
-            slices=card.slices,
-            behaviour=card.behaviour.as_table() if card.behaviour else None,
-            audit=what_if(labels, fitted.held_out, suspects(doubts), fitted.threshold),
-            suspects=len(doubts),
-            finetuning=metrics.get("finetuning", ()),
-            card=card,
-        )
-        _write_metrics(options.report / METRICS_FILE, metrics)
-    return metrics
-
-
-def _finetune(
-    source: Source, texts: Sequence[str], labels: np.ndarray, groups: np.ndarray, seed: int
-) -> FineTuned:
-    parts = list(fitting.folds(labels, groups, seed, finetune.FOLDS))
-    return finetune.finetune(source, texts, labels, parts, seed, settings().cache)
+        saved.metrics["seconds"] = round(time.monotonic() - started, 1)
+        _report(options.report, messages, fitted, saved, preview)
+    return saved.metrics
 
 
 def _export(
@@ -190,6 +166,101 @@ def _export(
         "export": {name: exported.description.check for name, exported in encoders.items()},
     }
     return tag, embedders[comparison.chosen], figures
+
+
+def _save(
+    options: Options,
+    messages: _Messages,
+    embedder: Embedder,
+    encoder_tag: str,
+    features: Features,
+    fitted: Fitted,
+    figures: dict[str, Any],
+) -> _Saved:
+    """Save the classifier, with metrics of the test part, and a card beside both models."""
+    description = ClassifierDescription(
+        encoder_tag=encoder_tag,
+        threshold=fitted.threshold,
+        start=fitted.start,
+        calibration=fitted.calibration,
+        features=features.blocks,
+        metrics={},
+        data_fingerprint=data_fingerprint(messages.frame),
+    )
+    truth = messages.parts.test["label"]
+    with models.new_model(models.CLASSIFIER) as (tag, place):
+        Classifier(fitted.booster, features, description).save(place)
+        scorer = Scorer(embedder.encoder, Classifier.load(place), tag)
+        scores = _score(scorer, messages.test_texts, "test")
+        metrics: dict[str, Any] = {
+            "test": evaluate(truth, scores, fitted.threshold),
+            "ranking": precisions_at(truth, scores),
+            "validation": fitted.validation,
+            "threshold": fitted.threshold,
+            "rounds": fitted.booster.num_trees(),
+            "features": features.blocks,
+            **figures,
+            "encoder_tag": encoder_tag,
+            "classifier_tag": tag,
+            "seed": options.seed,
+        }
+        replace(description, metrics=metrics).write(place)
+        encoder = scorer.encoder.description
+        card = Card(
+            metrics,
+            data=Data.of(messages.frame, messages.parts),
+            source=encoder.source,
+            max_tokens=encoder.max_tokens,
+            slices=by_slice(messages.test_texts, truth, scores, fitted.threshold),
+            precision_at=metrics["ranking"],
+            behaviour=_behave(scorer, options.behave) if options.behave else None,
+            versions=installed_versions(),
+            arguments=options.reproducing,
+        )
+        for folder in (place, models.folder(encoder_tag)):
+            cards.write(folder, card)
+    return _Saved(scorer, scores, metrics, card)
+
+
+def _fill(
+    store: MessageStore, saved: _Saved, messages: _Messages, embedder: Embedder
+) -> list[FeedItem]:
+    """Score what `store` holds; return the first messages of the feed."""
+    texts, scorer = messages.texts, saved.scorer
+    scores = [*scorer.classifier.score(texts, embedder.embed(texts, "embed")), *saved.test_scores]
+    marks = map(fingerprint, [*texts, *messages.test_texts])
+    score_store(store, scorer, dict(zip(marks, scores, strict=True)))
+    return store.feed(scorer.model, FEED_PREVIEW).items
+
+
+def _report(
+    folder: Path,
+    messages: _Messages,
+    fitted: Fitted,
+    saved: _Saved,
+    preview: Sequence[FeedItem],
+) -> None:
+    _write_held_out(folder / HELD_OUT_FILE, messages.parts.train, fitted.held_out)
+    doubts = audit(messages.parts.train, fitted.held_out, messages.groups)
+    metrics, card = saved.metrics, saved.card
+    write_report(
+        folder,
+        metrics=metrics,
+        labels=messages.parts.test["label"],
+        scores=saved.test_scores,
+        threshold=fitted.threshold,
+        texts=messages.test_texts,
+        identifiers=messages.parts.test["msg_id"].tolist(),
+        feed_preview=[(item.id, item.text, item.score) for item in preview],
+        comparison=metrics["precision"],
+        slices=card.slices,
+        behaviour=card.behaviour.as_table() if card.behaviour else None,
+        audit=what_if(messages.labels, fitted.held_out, suspects(doubts), fitted.threshold),
+        suspects=len(doubts),
+        finetuning=metrics.get("finetuning", ()),
+        card=card,
+    )
+    _write_metrics(folder / METRICS_FILE, metrics)
 
 
 def score_store(store: MessageStore, scorer: Scorer, known: dict[str, float]) -> None:

@@ -82,7 +82,8 @@ def write_report(
         metrics=[
             _metric(name, value)
             for name, value in flat.items()
-            if not isinstance(value, list)  # which has a table of its own
+            # What training took in is in the card, and a list has a table of its own.
+            if not isinstance(value, list) and not name.startswith("features.")
         ],
         precision_recall=Markup(plots.precision_recall(truth, values, threshold)),
         calibration=Markup(plots.calibration(truth, values)),

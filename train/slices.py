@@ -23,7 +23,7 @@ LENGTHS = {  # name, and the most characters
 PLACES = (20, 100)  # of the ranking: what a reader sees at once, and on a patient day
 _OF_BOTH_LABELS = ("f1", "precision", "recall", "average_precision")  # of one, they tell nothing
 _FIGURES = (*_OF_BOTH_LABELS, "ece")
-_ADDRESS = re.compile(r"\S*(?:://|@|\bwww\.|\bt\.me/)\S*")  # Latin in every language
+_ADDRESS = re.compile(r"://|@|\bwww\.|\bt\.me/")  # Latin in every language
 _SCRIPTS = {
     "Russian": re.compile("[\u0400-\u052f]"),
     "English": re.compile("[a-z\u00df-\u024f]"),
@@ -40,7 +40,8 @@ def language(text: str) -> str:
     has two thirds is mixed. A text in another script, or without letters, is other. Links, mail
     addresses and handles are not looked at.
     """
-    letters = "".join(filter(str.isalpha, _ADDRESS.sub(" ", plain(text))))
+    words = [word for word in plain(text).split() if not _ADDRESS.search(word)]
+    letters = "".join(filter(str.isalpha, "".join(words)))
     counts = {name: len(script.findall(letters)) for name, script in _SCRIPTS.items()}
     counts[OTHER] = len(letters) - sum(counts.values())
     largest = max(counts, key=lambda name: counts[name])

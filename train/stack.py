@@ -28,7 +28,9 @@ def fit(
     Raises ValueError if a label is in fewer than two groups.
     """
     features, rows = columns(texts, labels, groups, embeddings, tuned, seed)
-    return features, classifier.fit(rows, labels, groups, seed, features.scores)
+    parameters = classifier.PARAMETERS["finetuned" if tuned else "frozen"]
+    fitted = classifier.fit(rows, labels, groups, seed, features.log_odds, parameters)
+    return features, fitted
 
 
 def columns(

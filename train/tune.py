@@ -1,14 +1,17 @@
 """`python -m train.tune`: search LightGBM's parameters by cross-validation, into parameters.json.
 
-What LightGBM reads is made once, and never of models that had seen a label: the trials then take
-seconds each. The parameters that are checked in were found by this command.
+What LightGBM reads is made once, and never of models that had seen a label. A trial then takes
+seconds on a fine-tuned encoder, whose embedding is not read, and a minute on a frozen one. Trials
+are kept until the search ends, so that it goes on where it was ended.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +24,32 @@ from export import pipeline as export
 from export import sources
 from feedsieve.files import open_whole
 from feedsieve.settings import settings
-from train import classifier, command, finetune, stack
+from train import classifier, command, stack
 from train.classifier import FIXED, PARAMETERS_FILE, folds
 from train.data import read_labeled, split
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
+from train.finetune import finetune
+from train.kept import one_run_at_a_time
 
 REPEATS = 3  # of the folds, in other draws: one draw would be tuned for itself
 MOST_ROUNDS = 1500
 
 
 def tune(
-    columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, scores: int, trials: int, seed: int
+    columns: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    log_odds: int,
+    trials: int,
+    seed: int,
+    kept: Path | None = None,
 ) -> tuple[dict[str, Any], optuna.Study]:
     """Return the parameters of the lowest log loss on held-out folds, and the search.
 
-    `columns` is (n, columns), of which the first `scores` are those that boosting starts from;
-    `labels`, 0 or 1, and `groups`, which stay in one fold, are (n,).
+    `columns` is (n, columns), of which the first `log_odds` are those that boosting starts from;
+    `labels`, 0 or 1, and `groups`, which stay in one fold, are (n,). Trials are written to the
+    file `kept`, and those that are in it already count.
     """
     draws = [list(folds(labels, groups, seed + repeat)) for repeat in range(REPEATS)]
 
@@ -54,7 +66,7 @@ def tune(
         losses = []
         for repeat, parts in enumerate(draws):
             held_out = classifier.held_out(
-                columns, labels, parts, FIXED | parameters | {"seed": seed}, scores, MOST_ROUNDS
+                columns, labels, parts, FIXED | parameters | {"seed": seed}, log_odds, MOST_ROUNDS
             )
             losses.append(log_loss(labels, 1 / (1 + np.exp(-held_out.logits))))
             trial.report(float(np.mean(losses)), repeat)
@@ -63,33 +75,43 @@ def tune(
         return float(np.mean(losses))
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    with tqdm(total=trials, desc="trials", unit="trial") as bar:
+    study = optuna.create_study(
+        storage=f"sqlite:///{kept}" if kept else None,
+        study_name="tune",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=seed),
+    )
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    done = len(study.get_trials(states=ended))
+    if done:
+        # The same draws again would try the same parameters.
+        study.sampler = optuna.samplers.TPESampler(seed=seed + done)
+        print(f"going on after {done} trials of an earlier run")
+    with tqdm(total=trials, initial=done, desc="trials", unit="trial") as bar:
 
         def show(study: optuna.Study, _trial: optuna.trial.FrozenTrial) -> None:
             bar.set_postfix(best=f"{study.best_value:.4f}")
             bar.update()
 
-        study.optimize(objective, trials, callbacks=[show])
+        study.optimize(objective, max(0, trials - done), callbacks=[show])
     return {**study.best_params, "bagging_freq": 1}, study
 
 
 def _columns(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return what LightGBM reads of the training part, its labels and groups, and the scores."""
+    """Return what LightGBM reads of the training part, labels, groups, how many are log-odds."""
     train = split(read_labeled(options.data), options.seed).train
     texts, labels = train["msg"].tolist(), train["label"].to_numpy()
     groups = near_duplicate_groups(texts, progress=False)
     source = sources.load(options.encoder)
     if options.finetune:
-        parts = list(folds(labels, groups, options.seed, finetune.FOLDS))
-        tuned = finetune.finetune(source, texts, labels, parts, options.seed, settings().cache)
+        tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
         features, columns = stack.columns(texts, labels, groups, None, tuned, options.seed)
     else:
         with tempfile.TemporaryDirectory(prefix="feedsieve-tune-") as folder:
             exported = export.export_encoder(source, Path(folder), texts, settings().threads)
             embeddings = Embedder(exported["int8"]).embed(texts, "embed")
         features, columns = stack.columns(texts, labels, groups, embeddings, None, options.seed)
-    return columns, labels, groups, features.scores
+    return columns, labels, groups, features.log_odds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,14 +121,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tune(options: argparse.Namespace) -> None:
-    columns, labels, groups, scores = _columns(options)
-    best, study = tune(columns, labels, groups, scores, options.trials, options.seed)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    columns, labels, groups, log_odds = _columns(options)
+    asked = [columns, labels, groups, np.array([log_odds, options.seed])]
+    key = blake2b(b"".join(array.tobytes() for array in asked), digest_size=8).hexdigest()
+    place = settings().cache / f"tune-{key}"
+    with one_run_at_a_time(place):
+        trials = place / "trials.sqlite"
+        best, study = tune(columns, labels, groups, log_odds, options.trials, options.seed, trials)
+        _write(options, best)
+        shutil.rmtree(place)
+    print(f"log loss {study.best_value:.4f} in the best of {len(study.trials)} trials: {best}")
+    print(f"written to {options.out}")
+
+
+def _write(options: argparse.Namespace, best: dict[str, Any]) -> None:
+    """Write `best` in place of what parameters.json has for this kind of encoder."""
     kept = json.loads(PARAMETERS_FILE.read_text(encoding="utf-8"))
     kept["finetuned" if options.finetune else "frozen"] = best
     with open_whole(options.out) as file:
         file.write(json.dumps(kept, indent=2) + "\n")
-    print(f"log loss {study.best_value:.4f} in the best of {len(study.trials)} trials: {best}")
-    print(f"written to {options.out}")
+
+
+def _at_least_one(given: str) -> int:
+    number = int(given)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {number}")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--finetune", action="store_true", help="tune what stands on a fine-tuned encoder"
     )
-    parser.add_argument("--trials", type=int, default=60, help="to try (%(default)s)")
+    parser.add_argument("--trials", type=_at_least_one, default=60, help="to try (%(default)s)")
     parser.add_argument(
         "--out", type=Path, default=PARAMETERS_FILE, metavar="FILE.json", help="(%(default)s)"
     )

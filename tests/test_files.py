@@ -1,0 +1,46 @@
+import errno
+import os
+
+import pytest
+from limits import largest_file
+
+from feedsieve.files import open_whole
+
+
+class TestOpenWhole:
+    def test_what_was_there_stays_until_the_end(self, tmp_path):
+        path = tmp_path / "report.html"
+        path.write_text("old")
+        with open_whole(path) as file:
+            file.write("new")
+            assert path.read_text() == "old"
+        assert path.read_text() == "new"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_what_was_there_stays_if_the_rest_cannot_be_made(self, tmp_path):
+        path = tmp_path / "report.html"
+        path.write_text("old")
+        with pytest.raises(TypeError), open_whole(path) as file:
+            file.writelines(["new", None])
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_full_disk_is_told_of_the_file_that_was_asked_for(self, tmp_path):
+        path = tmp_path / "report.html"
+        path.write_text("old")
+        too_large = os.strerror(errno.EFBIG)
+        with (
+            largest_file(1000),
+            pytest.raises(OSError, match=too_large) as caught,
+            open_whole(path) as file,
+        ):
+            file.write("new" * 1000)
+        assert caught.value.filename == str(path)
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        path = tmp_path / "absent" / "report.html"
+        with pytest.raises(FileNotFoundError) as caught, open_whole(path):
+            pytest.fail("opened")
+        assert caught.value.filename == str(path)
