@@ -1,5 +1,6 @@
 """The Bento service: routes and schemas, nothing else."""
 
+import asyncio
 import logging
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -38,7 +39,7 @@ Explain = Annotated[
 
 
 class ScoreRequest(BaseModel):
-    """Texts to score; of a long one the encoder reads the first 256 tokens, 900 characters."""
+    """Texts to score; of a long one the encoder reads the first 256 tokens, or 160."""
 
     texts: Texts
 
@@ -143,6 +144,8 @@ class Feedsieve:
 
     def __init__(self) -> None:
         self.runtime = Runtime(settings())
+        # One at a time, and the others wait outside the threads, which the feed needs too.
+        self.explaining = asyncio.Semaphore(1)
 
     @bentoml.on_startup
     def start(self) -> None:
@@ -221,8 +224,10 @@ class Feedsieve:
                 raise ProblemResponse(503, "the message cannot be scored now") from error
             score = fresh.score
             self.runtime.remember(found.text, score)
-        wanted = explain in ("1", "true")
-        explanation = await run_in_threadpool(self.runtime.explain, text) if wanted else None
+        explanation = None
+        if explain in ("1", "true"):
+            async with self.explaining:
+                explanation = await run_in_threadpool(self.runtime.explain, text)
         answer = MessageAnswer(
             id=found.id,
             text=found.text,

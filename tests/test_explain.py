@@ -1,6 +1,7 @@
 """Explanations: contributions of features and words to one score, in Python and over HTTP."""
 
 import math
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import SimpleNamespace
 from urllib.parse import quote
@@ -315,6 +316,17 @@ class TestRoute:
         assert {"name", "value", "contribution"} == set(explanation["features"][0])
         words = " ".join(span["text"] for span in explanation["words"])
         assert words == normalise(item["text"])
+
+    def test_many_do_not_hold_up_the_feed(self, server, item):
+        """More than there are threads: most of them are still waiting when the feed answers."""
+        address = f"/messages/{item['id']}?explain=1"
+        with ThreadPoolExecutor(60) as clients:
+            waiting = [clients.submit(server.client.get, address) for _client in range(60)]
+            wait(waiting, return_when=FIRST_COMPLETED)
+            assert server.client.get("/feed?limit=1").is_success
+            unanswered = sum(not answer.done() for answer in waiting)
+        assert {answer.result().status_code for answer in waiting} == {200}
+        assert unanswered > 40
 
     def test_asked_by_a_browser(self, server, item):
         address = f"/messages/{item['id']}"

@@ -31,8 +31,9 @@ def _train(options: Options) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train",
-        description="Train on labelled messages: export the encoder to ONNX, fit LightGBM on its"
-        " embeddings, save both in the BentoML model store, and write metrics and a report.",
+        description="Train on labelled messages: export the encoder to ONNX, fit LightGBM on"
+        " what it says, on words and on traits, save both in the BentoML model store, and write"
+        " metrics and a report.",
     )
     parser.add_argument(
         "--data",
