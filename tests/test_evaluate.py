@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
-from train.evaluate import best_threshold, evaluate, fit_platt, reliability
+from train.evaluate import (
+    best_threshold,
+    evaluate,
+    expected_threshold,
+    fit_platt,
+    reliability,
+)
 
 SCORES = st.one_of(
     st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0, 5e-324, np.nextafter(1, 0)])
@@ -144,6 +151,31 @@ class TestBestThreshold:
     def test_without_positives_none_is_best(self):
         with pytest.raises(ValueError, match="no label is positive"):
             best_threshold([0, 0], [0.1, 0.2])
+
+
+class TestExpectedThreshold:
+    def test_by_hand(self):
+        """The first two: 2 (0.9 + 0.6) / (2 + 1.8) = 0.789; the first alone or all: less."""
+        assert expected_threshold([0.1, 0.9, 0.2, 0.6]) == pytest.approx(0.789 / 2, abs=1e-3)
+
+    def test_no_other_threshold_is_better_of_calibrated_scores(self):
+        random = np.random.default_rng(0)
+        scores = random.beta(0.3, 1, 200_000)
+        labels = random.random(len(scores)) < scores
+        threshold = expected_threshold(scores)
+        f1 = {t: f1_score(labels, scores >= t) for t in np.linspace(0.05, 0.95, 91)}
+        assert f1_score(labels, scores >= threshold) == pytest.approx(max(f1.values()), abs=2e-3)
+        assert threshold == pytest.approx(max(f1.values()) / 2, abs=5e-3)
+
+    @given(st.lists(st.floats(1e-6, 1), min_size=1))
+    def test_something_is_let_through(self, scores):
+        assert 0 < expected_threshold(scores) <= 0.5
+        assert max(scores) >= expected_threshold(scores)
+
+    @pytest.mark.parametrize("scores", [[], [0.0, 0.0]])
+    def test_nothing_to_choose_by(self, scores):
+        with pytest.raises(ValueError, match="no threshold is best"):
+            expected_threshold(scores)
 
 
 class TestFitPlatt:

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from feedsieve.classifier import Calibration, Start
-from train.evaluate import best_threshold, evaluate, fit_platt
+from train.evaluate import evaluate, expected_threshold, fit_platt
 
 PARAMETERS_FILE = Path(__file__).with_name("parameters.json")
 FIXED: dict[str, Any] = {
@@ -68,9 +68,9 @@ def fit(
     Boosting starts from a logistic regression of the first `log_odds` columns, which are log-odds
     of positive already, so that trees only learn what these leave open. Five boosters each stop
     early on a fifth of the rows that they have not seen. Their scores of those fifths decide
-    calibration and threshold: all rows together, since a single fifth has few positives and moves
-    the threshold by chance. The booster that is returned takes over their mean number of rounds.
-    `features` is (n, columns), `labels` 0 or 1 and `groups`, which stay in one fold, are (n,).
+    calibration and threshold: all rows together, since a single fifth has few positives. The
+    booster that is returned takes over their mean number of rounds. `features` is (n, columns),
+    `labels` 0 or 1 and `groups`, which stay in one fold, are (n,).
 
     Raises ValueError if a label is in fewer than two groups.
     """
@@ -79,7 +79,7 @@ def fit(
     judged = held_out(features, labels, parts, parameters, log_odds, progress=True)
     calibration = Calibration(*fit_platt(judged.logits, labels))
     calibrated = calibration.apply(judged.logits)
-    threshold = best_threshold(labels, calibrated)
+    threshold = expected_threshold(calibrated)
     metrics = evaluate(labels, calibrated, threshold)
     start = _start(features, labels, log_odds)
     rows = _dataset(features, labels, start)

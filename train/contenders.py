@@ -19,7 +19,7 @@ from feedsieve.text import plain
 from train import classifier, stack
 from train.classifier import Fitted
 from train.embedding import Embedder
-from train.evaluate import best_threshold, fit_platt
+from train.evaluate import expected_threshold, fit_platt
 from train.finetune import finetune
 
 LOGISTIC = "TF-IDF, logistic regression"
@@ -112,8 +112,7 @@ def tuned(part: Part, source: Source, seed: int, cache: Path, threads: int) -> d
 def _judge(held_out: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> Judgement:
     """Calibrate `logits`, and choose a threshold, by those of messages that were held out."""
     calibration = Calibration(*fit_platt(held_out, labels))
-    threshold = best_threshold(labels, calibration.apply(held_out))
-    return Judgement(calibration.apply(logits), threshold)
+    return Judgement(calibration.apply(logits), expected_threshold(calibration.apply(held_out)))
 
 
 def _boosted(fitted: Fitted, columns: np.ndarray) -> Judgement:

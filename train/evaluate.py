@@ -92,6 +92,22 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     return float(middle[max(best, key=lambda gap: (upper[gap] - lower[gap], gap))])
 
 
+def expected_threshold(scores: ArrayLike) -> float:
+    """Return the threshold of the highest F1 to be expected if `scores` are calibrated.
+
+    It is half that F1 (Lipton et al., 2014, https://arxiv.org/abs/1402.1892), so between 0 and 0.5.
+    Labels have no part in it: where a sample's own F1 is highest moves by chance, and on parts that
+    were held out such thresholds cost a point of F1 (docs/decisions/classifier.md). `scores` (0 to
+    1) are `(n,)`. Raises `ValueError` for none, or if all are 0.
+    """
+    ranked = -np.sort(-np.asarray(scores, dtype=np.float64))
+    expected = ranked.sum()
+    if not expected:
+        raise ValueError("no threshold is best: no score is above 0")
+    f1 = 2 * ranked.cumsum() / (np.arange(1, len(ranked) + 1) + expected)
+    return float(f1.max() / 2)
+
+
 def fit_platt(logits: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
     """Return `slope` (above 0) and `intercept`, so that the probability of positive is
     `sigmoid(slope * logit + intercept)`.
