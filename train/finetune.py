@@ -154,7 +154,7 @@ def finetune(
     parts = list(classifier.folds(labels, groups, seed, FOLDS))
     folds = [fold.tolist() for _rest, fold in parts]
     code = [sys.modules[__name__], layers, text]
-    key = run_key(source, code, [list(texts), labels.tolist(), folds, seed, EPOCHS])
+    key = run_key(source, code, [list(texts), labels.tolist(), folds, seed])
     folder = cache / f"finetune-{key}"
     with one_run_at_a_time(folder):
         return _finetune(source, texts, labels, parts, seed, folder)
@@ -325,19 +325,24 @@ class _Encoder:
 def last_checkpoint(folder: Path) -> str | None:
     """Return the newest checkpoint in `folder` that was written to its end, if there is one."""
     found = []
-    for state in folder.glob("checkpoint-*/trainer_state.json"):  # the last file to be written
+    for checkpoint in folder.glob("checkpoint-*"):
         try:
-            found.append((json.loads(state.read_text(encoding="utf-8"))["global_step"], state))
-        except (ValueError, KeyError):  # killed while writing it
+            found.append((_state(checkpoint)["global_step"], checkpoint))
+        except (OSError, ValueError, KeyError):  # killed while writing it
             continue
-    return str(max(found)[1].parent) if found else None
+    return str(max(found)[1]) if found else None
+
+
+def _state(checkpoint: Path | str) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, in the last file of it to be written."""
+    return json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
 
 
 def _stopped(checkpoint: str | None) -> int | None:
     """Return after how many epochs training had stopped early, None if it had not."""
     if not checkpoint:
         return None
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    state = _state(checkpoint)
     if not state.get("best_global_step"):  # there is no fold to watch
         return None
     best = state["epoch"] * state["best_global_step"] / state["global_step"]
@@ -365,8 +370,7 @@ def _resuming(folder: Path, encoders: int) -> str | None:
         return None
     epoch = 0
     if checkpoint:
-        state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-        epoch = round(state["epoch"])
+        epoch = round(_state(checkpoint)["epoch"])
     return f"resuming fine-tuning: {done} of {encoders} encoders are done" + (
         f", encoder {done + 1} has {epoch} of {EPOCHS} epochs behind it" if epoch else ""
     )

@@ -124,8 +124,9 @@ def _tune(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     columns, labels, groups, log_odds = _columns(options)
     asked = [columns, labels, groups, np.array([log_odds, options.seed])]
-    key = blake2b(b"".join(array.tobytes() for array in asked), digest_size=8).hexdigest()
-    place = settings().cache / f"tune-{key}"
+    code = [Path(__file__).read_bytes(), Path(classifier.__file__).read_bytes()]
+    key = blake2b(b"".join([array.tobytes() for array in asked] + code), digest_size=8)
+    place = settings().cache / f"tune-{key.hexdigest()}"
     with one_run_at_a_time(place):
         trials = place / "trials.sqlite"
         best, study = tune(columns, labels, groups, log_odds, options.trials, options.seed, trials)
