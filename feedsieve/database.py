@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError
 
 from feedsieve import dump
+from feedsieve.curation import describe_stored
 from feedsieve.message import StoreUnavailable
 from feedsieve.schema import metadata
 from feedsieve.settings import settings
@@ -172,7 +173,7 @@ def _use_write_ahead_log(engine: Engine) -> None:
 def _make_tables(engine: Engine) -> None:
     with engine.connect() as connection:
         inspector = inspect(connection)
-        present = set(inspector.get_table_names())
+        present = {*inspector.get_table_names(), *inspector.get_view_names()}
         for table in metadata.sorted_tables:
             if table.name in present:
                 columns = {column["name"] for column in inspector.get_columns(table.name)}
@@ -184,3 +185,4 @@ def _make_tables(engine: Engine) -> None:
     if not {table.name for table in metadata.sorted_tables} <= present:
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             metadata.create_all(connection)
+            describe_stored(connection)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
 
 from feedsieve import dump
+from feedsieve.curation import describe
 from feedsieve.message import Message, clean
 from feedsieve.readers import Messages
 from feedsieve.schema import dump_extents, message_history, messages, upsert
@@ -159,15 +161,19 @@ class Intake:
 
     def _insert(self, added: list[Message]) -> None:
         if added:
-            self._connection.execute(insert(messages), [self._row(m) for m in added])
+            rows = [self._row(m) for m in added]
+            self._connection.execute(insert(messages), rows)
+            describe(self._connection, {row["fingerprint"]: row["text"] for row in rows})
 
     def _update(self, changed: list[Message], stored: dict[str, Message]) -> None:
-        texts = [m for m in changed if m.text != stored[m.id].text]
-        if texts:
+        rewritten = [m for m in changed if m.text != stored[m.id].text]
+        if rewritten:
+            rows = [self._row(m) for m in rewritten]
             self._connection.execute(
                 update(messages).where(messages.c.id == bindparam("identifier")),
-                [_with_key(self._row(m)) for m in texts],
+                [_with_key(row) for row in rows],
             )
+            describe(self._connection, {row["fingerprint"]: row["text"] for row in rows})
         rest = [m for m in changed if m.text == stored[m.id].text]
         if rest:
             self._connection.execute(
@@ -196,7 +202,7 @@ class Intake:
             )
         )
 
-    def _row(self, message: Message) -> dict[str, object]:
+    def _row(self, message: Message) -> dict[str, Any]:
         return {
             "id": message.id,
             "text": message.text,
@@ -222,6 +228,5 @@ def _qualified(message: Message) -> str:
     return f"{message.channel or ''}:{message.id}"
 
 
-def _with_key(row: dict[str, object]) -> dict[str, object]:
-    identifier = row.pop("id")
-    return {"identifier": identifier, **row}
+def _with_key(row: dict[str, Any]) -> dict[str, Any]:
+    return {"identifier": row["id"], **{name: row[name] for name in row if name != "id"}}

@@ -1,6 +1,7 @@
-"""The tables of the message store."""
+"""The tables of the message store, and the view of it that people query."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -11,12 +12,16 @@ from sqlalchemy import (
     Float,
     Index,
     MetaData,
+    Select,
     String,
     Table,
     Text,
     TypeDecorator,
+    func,
+    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.ddl import CreateView
 
 from feedsieve.message import in_utc
 
@@ -62,6 +67,17 @@ message_history = Table(
     Index("message_history_by_id", "id"),
 )
 
+# What every text that ever came in is, for curation; the fields are those of `TextFacts`.
+texts = Table(
+    "texts",
+    metadata,
+    Column("fingerprint", _Fingerprint, primary_key=True),
+    Column("language", _Text, nullable=False),
+    Column("template", _Fingerprint),
+    Column("mentioned", _Fingerprint),
+    Index("texts_by_template", "template", "mentioned"),
+)
+
 scores = Table(
     "scores",
     metadata,
@@ -90,6 +106,35 @@ dump_extents = Table(
     Column("rows", BigInteger, nullable=False),
     Column("characters", BigInteger, nullable=False),
 )
+
+
+NOTICED = 3
+"""From how many mentioned on, a text that is otherwise the same for all is a bot's notice."""
+
+
+def _curated() -> Select[Any]:
+    """Return the messages that are worth looking at: each text once, and no notices of bots."""
+    notices = (
+        select(texts.c.template)
+        .where(texts.c.template.is_not(None))
+        .group_by(texts.c.template)
+        .having(func.count(texts.c.mentioned.distinct()) >= NOTICED)
+    )
+    distinct = (
+        select(func.min(messages.c.id).label("id"), func.count().label("copies"))
+        .group_by(messages.c.fingerprint)
+        .subquery("distinct_messages")
+    )
+    first = [messages.c[name] for name in ("id", "text", "channel", "time", "fingerprint")]
+    return (
+        select(*first, texts.c.language, distinct.c.copies)
+        .join(distinct, distinct.c.id == messages.c.id)
+        .join(texts, texts.c.fingerprint == messages.c.fingerprint)
+        .where(texts.c.template.is_(None) | texts.c.template.not_in(notices))
+    )
+
+
+curated_messages = CreateView(_curated(), "curated_messages", metadata=metadata).table
 
 
 def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

@@ -23,6 +23,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import event
+from test_curation import TestCurated
 from test_store import (
     MODEL,
     TestAdd,
@@ -53,6 +54,7 @@ __all__ = [  # pytest runs these here too, with the locations that this file giv
     "TestAdd",
     "TestChanges",
     "TestClashes",
+    "TestCurated",
     "TestFeed",
     "TestHostileStrings",
     "TestSample",

@@ -64,7 +64,7 @@ def history(location: Location) -> list[tuple[str, str]]:
 
 def content(location: Location) -> list[Any]:
     """Return all that an import writes."""
-    tables = ("messages", "message_history", "dump_extents")
+    tables = ("messages", "message_history", "texts", "dump_extents")
     return [query(location, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
 

@@ -19,10 +19,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from feedsieve.files import open_whole
+from feedsieve.language import LANGUAGES, language
 from feedsieve.text import normalise
 from train.behaviour.outcome import Outcome
 from train.data import Split, data_fingerprint
-from train.slices import LANGUAGES, language
 
 FILE = "card.md"
 WEAKER = 0.05  # of F1, below that of all messages: what makes a slice weak

@@ -1,19 +1,17 @@
 """How good scores are on messages of one language or one length, which an average hides."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from feedsieve.language import LANGUAGES, language
 from feedsieve.text import plain
 from train.evaluate import evaluate
 
 FEWEST = 20  # messages; figures of fewer say more about chance than about the model
-OTHER, MIXED = "other", "mixed"
-LANGUAGES = ("Russian", "Ukrainian", "English", "Greek", OTHER, MIXED)
 LENGTHS = {  # name, and the most characters
     "up to 100 characters": 100,
     "101 to 300 characters": 300,
@@ -23,35 +21,6 @@ LENGTHS = {  # name, and the most characters
 PLACES = (20, 100)  # of the ranking: what a reader sees at once, and on a patient day
 _OF_BOTH_LABELS = ("f1", "precision", "recall", "average_precision")  # of one, they tell nothing
 _FIGURES = (*_OF_BOTH_LABELS, "ece")
-_ADDRESS = re.compile(r"://|@|\bwww\.|\bt\.me/")  # Latin in every language
-_SCRIPTS = {
-    "Russian": re.compile("[\u0400-\u052f]"),
-    "English": re.compile("[a-z\u00df-\u024f]"),
-    "Greek": re.compile("[\u0370-\u03ff\u1f00-\u1fff]"),
-}
-_UKRAINIAN, _RUSSIAN = re.compile("[іїєґ]"), re.compile("[ыэъё]")  # which the other has not
-
-
-def language(text: str) -> str:
-    """Return which of `LANGUAGES` a text is in, by the script of two thirds of its letters.
-
-    Latin counts as English. Cyrillic counts as Ukrainian if it has more of the letters that only
-    Ukrainian has than of those that only Russian has, else as Russian. A text in which no script
-    has two thirds is mixed. A text in another script, or without letters, is other. Links, mail
-    addresses and handles are not looked at.
-    """
-    words = [word for word in plain(text).split() if not _ADDRESS.search(word)]
-    letters = "".join(filter(str.isalpha, "".join(words)))
-    counts = {name: len(script.findall(letters)) for name, script in _SCRIPTS.items()}
-    counts[OTHER] = len(letters) - sum(counts.values())
-    largest = max(counts, key=lambda name: counts[name])
-    if not letters:
-        return OTHER
-    if 3 * counts[largest] < 2 * len(letters):
-        return MIXED
-    if largest == "Russian" and len(_UKRAINIAN.findall(letters)) > len(_RUSSIAN.findall(letters)):
-        return "Ukrainian"
-    return largest
 
 
 def length(text: str) -> str:
