@@ -20,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample train serve test lint format bento container loadtest constraints clean
+.PHONY: help setup sample train serve test lint format bento container loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ container: bento ## make a container image of the newest Bento
 
 loadtest: $(VENV)/dev ## load a server that this starts, and write reports/loadtest.html
 	$(BIN)/python -m loadtests
+
+cluster: $(VENV)/dev ## start a Dask scheduler and two workers, for --cluster; dashboard on 127.0.0.1:8787
+	$(BIN)/python -m train.cluster
 
 constraints: ## install the newest versions and pin them in constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)

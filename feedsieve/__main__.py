@@ -3,12 +3,15 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from tqdm import tqdm
 
-from feedsieve.files import UnwritableFile, score_file
+from feedsieve.bulk import Engine, InProcess, NoEngine, score_file
+from feedsieve.files import RunningAlready, UnwritableFile
 from feedsieve.message import StoreUnavailable, UnreadableFile
 from feedsieve.models import NoModel, load_scorer
 from feedsieve.readers import read_messages
@@ -22,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         options.run(options)
-    except (NoModel, StoreUnavailable, UnreadableFile, UnwritableFile, InvalidSettings) as error:
+    except (
+        NoModel, NoEngine, StoreUnavailable, UnreadableFile, UnwritableFile, RunningAlready,
+        InvalidSettings,
+    ) as error:  # fmt: skip
         print(f"feedsieve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -45,13 +51,34 @@ def import_files(options: argparse.Namespace) -> None:
 
 
 def score(options: argparse.Namespace) -> None:
-    """Score the texts of a CSV file into another one."""
-    scorer = load_scorer(settings().model, settings().threads)
-    with tqdm(desc=str(options.source), unit=" messages") as bar:
+    """Score the texts of a file into another one."""
+    with (
+        _engine(options.cluster) as engine,
+        tqdm(desc=str(options.source), unit=" messages") as bar,
+    ):
         positives, count = score_file(
-            scorer, options.source, options.target, bar.update, replace=options.force
+            engine, options.source, options.target, bar.update, replace=options.force
         )
-    print(f"{options.target}: {count:,} scored by {scorer.model}, {positives:,} positive")
+    print(f"{options.target}: {count:,} scored by {engine.model}, {positives:,} positive")
+
+
+@contextmanager
+def _engine(cluster: str | None) -> Iterator[Engine]:
+    """Yield what scores: this process, or the cluster that whoever has installed it brings along.
+
+    What serves knows of no cluster: `feedsieve[cluster]` announces one as an entry point.
+    """
+    if cluster is None:
+        yield InProcess(load_scorer(settings().model, settings().threads))
+        return
+    try:
+        connect = entry_points(group="feedsieve.engines")["cluster"].load()
+    except (KeyError, ImportError) as error:
+        raise NoEngine(
+            f"--cluster needs Dask: pip install 'feedsieve[cluster]' ({error})"
+        ) from error
+    with connect(cluster, settings().model) as engine:
+        yield engine
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,13 +101,24 @@ def _parser() -> argparse.ArgumentParser:
     importing.set_defaults(run=import_files)
     scoring = commands.add_parser(
         "score",
-        help="score the texts of a CSV file",
-        description="Copy a CSV file and add the columns score (0 to 1) and label (positive or"
-        " negative) by its column msg.",
+        help="score the texts of a CSV or Parquet file",
+        description="Copy a CSV or Parquet file and add the columns score (0 to 1) and label"
+        " (positive or negative) by its column msg. A run that was ended goes on where it was when"
+        " it is started again; until it is done, what it has scored is in the folder OUT.parts.",
     )
-    scoring.add_argument("source", type=Path, metavar="IN.csv")
-    scoring.add_argument("target", type=Path, metavar="OUT.csv")
-    scoring.add_argument("--force", action="store_true", help="replace OUT.csv if it is there")
+    scoring.add_argument("source", type=Path, metavar="IN", help="ends in .parquet, or is CSV")
+    scoring.add_argument("target", type=Path, metavar="OUT", help="of the same format")
+    scoring.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="score on a Dask cluster: local:N starts N processes here, tcp://HOST:PORT is a"
+        " scheduler's; its workers are sent the model",
+    )
+    scoring.add_argument(
+        "--force",
+        action="store_true",
+        help="replace OUT if it is there, and what OUT.parts holds of another run",
+    )
     scoring.set_defaults(run=score)
     return parser
 

@@ -1,10 +1,11 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from limits import largest_file
 
-from feedsieve.files import open_whole
+from feedsieve.files import RunningAlready, one_run_at_a_time, open_whole
 
 
 class TestOpenWhole:
@@ -44,3 +45,22 @@ class TestOpenWhole:
         with pytest.raises(FileNotFoundError) as caught, open_whole(path):
             pytest.fail("opened")
         assert caught.value.filename == str(path)
+
+
+class TestOneRunAtATime:
+    def test_a_second_is_refused_until_the_first_ends(self, tmp_path: Path):
+        folder = tmp_path / "new" / "folder"
+        with (
+            one_run_at_a_time(folder),
+            pytest.raises(RunningAlready, match=str(folder)),
+            one_run_at_a_time(folder),
+        ):
+            pytest.fail("two hold one folder")
+        with one_run_at_a_time(folder):
+            pass
+
+    def test_one_that_failed_leaves_nothing_behind(self, tmp_path: Path):
+        with pytest.raises(KeyError), one_run_at_a_time(tmp_path):
+            raise KeyError
+        with one_run_at_a_time(tmp_path):
+            pass

@@ -15,11 +15,11 @@ from tiny_bert import save_tiny_bert
 
 from export import onnx, sources
 from export.sources import Source
+from feedsieve.files import RunningAlready, one_run_at_a_time
 from feedsieve.text import plain
 from train import finetune as finetuning
 from train.classifier import folds
 from train.finetune import BATCH, CannotKeep, FineTuned, LikeLengths, finetune, last_checkpoint
-from train.kept import RunningAlready, one_run_at_a_time
 from train.layers import UpperLayers, lower_layers
 
 COUNT = 240

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tiny_bert import save_tiny_bert
@@ -7,7 +6,7 @@ from tiny_bert import save_tiny_bert
 from export import sources
 from export.sources import Source
 from feedsieve import lexicon, text
-from train.kept import RunningAlready, one_run_at_a_time, run_key
+from train.kept import run_key
 
 
 @pytest.fixture
@@ -36,22 +35,3 @@ class TestKey:
         source.tokenizer.add_tokens(["studio"])
         keys.append(run_key(source, [text], [1, "a"]))
         assert len(set(keys)) == len(keys)
-
-
-class TestOneRunAtATime:
-    def test_a_second_is_refused_until_the_first_ends(self, tmp_path: Path):
-        folder = tmp_path / "new" / "folder"
-        with (
-            one_run_at_a_time(folder),
-            pytest.raises(RunningAlready, match=str(folder)),
-            one_run_at_a_time(folder),
-        ):
-            pytest.fail("two hold one folder")
-        with one_run_at_a_time(folder):
-            pass
-
-    def test_one_that_failed_leaves_nothing_behind(self, tmp_path: Path):
-        with pytest.raises(KeyError), one_run_at_a_time(tmp_path):
-            raise KeyError
-        with one_run_at_a_time(tmp_path):
-            pass

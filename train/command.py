@@ -8,12 +8,12 @@ from pathlib import Path
 from export.check import BadExport
 from export.sources import UnknownSource
 from export.wheel import BadWeights
+from feedsieve.files import RunningAlready
 from feedsieve.message import StoreUnavailable
 from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
 from train.finetune import CannotKeep
-from train.kept import RunningAlready
 
 
 def run(name: str, data: Path, work: Callable[[], None]) -> int:

@@ -24,7 +24,7 @@ from export import pipeline as export
 from export.sources import Source
 from feedsieve import classifier as scoring
 from feedsieve import encoder, features, lexicon, text, traits
-from feedsieve.files import open_whole
+from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
 from train import classifier, command, contenders, duplicates, evaluate, layers, lexical, stack
 from train import finetune as finetuning
@@ -32,7 +32,7 @@ from train.classifier import folds
 from train.contenders import Judgement, Part
 from train.data import read_labeled, split
 from train.embedding import Embedder
-from train.kept import one_run_at_a_time, run_key
+from train.kept import run_key
 from train.slices import by_slice, precisions_at
 
 _JUDGING = (  # the code that scores depend on; a change of it makes what was kept worthless

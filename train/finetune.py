@@ -41,10 +41,10 @@ from export.sources import Source
 from feedsieve import text
 from feedsieve.classifier import Calibration
 from feedsieve.features import Head
-from feedsieve.files import open_whole
+from feedsieve.files import one_run_at_a_time, open_whole
 from train import classifier, layers
 from train.evaluate import fit_platt
-from train.kept import one_run_at_a_time, run_key
+from train.kept import run_key
 from train.layers import UpperLayers, has_bf16, lower_layers, pad
 
 FOLDS = 3  # each has an encoder that does not see its messages

@@ -1,9 +1,7 @@
-"""What a long run leaves to go on from: whose it is, and who may use it now."""
+"""What a long run leaves to go on from: whose it is."""
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +10,6 @@ from typing import Any
 import torch
 
 from export.sources import Source
-
-
-class RunningAlready(RuntimeError):
-    """Another process is at the same work; the message says where what it keeps is."""
 
 
 def run_key(source: Source, code: Sequence[ModuleType], facts: Any) -> str:
@@ -34,20 +28,3 @@ def run_key(source: Source, code: Sequence[ModuleType], facts: Any) -> str:
     for value in source.model.state_dict().values():
         digest.update(value.cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-@contextmanager
-def one_run_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold `folder`, which is made if it is not there. Raises RunningAlready if another does.
-
-    The hold ends with the process, however it ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunningAlready(
-                f"another run is at the same work and keeps it in {folder}; let it end first"
-            ) from error
-        yield

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from export import pipeline as export
 from export import sources
-from feedsieve.files import open_whole
+from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
 from train import classifier, command, stack
 from train.classifier import FIXED, PARAMETERS_FILE, folds
@@ -30,7 +30,6 @@ from train.data import read_labeled, split
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.finetune import finetune
-from train.kept import one_run_at_a_time
 
 REPEATS = 3  # of the folds, in other draws: one draw would be tuned for itself
 MOST_ROUNDS = 1500

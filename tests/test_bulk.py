@@ -1,0 +1,232 @@
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from limits import largest_file
+
+from feedsieve import tables
+from feedsieve.bulk import InProcess, score_file
+from feedsieve.files import RunningAlready, UnwritableFile, one_run_at_a_time
+from feedsieve.message import UnreadableFile
+from feedsieve.models import load_scorer
+from feedsieve.scorer import Scorer
+from feedsieve.tables import Part
+
+TEXTS = [f"Сдаётся квартира {n}, Лимассол" if n % 2 else f"Hello, {n}\n@all" for n in range(25)]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_A_PART", 10)
+
+
+@pytest.fixture(scope="module")
+def scorer(trained) -> Scorer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(trained))
+        return load_scorer("feedsieve-classifier:latest", 1)
+
+
+@pytest.fixture(scope="module")
+def scores(scorer) -> np.ndarray:
+    return scorer.score(TEXTS)
+
+
+class Ended(InProcess):
+    """A process that is ended when it has scored so many parts, and tells which it did."""
+
+    def __init__(self, scorer: Scorer, after: int = 1_000_000) -> None:
+        super().__init__(scorer)
+        self._after = after
+        self.scored: list[int] = []
+
+    def score_parts(self, parts: Iterable[Part], progress) -> Iterator[tuple[Part, np.ndarray]]:
+        for part, scores in super().score_parts(parts, progress):
+            if len(self.scored) == self._after:
+                raise KeyboardInterrupt
+            self.scored.append(part.number)
+            yield part, scores
+
+
+def write_csv(path: Path, texts: list[str] = TEXTS) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "msg"], *([n, text] for n, text in enumerate(texts))])
+    return path
+
+
+def write_parquet(path: Path, texts: list[str | None]) -> Path:
+    columns = {"msg": pyarrow.array(texts, pyarrow.string()), "id": list(range(len(texts)))}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def write(folder: Path, name: str) -> Path:
+    return (write_csv if name.endswith("csv") else write_parquet)(folder / name, TEXTS)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def parts_of(target: Path) -> list[str]:
+    return sorted(path.name for path in target.with_name(f"{target.name}.parts").glob("[0-9]*"))
+
+
+class TestFormats:
+    def test_csv(self, scorer, scores, tmp_path):
+        target = tmp_path / "out.csv"
+        positives, rows = score_file(InProcess(scorer), write_csv(tmp_path / "in.csv"), target)
+        with target.open(encoding="utf-8", newline="") as file:
+            header, *written = csv.reader(file)
+        assert header == ["id", "msg", "score", "label"]
+        assert [row[:2] for row in written] == [[str(n), text] for n, text in enumerate(TEXTS)]
+        assert [float(row[2]) for row in written] == pytest.approx(scores, abs=1e-6)
+        labels = [row[3] for row in written]
+        assert labels == [scorer.label(score) for score in scores]
+        assert (positives, rows) == (labels.count("positive"), 25)
+        assert names(tmp_path) == ["in.csv", "out.csv"]
+
+    def test_parquet(self, scorer, scores, tmp_path):
+        source = write_parquet(tmp_path / "in.parquet", [*TEXTS, None])
+        target = tmp_path / "out.parquet"
+        positives, rows = score_file(InProcess(scorer), source, target)
+        written = pyarrow.parquet.read_table(target)
+        assert written.drop_columns(["score", "label"]) == pyarrow.parquet.read_table(source)
+        expected = [*scores, *scorer.score([""])]
+        assert written["score"].to_pylist() == pytest.approx(expected, abs=1e-9)
+        assert (positives, rows) == (written["label"].to_pylist().count("positive"), 26)
+
+    @pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
+    def test_no_rows(self, scorer, tmp_path, name):
+        write_to = write_csv if name.endswith("csv") else write_parquet
+        source = write_to(tmp_path / name, [])
+        target = source.with_stem("out")
+        assert score_file(InProcess(scorer), source, target) == (0, 0)
+        if name.endswith("csv"):
+            assert target.read_bytes() == b"id,msg,score,label\r\n"
+        else:
+            assert pyarrow.parquet.read_schema(target).names == ["msg", "id", "score", "label"]
+
+    def test_one_format_for_both(self, scorer, tmp_path):
+        source = write_csv(tmp_path / "in.csv")
+        with pytest.raises(UnwritableFile, match="must both be"):
+            score_file(InProcess(scorer), source, tmp_path / "out.parquet")
+
+    @pytest.mark.parametrize(
+        ("columns", "said"),
+        [
+            ({"text": ["a"]}, "expected Parquet with a column msg"),
+            ({"msg": ["a"], "label": ["b"]}, "has a column label already"),
+            ({"msg": [1]}, "column msg is int64, not string"),
+        ],
+    )
+    def test_unfit_parquet(self, scorer, tmp_path, columns, said):
+        source = tmp_path / "in.parquet"
+        pyarrow.parquet.write_table(pyarrow.table(columns), source)
+        with pytest.raises(UnreadableFile, match=said):
+            score_file(InProcess(scorer), source, tmp_path / "out.parquet")
+        assert names(tmp_path) == ["in.parquet"]
+
+    def test_no_parquet(self, scorer, tmp_path):
+        source = write_csv(tmp_path / "in.parquet")
+        with pytest.raises(UnreadableFile, match="expected Parquet"):
+            score_file(InProcess(scorer), source, tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
+class TestResuming:
+    def test_what_was_scored_is_not_scored_again(self, scorer, tmp_path, name):
+        source = write(tmp_path, name)
+        whole, target = source.with_stem("whole"), source.with_stem("out")
+        counts = score_file(InProcess(scorer), source, whole)
+        with pytest.raises(KeyboardInterrupt):
+            score_file(Ended(scorer, after=2), source, target)
+        assert parts_of(target) == ["000000", "000001"]
+        assert not target.exists()
+        second, done = Ended(scorer), []
+        assert score_file(second, source, target, done.append) == counts
+        assert second.scored == [2]
+        assert sum(done) == 25
+        assert target.read_bytes() == whole.read_bytes()
+        assert not target.with_name(f"{target.name}.parts").exists()
+
+    def test_another_models_parts_are_not_taken(self, scorer, tmp_path, name):
+        source = write(tmp_path, name)
+        target = source.with_stem("out")
+        with pytest.raises(KeyboardInterrupt):
+            score_file(Ended(scorer, after=1), source, target)
+        other = Ended(Scorer(scorer.encoder, scorer.classifier, "another:one"))
+        with pytest.raises(UnwritableFile, match=r"out.*\.parts keeps what was scored"):
+            score_file(other, source, target)
+        assert parts_of(target) == ["000000"]
+        score_file(other, source, target, replace=True)
+        assert other.scored == [0, 1, 2]
+
+    def test_nor_those_of_a_file_that_has_changed(self, scorer, tmp_path, name):
+        source = write(tmp_path, name)
+        target = source.with_stem("out")
+        with pytest.raises(KeyboardInterrupt):
+            score_file(Ended(scorer, after=1), source, target)
+        os.utime(source, ns=(0, 0))
+        with pytest.raises(UnwritableFile, match="of another file"):
+            score_file(InProcess(scorer), source, target)
+
+
+class TestFailing:
+    def test_a_bad_row_far_down_keeps_what_was_scored_before(self, scorer, tmp_path):
+        source = write_csv(tmp_path / "in.csv")
+        source.write_text(source.read_text() + "one field\n")
+        target = tmp_path / "out.csv"
+        with pytest.raises(UnreadableFile, match="expected 2 fields"):
+            score_file(InProcess(scorer), source, target)
+        assert parts_of(target) == ["000000", "000001"]
+        assert not target.exists()
+
+    def test_a_full_disk_keeps_what_was_scored(self, scorer, tmp_path):
+        source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
+        target.write_text("old")
+        with largest_file(1000), pytest.raises(UnwritableFile, match=r"out\.csv: File too large"):
+            score_file(InProcess(scorer), source, target, replace=True)
+        assert parts_of(target) == ["000000", "000001", "000002"]
+        assert target.read_text() == "old"
+        assert score_file(Ended(scorer, after=0), source, target, replace=True)[1] == 25
+
+    def test_two_at_one_target(self, scorer, tmp_path):
+        source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
+        folder = tmp_path / "out.csv.parts"
+        with one_run_at_a_time(folder):
+            with pytest.raises(RunningAlready, match=r"out\.csv\.parts"):
+                score_file(InProcess(scorer), source, target)
+            assert folder.exists()
+
+    def test_a_part_is_read_when_the_one_before_is_kept(self, scorer, tmp_path):
+        """So that memory does not grow with the file."""
+        source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
+        kept = []
+
+        class Watching(InProcess):
+            def score_parts(self, parts, progress):
+                def watched():
+                    for part in parts:
+                        kept.append(len(parts_of(target)))
+                        yield part
+
+                return super().score_parts(watched(), progress)
+
+        score_file(Watching(scorer), source, target)
+        assert kept == [0, 1, 2]
+
+
+def test_a_run_is_told_by_its_model_and_its_file(scorer, tmp_path):
+    source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt):
+        score_file(Ended(scorer, after=1), source, target)
+    run = json.loads((tmp_path / "out.csv.parts" / "run.json").read_text())
+    assert run["model"] == scorer.model
+    assert run["source"] == str(source)

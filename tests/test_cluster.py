@@ -1,0 +1,158 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from distributed import Client
+from serving import ROOT
+
+import feedsieve.__main__ as command
+from feedsieve.bulk import NoEngine, score_file
+from feedsieve.models import load_scorer
+from feedsieve.tables import Part
+from train import cluster
+from train.cluster import ClusterScorer, connect
+
+MODEL = "feedsieve-classifier:latest"
+PARTS = [
+    Part(number, [f"Сдаётся квартира {number}.{row} в Лимассоле" for row in range(40)], None)
+    for number in range(12)
+]
+
+
+def nothing(_done: int) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def store(trained) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(trained))
+        yield
+
+
+@pytest.fixture(scope="module")
+def client(store) -> Iterator[Client]:
+    with connect("local:2") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def expected(store) -> np.ndarray:
+    scorer = load_scorer(MODEL, 1)
+    return np.stack([scorer.score(part.texts) for part in PARTS])
+
+
+class TestScoring:
+    def test_every_part_once_and_as_this_process_scores_it(self, client, expected):
+        scorer, done = ClusterScorer(client, MODEL), []
+        scored = list(scorer.score_parts(PARTS, done.append))
+        assert sorted(part.number for part, _scores in scored) == list(range(len(PARTS)))
+        for part, scores in scored:
+            assert scores == pytest.approx(expected[part.number], abs=1e-6)
+        assert sum(done) == 480
+        assert scorer.label(1.0) == "positive"
+        scorer.close()
+
+    def test_both_workers_take_part(self, client):
+        scorer = ClusterScorer(client, MODEL)
+        before = client.run(lambda dask_worker: dask_worker.state.executed_count)
+        list(scorer.score_parts(PARTS, nothing))
+        after = client.run(lambda dask_worker: dask_worker.state.executed_count)
+        assert all(after[worker] > before[worker] for worker in after)
+        scorer.close()
+
+    def test_parts_are_read_as_they_are_needed(self, client):
+        """So that memory does not grow with the file."""
+        read, ahead = 0, []
+
+        def parts() -> Iterator[Part]:
+            nonlocal read
+            for part in PARTS:
+                read += 1
+                yield part
+
+        scorer = ClusterScorer(client, MODEL)
+        for done, _scored in enumerate(scorer.score_parts(parts(), nothing)):
+            ahead.append(read - done)
+        assert max(ahead) <= 2 * cluster.PARTS_AHEAD
+        scorer.close()
+
+    def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(self, client, expected):
+        scorer = ClusterScorer(client, MODEL)
+        victim = min(client.run(os.getpid).values())
+        scored = []
+        for part, scores in scorer.score_parts(PARTS, nothing):
+            if not scored:
+                os.kill(victim, signal.SIGKILL)
+            scored.append(part.number)
+            assert scores == pytest.approx(expected[part.number], abs=1e-6)
+        assert sorted(scored) == list(range(len(PARTS)))
+        assert victim not in client.run(os.getpid).values()
+        scorer.close()
+
+    def test_workers_forget_the_models(self, client):
+        scorer = ClusterScorer(client, MODEL)
+        name = scorer._pair.name
+        held = client.run(lambda dask_worker: name in dask_worker.plugins)
+        assert set(held.values()) == {True}
+        scorer.close()
+        held = client.run(lambda dask_worker: name in dask_worker.plugins)
+        assert set(held.values()) == {False}
+
+
+class TestCommand:
+    def test_a_cluster_that_runs_already(self, store, tmp_path):
+        source = tmp_path / "in.csv"
+        source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
+        server = subprocess.Popen(
+            [sys.executable, "-m", "train.cluster", "--port", "0", "--dashboard", "0"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert server.stdout
+            line = server.stdout.readline()
+            found = re.search(r"scheduler (tcp://\S+), dashboard (http://\S+)", line)
+            assert found
+            done = subprocess.run(
+                [sys.executable, "-m", "feedsieve", "score", source, tmp_path / "out.csv"]
+                + ["--cluster", found[1]],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+            )
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(30)
+        assert done.returncode == 0, done.stderr
+        assert "40 scored by feedsieve-classifier:" in done.stdout
+        here = tmp_path / "here.csv"
+        score_file(command.InProcess(load_scorer(MODEL, 1)), source, here)
+        assert (tmp_path / "out.csv").read_text() == here.read_text()
+
+    @pytest.mark.parametrize(
+        ("where", "said"),
+        [
+            ("local:0", "is neither local:N nor"),
+            ("somewhere", "is neither local:N nor"),
+            ("tcp://127.0.0.1:1", "no Dask scheduler answers at tcp://127.0.0.1:1"),
+            ("nonsense://", "no Dask scheduler answers"),
+        ],
+    )
+    def test_no_cluster(self, store, where, said, monkeypatch):
+        monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+        with pytest.raises(NoEngine, match=said), connect(where):
+            pytest.fail("connected")
+
+    def test_without_dask(self, store, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(command, "entry_points", lambda group: {})
+        (tmp_path / "in.csv").write_text("msg\nhello\n")
+        files = [str(tmp_path / "in.csv"), str(tmp_path / "out.csv")]
+        assert command.main(["score", *files, "--cluster", "local:2"]) == 1
+        assert "pip install 'feedsieve[cluster]'" in capsys.readouterr().err

@@ -1,0 +1,197 @@
+"""Many processes or machines in place of one: Dask, started here or already running somewhere."""
+
+import argparse
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
+from distributed.scheduler import KilledWorker
+
+from feedsieve import models
+from feedsieve.bulk import NoEngine, Progress
+from feedsieve.classifier import Classifier
+from feedsieve.encoder import Encoder
+from feedsieve.scorer import Label, Scorer
+from feedsieve.tables import Part
+
+PARTS_AHEAD = 2  # a worker: the one that it scores, and the one that it scores next
+CONNECT_SECONDS = 10
+_HERE = re.compile(r"local:([1-9]\d{0,3})")
+
+
+@contextmanager
+def connect(where: str) -> Iterator[Client]:
+    """Yield a client of the cluster that `where` names.
+
+    `local:N` starts N processes of one thread each here and ends them afterwards; a URL
+    (`tcp://HOST:PORT`, `tls://…`) is that of a scheduler, which runs on. Raises NoEngine.
+    """
+    here = _HERE.fullmatch(where)
+    if not here and "://" not in where:
+        raise NoEngine(f"{where!r} is neither local:N nor a scheduler's tcp://HOST:PORT")
+    with ExitStack() as stack:
+        if here:
+            client = stack.enter_context(_processes(int(here[1])))
+        else:
+            try:
+                client = stack.enter_context(Client(where, timeout=CONNECT_SECONDS))
+            except (OSError, ValueError) as error:  # nobody there; no URL
+                raise NoEngine(f"no Dask scheduler answers at {where} ({error})") from error
+            try:
+                client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+            except TimeoutError as error:
+                raise NoEngine(f"the Dask scheduler at {where} has no workers") from error
+        yield client
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[Client]:
+    options = {"threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(n_workers=count, **options) as cluster, Client(cluster) as client:
+        yield client
+
+
+class ClusterScorer:
+    """Scores parts on every worker of a cluster; a `feedsieve.bulk.Engine`.
+
+    Workers are sent the pair of models once, and need no model store and no shared disk.
+    """
+
+    def __init__(self, client: Client, tag: str) -> None:
+        """Send the pair that `tag` names to the workers. Raises NoModel."""
+        self._client = client
+        self._scorer = models.load_scorer(tag, threads=1)  # a damaged one is better known here
+        classifier, encoder = models.find_pair(tag)
+        self._pair = _Pair(classifier, models.folder(encoder), models.folder(classifier))
+        client.register_plugin(self._pair)
+        self.model = classifier
+
+    def close(self) -> None:
+        """Let the workers forget the models."""
+        self._client.unregister_worker_plugin(self._pair.name)
+
+    def label(self, score: float) -> Label:
+        """Return the decision that a score means."""
+        return self._scorer.label(score)
+
+    def score_parts(
+        self, parts: Iterable[Part], progress: Progress
+    ) -> Iterator[tuple[Part, np.ndarray]]:
+        """Yield each part with its scores as workers get done.
+
+        What a worker was at when it died another one scores. Raises NoEngine if workers die
+        of the same part again and again.
+        """
+        remaining = iter(parts)
+        sent: dict[str, Part] = {}
+        done = as_completed(with_results=True)
+
+        def send() -> None:
+            while len(sent) < PARTS_AHEAD * max(1, len(self._client.scheduler_info()["workers"])):
+                part = next(remaining, None)
+                if part is None:
+                    return
+                future = self._client.submit(_score, self._pair.name, part.texts, pure=False)
+                sent[future.key] = part
+                done.add(future)
+
+        send()
+        try:
+            for future, scores in done:
+                part = sent.pop(future.key)
+                yield part, scores
+                progress(len(part.texts))
+                send()
+        except KilledWorker as error:
+            raise NoEngine(f"workers died of it several times: {error}") from error
+
+
+@contextmanager
+def scoring(where: str, tag: str) -> Iterator[ClusterScorer]:
+    """Yield a scorer on the cluster that `where` names. Raises NoEngine and NoModel."""
+    with connect(where) as client:
+        scorer = ClusterScorer(client, tag)
+        try:
+            yield scorer
+        finally:
+            scorer.close()
+
+
+class _Pair(WorkerPlugin):
+    """Takes the files of a pair of models to a worker, which loads them when it first scores."""
+
+    def __init__(self, model: str, encoder: Path, classifier: Path) -> None:
+        self._model = model
+        self._files = {
+            f"{kind}/{file.name}": file.read_bytes()
+            for kind, folder in (("encoder", encoder), ("classifier", classifier))
+            for file in folder.iterdir()
+            if file.is_file()
+        }
+        self.name = f"feedsieve-{uuid4().hex}"  # one's own: it goes when its run ends
+        self._scorer: Scorer | None = None
+        self._folder: TemporaryDirectory[str] | None = None
+
+    def setup(self, worker: Worker) -> None:
+        self._folder = TemporaryDirectory(prefix="feedsieve-", dir=worker.local_directory)
+        for name, content in self._files.items():
+            file = Path(self._folder.name) / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(content)
+        self._files = {}
+
+    def teardown(self, worker: Worker) -> None:
+        if self._folder:
+            self._folder.cleanup()
+
+    @property
+    def scorer(self) -> Scorer:
+        if self._scorer is None:
+            assert self._folder is not None
+            folder = Path(self._folder.name)
+            encoder = Encoder(folder / "encoder", threads=1)
+            self._scorer = Scorer(encoder, Classifier.load(folder / "classifier"), self._model)
+        return self._scorer
+
+
+def _score(pair: str, texts: list[str]) -> np.ndarray:
+    plugin: Any = get_worker().plugins[pair]
+    return plugin.scorer.score(texts)
+
+
+def main() -> int:
+    """Run a scheduler and workers here until interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.cluster",
+        description="Start a Dask scheduler and workers on this machine, and run them until"
+        " interrupted. Whoever reaches the port can run code here: keep it on a trusted network.",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="where it listens (%(default)s)")
+    parser.add_argument("--port", type=int, default=8786, help="(%(default)s)")
+    parser.add_argument("--dashboard", type=int, default=8787, help="port (%(default)s)")
+    options = parser.parse_args()
+    with LocalCluster(
+        n_workers=options.workers,
+        threads_per_worker=1,
+        host=options.host,
+        scheduler_port=options.port,
+        dashboard_address=f"{options.host}:{options.dashboard}",
+    ) as cluster:
+        print(f"scheduler {cluster.scheduler_address}, dashboard {cluster.dashboard_link}")
+        print(f"use it with --cluster {cluster.scheduler_address}", flush=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
