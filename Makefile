@@ -8,19 +8,21 @@ SHELL := bash
 PYTHON ?= python3.11
 HOST ?= 127.0.0.1
 PORT ?= 3000
+MLFLOW_PORT ?= 5000
 BACKEND ?= docker
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# What BentoML and transformers would send home stays here.
+# What BentoML, transformers and MLflow would send home stays here.
 export BENTOML_DO_NOT_TRACK ?= True
 export DISABLE_TELEMETRY ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample train serve test lint format bento container loadtest cluster constraints clean
+.PHONY: help setup sample train serve test lint format bento container loadtest mlflow cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +38,15 @@ $(VENV)/train: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[train]'
 	@touch $@
 
+$(VENV)/lab: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing what the lab needs: a minute or two"
+	$(PIP) --editable '.[lab]'
+	@touch $@ $(VENV)/train
+
 $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing what tests need: a minute or two"
 	$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/train
+	@touch $@ $(VENV)/train $(VENV)/lab
 
 sample: $(SAMPLE) ## make the sample corpus in data/, if there is none
 
@@ -79,8 +86,18 @@ container: bento ## make a container image of the newest Bento
 loadtest: $(VENV)/dev ## load a server that this starts, and write reports/loadtest.html
 	$(BIN)/python -m loadtests
 
-cluster: $(VENV)/dev ## start a Dask scheduler and two workers, for --cluster; dashboard on 127.0.0.1:8787
+cluster: $(VENV)/lab ## start a Dask scheduler and two workers, for --cluster; dashboard on 127.0.0.1:8787
 	$(BIN)/python -m train.cluster
+
+mlflow: $(VENV)/lab ## look at what was trained, at 127.0.0.1:MLFLOW_PORT (5000)
+ifeq ($(filter http%,$(MLFLOW_TRACKING_URI)),)
+	@mkdir -p .mlflow
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 \
+		--host 127.0.0.1 --port $(MLFLOW_PORT) --artifacts-destination .mlflow/artifacts \
+		--backend-store-uri '$(or $(MLFLOW_TRACKING_URI),sqlite:///.mlflow/mlflow.db)'
+else
+	@echo "it is tracked by a server, which shows it: $(MLFLOW_TRACKING_URI)"
+endif
 
 constraints: ## install the newest versions and pin them in constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)

@@ -53,6 +53,11 @@ def load(source: str) -> Source:
     return _load_folder(folder, folder.resolve().name)
 
 
+def public_name(source: str) -> str:
+    """Return what was asked of `load`, of a folder only the name: its path is nobody else's."""
+    return source if source.startswith("hf:") else Path(source).name
+
+
 def _wheel_folder() -> Path:
     """Return the cached folder of the wheel's encoder, made on the first call (20 s)."""
     folder = settings().cache / f"multilingual-e5-small-{wheel.SHA256[:8]}-{CACHE_VERSION}"

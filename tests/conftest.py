@@ -17,6 +17,15 @@ for name in [name for name in os.environ if name.startswith("FEEDSIEVE_")]:
         del os.environ[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tracked(tmp_path_factory) -> Iterator[Path]:
+    """The file that every training in the tests is tracked in, not that of whoever runs them."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        yield file
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory) -> Path:
     """A folder with the sample corpus."""

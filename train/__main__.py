@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where metrics.json and report.html go (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=7, help="same seed, same model (%(default)s)")
+    command.add_no_track(parser)
     return parser
 
 

@@ -75,6 +75,20 @@ class Data:
         )
 
     @property
+    def parameters(self) -> dict[str, Any]:
+        """Its figures by name, as a run in MLflow has them."""
+        counts: dict[str, int] = {}
+        for name, (messages, positives) in self.parts.items():
+            part = name.removesuffix(" part")
+            counts |= {f"{part}.messages": messages, f"{part}.positives": positives}
+        counts |= {f"language.{name}": count for name, count in self.languages.items()}
+        return {
+            "data.fingerprint": self.fingerprint,
+            "data.has subset": self.has_subset,
+            **{f"data.{name}": count for name, count in counts.items()},
+        }
+
+    @property
     def lines(self) -> list[str]:
         messages, positives = map(sum, zip(*self.parts.values(), strict=True))
         split = (

@@ -1,5 +1,6 @@
 """What the commands that train have in common: how they say what made them fail."""
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
@@ -14,6 +15,18 @@ from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
 from train.finetune import CannotKeep
+from train.tracking import TrackingUnavailable
+
+
+def add_no_track(parser: argparse.ArgumentParser) -> None:
+    """Let a command be told to leave no run in MLflow: `track` of its options."""
+    parser.add_argument(
+        "--no-track",
+        dest="track",
+        action="store_false",
+        help="leave no run in MLflow, which is in .mlflow/ below the current directory unless"
+        " MLFLOW_TRACKING_URI says where",
+    )
 
 
 def run(name: str, data: Path, work: Callable[[], None]) -> int:
@@ -27,7 +40,7 @@ def run(name: str, data: Path, work: Callable[[], None]) -> int:
         work()
     except (
         InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
-        CannotKeep, RunningAlready, NoModel,
+        CannotKeep, RunningAlready, NoModel, TrackingUnavailable,
     ) as error:  # fmt: skip
         print(f"{name}: {error}", file=sys.stderr)
     except OSError as error:

@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,11 +27,21 @@ from feedsieve import classifier as scoring
 from feedsieve import encoder, features, lexicon, text, traits
 from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
-from train import classifier, command, contenders, duplicates, evaluate, layers, lexical, stack
+from train import (
+    classifier,
+    command,
+    contenders,
+    duplicates,
+    evaluate,
+    layers,
+    lexical,
+    stack,
+    tracking,
+)
 from train import finetune as finetuning
 from train.classifier import folds
 from train.contenders import Judgement, Part
-from train.data import read_labeled, split
+from train.data import data_fingerprint, read_labeled, split
 from train.embedding import Embedder
 from train.kept import run_key
 from train.slices import by_slice, precisions_at
@@ -243,20 +254,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    frame = read_labeled(options.data)
-    results = compare(
-        frame,
-        sources.load(options.encoder),
-        options.seed,
-        settings().cache,
-        finetune=not options.no_finetune,
-        test=not options.no_test,
-    )
-    page = _page(results, options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with open_whole(options.out) as file:
-        file.write(page)
-    print(page)
+    frame, source = read_labeled(options.data), sources.load(options.encoder)
+    asked = {
+        "data.fingerprint": data_fingerprint(frame),
+        "encoder": sources.public_name(options.encoder),
+        "finetune": not options.no_finetune,
+        "test": not options.no_test,
+        "seed": options.seed,
+    }
+    with tracking.run("compare", asked) if options.track else nullcontext() as run:
+        results = compare(
+            frame,
+            source,
+            options.seed,
+            settings().cache,
+            finetune=not options.no_finetune,
+            test=not options.no_test,
+        )
+        page = _page(results, options)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with open_whole(options.out) as file:
+            file.write(page)
+        print(page)
+        if run:
+            with run.recording():
+                run.log(metrics=_means(results))
+                run.log_files(options.out)
+
+
+def _means(results: Results) -> dict[str, float]:
+    """Return the mean over the folds of every figure of every contender that has it in all."""
+    in_folds = [trial for trial in results.trials if trial.name != TEST]
+    means = {}
+    for contender in results.judgements:
+        rows = [results.figures(contender, trial) for trial in in_folds]
+        for name in _FIGURES:
+            if all(name in row for row in rows):
+                means[f"{contender}.{name}"] = float(np.mean([row[name] for row in rows]))
+    return means
 
 
 def _page(results: Results, options: argparse.Namespace) -> str:
@@ -265,9 +300,9 @@ def _page(results: Results, options: argparse.Namespace) -> str:
         for flag, given in [("--no-finetune", options.no_finetune), ("--no-test", options.no_test)]
         if given
     ]
-    encoder = options.encoder if options.encoder.startswith("hf:") else Path(options.encoder).name
     command = [
-        "python -m train.compare --data", options.data.name, "--encoder", encoder,
+        "python -m train.compare --data", options.data.name,
+        "--encoder", sources.public_name(options.encoder),
         "--seed", str(options.seed), *flags,
     ]  # fmt: skip
     in_folds = [trial.judged for trial in results.trials if trial.name != TEST]
@@ -306,6 +341,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help="the page (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=7, help="of folds and models (%(default)s)")
+    command.add_no_track(parser)
     return parser
 
 

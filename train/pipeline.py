@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,28 @@ from feedsieve.store import FeedItem, MessageStore
 from feedsieve.text import fingerprint
 from train import card as cards
 from train import classifier as fitting
-from train import precision, stack
+from train import precision, stack, tracking
 from train.audit import audit, suspects, what_if
 from train.behaviour import checks as behaviour
 from train.behaviour.outcome import Outcome
 from train.behaviour.requirements import REQUIREMENTS
 from train.card import Card, Data, installed_versions
 from train.classifier import Fitted
-from train.data import Split, data_fingerprint, read_labeled, split
+from train.data import Split, read_labeled, split
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import evaluate
 from train.finetune import FineTuned, finetune
+from train.record import record, versions
+from train.report import FILE as REPORT_FILE
 from train.report import write_report
 from train.slices import by_slice, precisions_at
 
 METRICS_FILE = "metrics.json"
 HELD_OUT_FILE = "held_out.csv"  # scores of the training part, for train.audit
+REPORTED = (REPORT_FILE, METRICS_FILE, HELD_OUT_FILE)
 FEED_PREVIEW = 20
+EXPERIMENT = "train"  # of MLflow
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,25 @@ class Options:
     behave: str | None  # whose requirements, if any
     report: Path
     seed: int
+    track: bool  # in MLflow
 
     @property
     def reproducing(self) -> list[str]:
-        """The arguments that decide what comes out, without paths that are nobody else's."""
-        encoder = self.encoder
-        if encoder != "wheel" and not encoder.startswith("hf:"):
-            encoder = Path(encoder).name
+        """The arguments that decide what comes out."""
         flags = ["--finetune"] if self.finetune else []
-        return ["--encoder", encoder, *flags, "--seed", str(self.seed)]
+        return ["--encoder", sources.public_name(self.encoder), *flags, "--seed", str(self.seed)]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a run in MLflow has of it."""
+        chosen = fitting.PARAMETERS["finetuned" if self.finetune else "frozen"]
+        return {
+            "encoder": sources.public_name(self.encoder),
+            "finetune": self.finetune,
+            "behave": self.behave,
+            "seed": self.seed,
+            **{f"lightgbm.{name}": value for name, value in chosen.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -75,13 +90,14 @@ class _Messages:
     frame: pd.DataFrame
     parts: Split
     groups: np.ndarray  # of the training part's messages; near-duplicates share one
+    described: Data
 
     @classmethod
     def read(cls, path: Path, seed: int) -> "_Messages":
         frame = read_labeled(path)
         parts = split(frame, seed)
         groups = near_duplicate_groups(parts.train["msg"].tolist(), progress=False)
-        messages = cls(frame, parts, groups)
+        messages = cls(frame, parts, groups, Data.of(frame, parts))
         list(fitting.folds(messages.labels, groups, seed))  # too few are better known now
         return messages
 
@@ -114,13 +130,25 @@ def train(options: Options) -> dict[str, Any]:
     """Train, save both models, score the message store, write the report; return the metrics.
 
     Raises what its steps raise: `InvalidData`, `UnknownSource`, `BadWeights`, `BadExport`,
-    `RunningAlready`, `CannotKeep`, `StoreUnavailable`, OSError.
+    `RunningAlready`, `CannotKeep`, `StoreUnavailable`, `TrackingUnavailable`, OSError.
     """
     started = time.monotonic()
     options.report.mkdir(parents=True, exist_ok=True)
     messages = _Messages.read(options.data, options.seed)
     # Opened first: a store that cannot be opened is better known now than after training.
     store = _open(options.db) if options.db else None
+    asked = options.parameters | messages.described.parameters | versions()
+    with tracking.run(EXPERIMENT, asked) if options.track else nullcontext() as run:
+        return _train(options, messages, store, run, started)
+
+
+def _train(
+    options: Options,
+    messages: _Messages,
+    store: MessageStore | None,
+    run: tracking.Run | None,
+    started: float,
+) -> dict[str, Any]:
     texts, labels, groups = messages.texts, messages.labels, messages.groups
     source = sources.load(options.encoder)
     tuned = None
@@ -141,6 +169,16 @@ def train(options: Options) -> dict[str, Any]:
     finally:  # the model is saved by now, and is to have its report whatever befell the store
         saved.metrics["seconds"] = round(time.monotonic() - started, 1)
         _report(options.report, messages, fitted, saved, preview)
+        if run:
+            with run.recording():
+                record(
+                    run,
+                    saved.metrics,
+                    fingerprint=messages.described.fingerprint,
+                    labels=messages.parts.test["label"].to_numpy(),
+                    scores=saved.test_scores,
+                    files=[options.report / name for name in REPORTED],
+                )
     return saved.metrics
 
 
@@ -185,7 +223,7 @@ def _save(
         calibration=fitted.calibration,
         features=features.blocks,
         metrics={},
-        data_fingerprint=data_fingerprint(messages.frame),
+        data_fingerprint=messages.described.fingerprint,
     )
     truth = messages.parts.test["label"]
     with models.new_model(models.CLASSIFIER) as (tag, place):
@@ -208,7 +246,7 @@ def _save(
         encoder = scorer.encoder.description
         card = Card(
             metrics,
-            data=Data.of(messages.frame, messages.parts),
+            data=messages.described,
             source=encoder.source,
             max_tokens=encoder.max_tokens,
             slices=by_slice(messages.test_texts, truth, scores, fitted.threshold),

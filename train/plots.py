@@ -129,6 +129,13 @@ def histogram(labels: NDArray[np.int64], scores: NDArray[np.float64], threshold:
         return _svg(figure, "histogram")
 
 
+def standalone(drawing: str) -> str:
+    """Return one of the figures as a file of its own, dark on white."""
+    paper = '<rect width="100%" height="100%" fill="white"/>'
+    drawing = drawing.replace(">", f">{paper}", 1)
+    return drawing.replace("currentColor", "#222").replace("var(--line)", "#ccc")
+
+
 def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
 

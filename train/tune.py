@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from export import pipeline as export
 from export import sources
 from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
-from train import classifier, command, stack
+from train import classifier, command, stack, tracking
 from train.classifier import FIXED, PARAMETERS_FILE, folds
 from train.data import read_labeled, split
 from train.duplicates import near_duplicate_groups
@@ -121,6 +122,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tune(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    asked = {name: getattr(options, name) for name in ("finetune", "trials", "seed")}
+    asked["encoder"] = sources.public_name(options.encoder)
+    with tracking.run("tune", asked) if options.track else nullcontext() as run:
+        best, loss = _search(options)
+        if run:
+            with run.recording():
+                found = {f"lightgbm.{name}": value for name, value in best.items()}
+                run.log(parameters=found, metrics={"log_loss": loss})
+                run.log_files(options.out)
+
+
+def _search(options: argparse.Namespace) -> tuple[dict[str, Any], float]:
+    """Write the best parameters; return them and their log loss."""
     columns, labels, groups, log_odds = _columns(options)
     asked = [columns, labels, groups, np.array([log_odds, options.seed])]
     code = [Path(__file__).read_bytes(), Path(classifier.__file__).read_bytes()]
@@ -133,6 +147,7 @@ def _tune(options: argparse.Namespace) -> None:
         shutil.rmtree(place)
     print(f"log loss {study.best_value:.4f} in the best of {len(study.trials)} trials: {best}")
     print(f"written to {options.out}")
+    return best, study.best_value
 
 
 def _write(options: argparse.Namespace, best: dict[str, Any]) -> None:
@@ -170,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=PARAMETERS_FILE, metavar="FILE.json", help="(%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=7, help="of folds and search (%(default)s)")
+    command.add_no_track(parser)
     return parser
 
 

@@ -1,0 +1,411 @@
+"""Runs and versions in MLflow itself: in SQLite files, and in a server over HTTP."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as Found
+from serving import ROOT, free_port, stop
+from tiny_bert import save_tiny_bert
+
+from data.generate import LABELED, compose, write
+from train import commit, registry, tracking
+from train.commit import commit_tags
+from train.record import figures
+from train.registry import CHALLENGER, CHAMPION, NoVersion, Pair
+from train.tracking import Terminated, TrackingUnavailable, told
+
+START_WITHIN = 300.0  # seconds; it takes about ten when the machine has nothing else to do
+# Two at once, from the first moment on; then what MLflow would send home.
+AT_ONCE = """
+import sys
+from train import registry, tracking
+with tracking.run("at once", {"number": sys.argv[1]}) as run, run.recording():
+    for step in range(20):
+        run.log(metrics={"loss": 1 / (1 + step)}, step=step)
+    registry.register(run, registry.Pair(f"feedsieve-classifier:{sys.argv[1]}", "e:1", "f"))
+assert not run.lost
+from mlflow.telemetry import get_telemetry_client
+print(get_telemetry_client())
+"""
+
+
+def environment(folder: Path, uri: str) -> dict[str, str]:
+    """Return the settings of a training in a folder of its own, as nobody's CI has them."""
+    ours = {
+        "MLFLOW_TRACKING_URI": uri,
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "FEEDSIEVE_CACHE": str(folder / "cache"),
+        "FEEDSIEVE_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    kept = {name: value for name, value in os.environ.items() if name not in SAID_BY_CI}
+    return kept | ours
+
+
+SAID_BY_CI = {"CI", "PYTEST_CURRENT_TEST", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"}
+
+
+def train(folder: Path, uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Train in `folder`, which has the data; what is given up on is given up within minutes."""
+    return subprocess.run(
+        [sys.executable, "-m", "train", "--data", LABELED, "--encoder", "private/tiny", *arguments],
+        cwd=folder,
+        env=environment(folder, uri),
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+
+
+def files(client: MlflowClient, run: str, folder: str | None = None) -> set[str]:
+    found = client.list_artifacts(run, folder)
+    below = [files(client, run, one.path) for one in found if one.is_dir]
+    return {one.path for one in found if not one.is_dir}.union(*below)
+
+
+def only_run(client: MlflowClient, experiment: str) -> Found:
+    identifier = client.get_experiment_by_name(experiment).experiment_id
+    [found] = client.search_runs([identifier])
+    return found
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory) -> Path:
+    """A file with MLflow's tables, which take it some seconds to make."""
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store(empty, tmp_path, monkeypatch) -> MlflowClient:
+    """MLflow with nothing in it yet, where tracking finds it."""
+    shutil.copyfile(empty, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    write(compose(200, 7), folder)
+    save_tiny_bert(folder / "private" / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(empty, tmp_path_factory) -> Iterator[str]:
+    """The address of a real MLflow server, which keeps artifacts for those who train."""
+    home = tmp_path_factory.mktemp("server")
+    shutil.copyfile(empty, home / "mlflow.db")
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("mlflow"), "server", "--host", "127.0.0.1"]
+            + ["--port", str(port), "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
+            + ["--artifacts-destination", "artifacts"],
+            cwd=home,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_WITHIN
+        while not answers(url):
+            assert process.poll() is None and time.monotonic() < deadline, (
+                home / "log"
+            ).read_text()
+            time.sleep(0.2)
+        yield url
+    finally:
+        stop(process)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=10).is_success
+    except httpx.TransportError:
+        return False
+
+
+class TestRun:
+    def test_it_has_what_was_logged(self, store):
+        with tracking.run("tests", {"encoder": "wheel", "behave": None}) as run, run.recording():
+            run.log(metrics={"SVC + words.f1": 0.5}, tags={"kind": "test"})
+            run.log(metrics={"loss": 0.7}, step=1)
+            run.log(metrics={"loss": 0.6}, step=2)
+        found = only_run(store, "tests")
+        assert found.info.status == "FINISHED"
+        assert found.data.params == {"encoder": "wheel", "behave": "None"}
+        assert found.data.metrics == {"SVC - words.f1": 0.5, "loss": 0.6}
+        assert found.data.tags["kind"] == "test"
+        losses = store.get_metric_history(run.id, "loss")
+        assert [(one.step, one.value) for one in losses] == [(1, 0.7), (2, 0.6)]
+
+    def test_an_error_ends_it_as_failed_and_goes_on(self, store):
+        home = Path.home()
+        with pytest.raises(ValueError, match="too few"), tracking.run("tests", {}):
+            raise ValueError(f"too few in {home}/mine.csv\nand more")
+        found = only_run(store, "tests")
+        assert found.info.status == "FAILED"
+        assert found.data.tags["error"] == "ValueError: too few in ~/mine.csv"
+
+    @pytest.mark.parametrize(
+        ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+    )
+    def test_a_signal_ends_it_as_killed(self, store, number, raised):
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(raised), tracking.run("tests", {}):
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        found = only_run(store, "tests")
+        assert found.info.status == "KILLED"
+        assert found.data.tags["error"].startswith(raised.__name__)
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_what_cannot_be_recorded_stops_nothing(self, store, tmp_path, caplog):
+        (tmp_path / "artifacts").write_text("a file where the folder should be")
+        with caplog.at_level(logging.WARNING), tracking.run("tests", {}) as run:
+            with run.recording():
+                run.log_texts({"page.html": "text"})
+            went_on = True
+        assert went_on
+        assert "not tracked in MLflow, but all else is as it should be" in caplog.text
+        found = only_run(store, "tests")
+        assert found.info.status == "FAILED"
+        assert found.data.tags["error"].startswith("not all of it was tracked")
+
+    def test_it_is_below_the_current_directory_by_default(self, empty, tmp_path, monkeypatch):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / ".mlflow").mkdir()
+        shutil.copyfile(empty, tmp_path / ".mlflow" / "mlflow.db")
+        with tracking.run("tests", {}) as run, run.recording():
+            run.log_texts({"page.html": "text"})
+        assert {path.name for path in tmp_path.iterdir()} == {".mlflow"}
+        [page] = (tmp_path / ".mlflow" / "artifacts").rglob("page.html")
+        assert run.id in page.parts
+
+    def test_a_place_that_cannot_be_is_named(self, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+        with pytest.raises(TrackingUnavailable, match="file/mlflow.db cannot be used .*--no-track"):
+            with tracking.run("tests", {}):
+                pytest.fail("it began")
+
+    def test_passwords_are_not_told(self):
+        error = OSError("cannot reach postgresql://me:secret@host/runs")
+        assert told(error) == "OSError: cannot reach postgresql://host/runs"
+
+
+class TestAtOnce:
+    def test_two_that_make_the_file_both_have_their_runs(self, tmp_path):
+        uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", AT_ONCE, str(number)],
+                cwd=tmp_path,
+                env=environment(tmp_path, uri),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        for process in started:
+            out, error = process.communicate(timeout=1200)
+            assert process.returncode == 0, error
+            assert out.strip() == "None"  # there is nobody who would send anything home
+            assert error == ""
+        client = MlflowClient(uri)
+        [experiment] = [one for one in client.search_experiments() if one.name == "at once"]
+        runs = client.search_runs([experiment.experiment_id])
+        assert {run.data.params["number"] for run in runs} == {"0", "1"}
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert len(client.get_metric_history(runs[0].info.run_id, "loss")) == 20
+        assert len(client.search_model_versions(f"name='{registry.NAME}'")) == 2
+
+
+class TestRegistry:
+    @pytest.fixture
+    def trained(self, store) -> list[Pair]:
+        pairs = [Pair(f"feedsieve-classifier:{n}", f"feedsieve-encoder:{n}", "f") for n in "abc"]
+        for pair in pairs:
+            with tracking.run("tests", {}) as run:
+                registry.register(run, pair)
+        return pairs
+
+    def test_the_newest_version_is_the_challenger(self, trained):
+        there = registry.versions()
+        assert [version.number for version in there] == [3, 2, 1]
+        assert [version.pair for version in there] == trained[::-1]
+        assert [set(version.aliases) for version in there] == [{CHALLENGER}, set(), set()]
+        assert registry.behind(CHALLENGER) == there[0]
+        assert registry.behind(CHAMPION) is None
+
+    def test_the_champion_is_moved(self, trained):
+        for number in (1, 2):
+            registry.move(CHAMPION, number)
+            assert registry.behind(CHAMPION).number == number
+        assert registry.behind(CHAMPION).pair == trained[1]
+        assert registry.behind(CHALLENGER).number == 3
+
+    def test_a_version_that_is_not_there_is_refused(self, trained):
+        with pytest.raises(NoVersion, match="feedsieve has no version 9 in MLflow; it has 3, 2, 1"):
+            registry.move(CHAMPION, 9)
+
+    def test_without_a_training_there_is_none(self, store):
+        assert registry.versions() == []
+        assert registry.behind(CHAMPION) is None
+        with pytest.raises(NoVersion, match="it has none"):
+            registry.move(CHAMPION, 1)
+
+
+class TestTraining:
+    @dataclass(frozen=True)
+    class Tracked:
+        client: MlflowClient
+        run: Found
+        metrics: dict
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tracked_training(cls, folder, server) -> Tracked:
+        done = train(folder, server, "--report", "first")
+        assert done.returncode == 0, done.stderr
+        assert "not tracked" not in done.stderr
+        metrics = json.loads((folder / "first" / "metrics.json").read_text(encoding="utf-8"))
+        client = MlflowClient(server)
+        return cls.Tracked(client, only_run(client, "train"), metrics)
+
+    def test_every_figure_is_in_the_run(self, tracked_training):
+        found = tracked_training.run.data
+        assert figures({"a": {"b": 1, "c": "text"}, "d": 0.5}) == {"a.b": 1, "d": 0.5}
+        for name, value in figures(tracked_training.metrics).items():
+            if name in found.metrics:
+                assert found.metrics[name] == value
+            else:
+                assert float(found.params[name]) == value
+        assert {"test.f1", "validation.f1", "ranking.precision_at_20", "seconds"} <= set(
+            found.metrics
+        )
+        assert {"threshold", "rounds", "seed"} <= set(found.params)
+
+    def test_it_says_what_was_asked_and_of_which_data(self, tracked_training, folder):
+        found = tracked_training.run.data.params
+        assert (found["encoder"], found["finetune"], found["seed"]) == ("tiny", "False", "7")
+        assert found["lightgbm.objective"] == "binary"
+        assert len(found["data.fingerprint"]) == 32
+        test = tracked_training.metrics["test"]
+        assert int(found["data.test.messages"]) == test["n"]
+        assert int(found["data.test.positives"]) == test["positives"]
+        assert {"version.Python", "version.lightgbm"} <= set(found)
+        assert tracked_training.run.data.tags | commit_tags() == tracked_training.run.data.tags
+
+    def test_it_has_pages_plots_and_the_card(self, tracked_training):
+        client, run = tracked_training.client, tracked_training.run
+        assert files(client, run.info.run_id) == {
+            "report.html", "metrics.json", "held_out.csv", "model/card.md", "model/pair.json",
+            "plots/calibration.svg", "plots/histogram.svg", "plots/precision-recall.svg",
+        }  # fmt: skip
+        scores = client.download_artifacts(run.info.run_id, "held_out.csv")
+        assert Path(scores).read_text().partition("\n")[0] == "msg_id,score,fingerprint"
+        assert run.info.run_name == tracked_training.metrics["classifier_tag"]
+
+    def test_it_tells_no_path_and_no_user(self, tracked_training, folder):
+        run = tracked_training.run
+        said = str([run.data.params, run.data.tags, vars(run.info)])
+        for private in (str(ROOT), str(folder), "private", str(Path.home()), sys.executable):
+            assert private not in said
+
+    def test_its_version_points_to_the_pair(self, tracked_training, folder, monkeypatch, server):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        version = registry.behind(CHALLENGER)
+        metrics, run = tracked_training.metrics, tracked_training.run
+        tags = (metrics["classifier_tag"], metrics["encoder_tag"])
+        assert (version.pair.classifier_tag, version.pair.encoder_tag) == tags
+        assert version.pair.data_fingerprint == run.data.params["data.fingerprint"]
+        assert version.run_id == run.info.run_id
+        for tag in tags:
+            assert (folder / "bentoml" / "models" / tag.replace(":", "/")).is_dir()
+        registry.move(CHAMPION, version.number)
+        assert registry.behind(CHAMPION).aliases == {CHALLENGER, CHAMPION}
+        pair = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/model/pair.json")
+        assert json.loads(pair)["classifier_tag"] == tags[0]
+
+    def test_the_server_shows_it(self, tracked_training, server):
+        assert "<html" in httpx.get(server, timeout=60).text
+
+    def test_a_server_that_is_not_there_stops_it_before_it_begins(self, folder, tmp_path):
+        shutil.copytree(folder / "private", tmp_path / "private")
+        shutil.copyfile(folder / LABELED, tmp_path / LABELED)
+        url = f"http://me:secret@127.0.0.1:{free_port()}"
+        done = train(tmp_path, url)
+        assert done.returncode == 1
+        [said] = done.stderr.splitlines()
+        assert said.startswith("train: MLflow at http://127.0.0.1:")
+        assert "MLFLOW_TRACKING_URI" in said and "--no-track" in said and "secret" not in said
+        assert not (tmp_path / "bentoml" / "models").exists()
+
+    def test_what_fails_at_the_end_costs_no_model(self, folder, empty, tmp_path):
+        shutil.copyfile(empty, tmp_path / "mlflow.db")
+        (tmp_path / "artifacts").write_text("a file where the folder should be")
+        done = train(folder, f"sqlite:///{tmp_path / 'mlflow.db'}", "--report", "second")
+        assert done.returncode == 0, done.stderr
+        assert "not tracked in MLflow, but all else is as it should be" in done.stderr
+        assert "Traceback" not in done.stderr
+        metrics = json.loads((folder / "second" / "metrics.json").read_text(encoding="utf-8"))
+        assert (folder / "second" / "report.html").exists()
+        for tag in (metrics["classifier_tag"], metrics["encoder_tag"]):
+            assert (folder / "bentoml" / "models" / tag.replace(":", "/")).is_dir()
+        run = only_run(MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"), "train")
+        assert run.info.status == "FAILED"
+        assert run.data.metrics["test.f1"] == metrics["test"]["f1"]
+
+
+class TestCommit:
+    @pytest.fixture
+    def checkout(self, tmp_path, monkeypatch) -> Path:
+        self.git(tmp_path, "init", "--quiet")
+        (tmp_path / "code.py").write_text("first\n")
+        self.git(tmp_path, "add", "code.py")
+        self.git(tmp_path, "commit", "--quiet", "--message", "first")
+        monkeypatch.setattr(commit, "_HERE", tmp_path / "code.py")
+        return tmp_path
+
+    @staticmethod
+    def git(folder: Path, *arguments: str) -> str:
+        identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
+        command = ["git", "-C", str(folder), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def test_it_is_that_of_the_code(self, checkout):
+        (checkout / "labeled.csv").write_text("anybody's")
+        head = self.git(checkout, "rev-parse", "HEAD")
+        assert commit_tags() == {"mlflow.source.git.commit": head, "git.dirty": "false"}
+
+    def test_code_that_was_changed_is_dirty(self, checkout):
+        (checkout / "code.py").write_text("second\n")
+        assert commit_tags()["git.dirty"] == "true"
+
+    def test_there_is_none_where_git_does_not_know_the_code(self, checkout, monkeypatch):
+        monkeypatch.setattr(commit, "_HERE", checkout / "installed.py")
+        assert commit_tags() == {}
+        shutil.rmtree(checkout / ".git")
+        assert commit_tags() == {}
