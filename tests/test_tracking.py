@@ -170,14 +170,17 @@ class TestRun:
         ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
     )
     def test_a_signal_ends_it_as_killed(self, store, number, raised):
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(raised), tracking.run("tests", {}):
-            os.kill(os.getpid(), number)
-            time.sleep(60)
+        # A shell starts what runs in the background with SIGINT ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(raised), tracking.run("tests", {}):
+                signal.raise_signal(number)
+        finally:
+            signal.signal(signal.SIGINT, before)
         found = only_run(store, "tests")
         assert found.info.status == "KILLED"
         assert found.data.tags["error"].startswith(raised.__name__)
-        assert signal.getsignal(signal.SIGTERM) is before
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
     def test_what_cannot_be_recorded_stops_nothing(self, store, tmp_path, caplog):
         (tmp_path / "artifacts").write_text("a file where the folder should be")
@@ -205,9 +208,9 @@ class TestRun:
     def test_a_place_that_cannot_be_is_named(self, tmp_path, monkeypatch):
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
-        with pytest.raises(TrackingUnavailable, match="file/mlflow.db cannot be used .*--no-track"):
-            with tracking.run("tests", {}):
-                pytest.fail("it began")
+        said = "file/mlflow.db cannot be used .*--no-track"
+        with pytest.raises(TrackingUnavailable, match=said), tracking.run("tests", {}):
+            pytest.fail("it began")
 
     def test_passwords_are_not_told(self):
         error = OSError("cannot reach postgresql://me:secret@host/runs")
