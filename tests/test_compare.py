@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from tiny_bert import save_tiny_bert
@@ -10,7 +11,7 @@ from train import compare as comparing
 from train import contenders
 from train.compare import TEST, Results, compare, main, table
 from train.contenders import Judgement
-from train.data import read_labeled, split
+from train.data import data_fingerprint, read_labeled, split
 
 EVERYBODY = [
     contenders.LOGISTIC,
@@ -139,6 +140,11 @@ def test_the_command_writes_the_page_that_it_prints(folder, monkeypatch, capsys,
     assert contenders.SOFTMAX not in page
     assert "Test part" not in page
     assert str(folder) not in page
+    [run] = mlflow.search_runs(experiment_names=["compare"], output_format="list")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["data.fingerprint"] == data_fingerprint(frame)
+    mean = run.data.metrics[f"{contenders.SVC}.f1".replace(",", "")]
+    assert f"| {contenders.SVC} | {mean:.3f} ±" in page
 
 
 class _Settings:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -208,6 +209,18 @@ class TestFineTuning:
         for tag in (tuned.metrics["classifier_tag"], tuned.metrics["encoder_tag"]):
             card = tuned.folder / "bentoml" / "models" / tag.replace(":", "/") / "card.md"
             assert "each without a part of the messages" in card.read_text(encoding="utf-8")
+
+    def test_every_epoch_is_tracked(self, tuned):
+        tag = tuned.metrics["classifier_tag"]
+        query = f"tags.classifier_tag = '{tag}'"
+        [run] = mlflow.search_runs(
+            experiment_names=["train"], filter_string=query, output_format="list"
+        )
+        client = mlflow.MlflowClient()
+        for row in tuned.metrics["finetuning"]:
+            name = f"finetuning.encoder {row['encoder']}.loss"
+            history = client.get_metric_history(run.info.run_id, name)
+            assert {one.step: one.value for one in history}[row["epoch"]] == row["loss"]
 
     def test_nothing_is_kept_once_the_models_are_saved(self, tuned):
         assert not list((tuned.folder / "cache").glob("finetune-*"))

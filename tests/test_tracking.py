@@ -147,13 +147,13 @@ def answers(url: str) -> bool:
 class TestRun:
     def test_it_has_what_was_logged(self, store):
         with tracking.run("tests", {"encoder": "wheel", "behave": None}) as run, run.recording():
-            run.log(metrics={"SVC + words.f1": 0.5}, tags={"kind": "test"})
+            run.log(metrics={"TF-IDF, SVC.f1": 0.5}, tags={"kind": "test"})
             run.log(metrics={"loss": 0.7}, step=1)
             run.log(metrics={"loss": 0.6}, step=2)
         found = only_run(store, "tests")
         assert found.info.status == "FINISHED"
         assert found.data.params == {"encoder": "wheel", "behave": "None"}
-        assert found.data.metrics == {"SVC - words.f1": 0.5, "loss": 0.6}
+        assert found.data.metrics == {"TF-IDF SVC.f1": 0.5, "loss": 0.6}
         assert found.data.tags["kind"] == "test"
         losses = store.get_metric_history(run.id, "loss")
         assert [(one.step, one.value) for one in losses] == [(1, 0.7), (2, 0.6)]

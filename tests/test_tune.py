@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from tiny_bert import save_tiny_bert
@@ -79,6 +80,10 @@ class TestCommand:
         assert {name for name in before if written[name] != before[name]} == {changed}
         assert set(written[changed]) == set(before[changed])
         assert not list((tmp_path / "cache").glob("tune-*"))
+        run = mlflow.search_runs(experiment_names=["tune"], output_format="list")[0]
+        assert run.info.status == "FINISHED"
+        assert float(run.data.params["lightgbm.lambda_l2"]) == written[changed]["lambda_l2"]
+        assert 0 < run.data.metrics["log_loss"] < 0.693
 
     def test_no_trials_are_refused(self, folder, capsys):
         with pytest.raises(SystemExit):

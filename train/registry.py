@@ -75,7 +75,7 @@ def versions() -> list[Version]:
         Version(
             number,
             Pair(**{name: one.tags.get(name, "") for name in Pair.__dataclass_fields__}),
-            one.run_id,
+            one.run_id or "",
             frozenset(alias for alias, at in by_alias.items() if int(at) == number),
             datetime.fromtimestamp(one.creation_timestamp / 1000, UTC),
         )

@@ -173,7 +173,7 @@ def told(error: BaseException) -> str:
 
 
 def _name(name: str) -> str:
-    return _NOT_IN_NAMES.sub("-", name)
+    return _NOT_IN_NAMES.sub("", name)
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:
