@@ -3,6 +3,7 @@
 MLflow is imported late: that takes more than a second, and reads settings that must be there first.
 """
 
+import fcntl
 import logging
 import os
 import re
@@ -115,9 +116,7 @@ def connect() -> "MlflowClient":
     import mlflow
 
     uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else DEFAULT_URI
-    with available(uri):
-        if file := _sqlite_file(uri):
-            file.parent.mkdir(parents=True, exist_ok=True)
+    with available(uri), _making_tables_alone(_sqlite_file(uri)):
         return mlflow.MlflowClient(uri)
 
 
@@ -196,6 +195,18 @@ def _sqlite_file(uri: str) -> Path | None:
     if not uri.startswith("sqlite:"):
         return None
     return Path(make_url(uri).database or "")
+
+
+@contextmanager
+def _making_tables_alone(file: Path | None) -> Iterator[None]:
+    """Let one process at a time open `file`: two would both make its tables, and one would fail."""
+    if not file:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f"{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
