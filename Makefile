@@ -22,7 +22,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample train serve test lint format bento container loadtest mlflow cluster constraints clean
+.PHONY: help setup sample train serve test lint format promote bento package container loadtest mlflow cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,8 +77,17 @@ format: $(VENV)/dev ## mend style where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+promote: $(VENV)/train ## make the newest model champion, if it is no worse; for your own data: python -m train.promote
+	$(BIN)/python -m train.promote --data data/labeled_messages.csv --behave sample \
+		--out reports/promotion.md
+
 bento: $(VENV)/train ## pack the service and its two models as a Bento
 	$(BIN)/bentoml build
+
+package: bento ## write the newest Bento to dist/feedsieve.bento
+	mkdir -p dist
+	rm -f dist/feedsieve.bento
+	$(BIN)/bentoml export feedsieve:latest dist/feedsieve.bento
 
 container: bento ## make a container image of the newest Bento
 	$(BIN)/bentoml containerize feedsieve:latest --backend $(BACKEND) --image-tag feedsieve:latest

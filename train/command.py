@@ -15,6 +15,7 @@ from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
 from train.finetune import CannotKeep
+from train.registry import NoVersion
 from train.tracking import TrackingUnavailable
 
 
@@ -40,7 +41,7 @@ def run(name: str, data: Path, work: Callable[[], None]) -> int:
         work()
     except (
         InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
-        CannotKeep, RunningAlready, NoModel, TrackingUnavailable,
+        CannotKeep, RunningAlready, NoModel, TrackingUnavailable, NoVersion,
     ) as error:  # fmt: skip
         print(f"{name}: {error}", file=sys.stderr)
     except OSError as error:
