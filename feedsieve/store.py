@@ -112,6 +112,13 @@ class MessageStore:
         with self._transaction() as connection:
             return connection.execute(select(func.count()).select_from(messages)).scalar_one()
 
+    def read_all(self) -> list[Message]:
+        """Return every message, by identifier."""
+        columns = (messages.c.id, messages.c.text, messages.c.channel, messages.c.time)
+        with self._transaction() as connection:
+            found = connection.execute(select(*columns).order_by(messages.c.id))
+            return [Message(*row) for row in found]
+
     def sample(self, limit: int) -> list[str]:
         """Return `limit` different identifiers at random, or all in random order if fewer exist.
 
@@ -188,6 +195,12 @@ class MessageStore:
         )
         with self._transaction() as connection:
             return connection.execute(statement).scalar_one_or_none()
+
+    def scores_by(self, model: str) -> dict[str, float]:
+        """Return every score that the model gave, from 0 to 1, by fingerprint."""
+        statement = select(scores.c.fingerprint, scores.c.score).where(scores.c.model == model)
+        with self._transaction() as connection:
+            return {row.fingerprint: row.score for row in connection.execute(statement)}
 
     def mark_complete(self, model: str) -> None:
         """Remember that a known model has now scored every message."""

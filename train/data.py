@@ -24,7 +24,9 @@ __all__ = [
     "Split",
     "data_fingerprint",
     "near_duplicate_groups",
+    "read_csv",
     "read_labeled",
+    "read_text",
     "split",
 ]
 
@@ -52,14 +54,14 @@ def read_labeled(path: Path | str) -> pd.DataFrame:
     Raises `InvalidData`, naming every problem and where it is.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(path)
     problems: list[str] = []
     columns: Sequence[str] = []
     try:
         if text.lstrip().startswith(("[", "{")):
             rows = label_studio.from_json(json.loads(text))
         else:
-            columns, rows, problems = _read_csv(text)
+            columns, rows, problems = read_csv(text)
             if label_studio.is_flat_export(columns):
                 rows = label_studio.from_flat(rows)
     except (ValueError, RecursionError, csv.Error) as error:
@@ -148,7 +150,8 @@ def _part(
     return rows[larger], rows[smaller]
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return what is in a file of UTF-8, without its byte order mark. Raises `InvalidData`."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -163,8 +166,11 @@ def _read_text(path: Path) -> str:
         raise InvalidData(path, [wrong]) from error
 
 
-def _read_csv(text: str) -> tuple[list[str], list[dict[str, str]], list[str]]:
-    """Return the columns, the rows with their places, and what is wrong with the table's shape."""
+def read_csv(text: str) -> tuple[list[str], list[dict[str, str]], list[str]]:
+    """Return the columns, the rows with their places, and what is wrong with the table's shape.
+
+    Raises `ValueError` for text that is not CSV at all.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: list[str] = []
     rows: list[dict[str, str]] = []

@@ -16,6 +16,23 @@ _OTHER_COLUMNS = {"id", "created_at", "updated_at", "lead_time", "msg_id", "msg"
 
 
 @dataclass(frozen=True)
+class Vote:
+    """What one annotator said last of a task: the label as it was chosen, and when."""
+
+    label: str
+    when: datetime
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be made of one task that somebody labelled."""
+
+    row: Mapping[str, str]  # place, msg_id, msg if the task has one, and perhaps subset
+    votes: Mapping[str, Vote]  # by annotator
+    label: str | None  # of the majority; None for a tie
+
+
+@dataclass(frozen=True)
 class _Annotation:
     """What one annotator said of one task, and the task's own data."""
 
@@ -28,8 +45,11 @@ class _Annotation:
 
 
 def is_flat_export(columns: Iterable[str]) -> bool:
-    """Tell whether a table with these columns is a Label Studio export."""
-    return not _OWN_COLUMNS.isdisjoint(columns)
+    """Tell whether a table with these columns is a Label Studio export.
+
+    Labels that `labeling` has merged say who gave them, too, and when: `labeled_at`.
+    """
+    return not _OWN_COLUMNS.isdisjoint(columns) and "labeled_at" not in columns
 
 
 def from_json(document: Any) -> list[dict[str, str]]:
@@ -37,19 +57,25 @@ def from_json(document: Any) -> list[dict[str, str]]:
 
     Raises `ValueError` when the document is not a list of tasks.
     """
-    if not isinstance(document, list):
-        raise ValueError("not a list of tasks, as Label Studio exports them")
-    for number, task in enumerate(document, 1):
-        if not isinstance(task, dict):
-            raise ValueError(f"row {number} is not a task: {quote(task)}")
-    if not any("annotations" in task for task in document):
-        return from_flat([task | {PLACE: f"row {n}"} for n, task in enumerate(document, 1)])
+    tasks = _checked(document)
+    if not any("annotations" in task for task in tasks):
+        return from_flat([task | {PLACE: f"row {n}"} for n, task in enumerate(tasks, 1)])
+    return _rows(decisions(tasks), len(tasks))
+
+
+def decisions(document: Any) -> list[Decision]:
+    """Return what annotators decided of the tasks of a JSON export, in its order.
+
+    Tasks that nobody labelled are left out. Of an annotator's annotations of a task the latest
+    counts, then the majority of annotators; a cancelled annotation does not count.
+    Raises `ValueError` when the document is no such export, or has no labels where they should be.
+    """
     annotations = []
-    for number, task in enumerate(document, 1):
+    for number, task in enumerate(_checked(document), 1):
         if not isinstance(task.get("data"), dict) or not isinstance(task.get("annotations"), list):
             raise ValueError(f"row {number} has no data or no annotations: {quote(task)}")
         annotations += _of_task(task, f"row {number}")
-    return _resolve(annotations, len(document))
+    return _decide(annotations)
 
 
 def from_flat(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -75,7 +101,16 @@ def from_flat(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         )
         for number, row in enumerate(rows)
     ]
-    return _resolve(annotations, len({annotation.task for annotation in annotations}))
+    return _rows(_decide(annotations), len({annotation.task for annotation in annotations}))
+
+
+def _checked(document: Any) -> list[dict[str, Any]]:
+    if not isinstance(document, list):
+        raise ValueError("not a list of tasks, as Label Studio exports them")
+    for number, task in enumerate(document, 1):
+        if not isinstance(task, dict):
+            raise ValueError(f"row {number} is not a task: {quote(task)}")
+    return document
 
 
 def _of_task(task: dict[str, Any], place: str) -> list[_Annotation]:
@@ -104,25 +139,37 @@ def _of_task(task: dict[str, Any], place: str) -> list[_Annotation]:
     return annotations
 
 
-def _resolve(annotations: Sequence[_Annotation], tasks: int) -> list[dict[str, str]]:
-    """Return a row for each of the `tasks` that has a label, in the order of the file."""
+def _decide(annotations: Sequence[_Annotation]) -> list[Decision]:
     name = _labels_name(annotations)
     latest: dict[str, dict[str, _Annotation]] = {annotation.task: {} for annotation in annotations}
     for annotation in sorted(annotations, key=lambda annotation: annotation.when):
         if annotation.choices.get(name):
             latest[annotation.task][annotation.annotator] = annotation
-    labelled = [list(said.values()) for said in latest.values() if said]
-    rows, tied = [], []
-    for said in labelled:
-        label = _majority([annotation.choices[name] for annotation in said])
-        row = _row(said[0], label or "")
-        if label is None:
-            tied.append(f"{row[PLACE]}, msg_id {quote(row['msg_id'])}")
-        else:
-            rows.append(row)
-    if len(labelled) < tasks:
-        _log.info("%d tasks have no label and are left out", tasks - len(labelled))
-    if tied:
+    return [
+        Decision(
+            row=_row(next(iter(said.values()))),
+            votes={by: Vote(vote.choices[name], vote.when) for by, vote in said.items()},
+            label=_majority([vote.choices[name] for vote in said.values()]),
+        )
+        for said in latest.values()
+        if said
+    ]
+
+
+def _rows(decided: Sequence[Decision], tasks: int) -> list[dict[str, str]]:
+    """Return a row for each of the `tasks` that has a label, in the order of the file."""
+    if len(decided) < tasks:
+        _log.info("%d tasks have no label and are left out", tasks - len(decided))
+    rows = [
+        {**decision.row, "label": decision.label}
+        for decision in decided
+        if decision.label is not None
+    ]
+    if tied := [
+        f"{decision.row[PLACE]}, msg_id {quote(decision.row['msg_id'])}"
+        for decision in decided
+        if decision.label is None
+    ]:
         _log.warning("annotators are tied on %d tasks, left out: %s", len(tied), some(tied))
     return rows
 
@@ -166,9 +213,9 @@ def _majority(labels: Sequence[str]) -> str | None:
     return None if others and others[0][1] == votes else str(winner)
 
 
-def _row(annotation: _Annotation, label: str) -> dict[str, str]:
+def _row(annotation: _Annotation) -> dict[str, str]:
     data = annotation.data
-    row = {PLACE: annotation.place, "label": label}
+    row = {PLACE: annotation.place}
     row["msg_id"] = _text(data["msg_id"] if "msg_id" in data else data.get("id"))
     if text := [data[name] for name in ("msg", "text") if name in data]:
         row["msg"] = _text(text[0])

@@ -10,7 +10,7 @@ from feedsieve.text import normalise
 
 MINIMUM_ROWS = 20
 MINIMUM_PER_LABEL = 5
-PLACE = "place"  # the column that says where in the file a row came from
+PLACE = " place"  # the column that says where in the file a row came from; no file has its space
 SUBSETS = ("train", "test")
 _LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "negative": 0, "positive": 1}
 _SHOWN = 5

@@ -1,0 +1,98 @@
+"""Which messages to label next: those a model doubts, unlike one another, and none twice."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+from sklearn.cluster import KMeans
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+
+from feedsieve.text import plain
+
+DIMENSIONS = 64  # of a text's vector
+SHORTLIST = 5  # times as many messages as are wanted, the most doubtful, are told apart by topic
+EXPLORED = 0.1  # share of a batch that is chosen for variety alone, however sure the model is
+_ITERATIONS = 30  # of k-means; centres that still move a little choose as well
+
+
+def vectors(texts: Sequence[str], seed: int) -> NDArray[np.float64]:
+    """Return unit vectors that are near for texts of like words, (texts, up to 64).
+
+    Latent semantic analysis (Deerwester et al., 1990): it needs no encoder and no labels. A text
+    without a word that occurs twice is the zero vector. There must be at least two texts.
+    """
+    table = TfidfVectorizer(min_df=2 if len(texts) > 50 else 1, sublinear_tf=True)
+    words = table.fit_transform([plain(text) or "empty" for text in texts])
+    size = min(DIMENSIONS, min(words.shape) - 1)
+    if size < 1:
+        return np.ones((len(texts), 1))
+    reduce = make_pipeline(TruncatedSVD(size, n_iter=3, random_state=seed), Normalizer(copy=False))
+    return reduce.fit_transform(words)
+
+
+def doubt(scores: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
+    """Return how near each score is to the threshold, (scores,): 0 at it, below 0 elsewhere.
+
+    In log-odds: a model that calls something impossible is surer than one that calls it unlikely.
+    """
+    edge = 1e-6
+    return -np.abs(logit(np.clip(scores, edge, 1 - edge)) - logit(threshold))
+
+
+def candidates(groups: NDArray[np.int64], is_taken: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the first row of each group of near-duplicates that has no row taken, in order.
+
+    Both are (rows,).
+    """
+    free = np.flatnonzero(~np.isin(groups, groups[is_taken]))
+    return np.sort(free[np.unique(groups[free], return_index=True)[1]])
+
+
+def choose(
+    pool: NDArray[np.int64],
+    texts: NDArray[np.float64],
+    count: int,
+    seed: int,
+    doubts: NDArray[np.float64] | None = None,
+) -> NDArray[np.int64]:
+    """Return up to `count` rows of `pool` to label next, each once.
+
+    `texts` are the vectors of all rows. Without `doubts`, (rows,), they represent the pool: k-means
+    with a cluster for each, and the message nearest to its centre. With them most represent the
+    doubtful (Zhdanov, "Diverse mini-batch Active Learning", 2019), and a tenth the whole pool,
+    where a model may be wrong and sure of it.
+    """
+    count = min(count, len(pool))
+    if doubts is None:
+        return pool[representatives(texts[pool], count, seed)]
+    explored = round(count * EXPLORED)
+    ranked = pool[np.argsort(-doubts[pool], kind="stable")]
+    shortlist = ranked[: SHORTLIST * count]
+    chosen = shortlist[representatives(texts[shortlist], count - explored, seed)]
+    rest = pool[~np.isin(pool, chosen)]
+    return np.concatenate([chosen, rest[representatives(texts[rest], explored, seed)]])
+
+
+def representatives(rows: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
+    """Return `count` different rows (or all, if there are fewer): one near each cluster's centre.
+
+    The largest cluster comes first.
+    """
+    if count >= len(rows):
+        return np.arange(len(rows))
+    if count < 1:
+        return np.zeros(0, np.int64)
+    distinct = len(np.unique(rows, axis=0))
+    means = KMeans(min(count, distinct), n_init=1, max_iter=_ITERATIONS, random_state=seed)
+    distances = means.fit_transform(rows)
+    sizes = np.bincount(means.labels_, minlength=distances.shape[1])
+    chosen = [
+        int(np.where(means.labels_ == cluster, distances[:, cluster], np.inf).argmin())
+        for cluster in np.argsort(-sizes, kind="stable")
+    ]
+    others = np.setdiff1d(np.arange(len(rows)), chosen)  # of copies, which share a cluster
+    return np.concatenate([chosen, others[: count - len(chosen)]]).astype(np.int64)
