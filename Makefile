@@ -10,8 +10,10 @@ HOST ?= 127.0.0.1
 PORT ?= 3000
 MLFLOW_PORT ?= 5000
 BACKEND ?= docker
+LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
+LABEL_STUDIO := .venv-labelstudio
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # What BentoML, transformers and MLflow would send home stays here.
@@ -22,7 +24,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample train serve test lint format promote bento package container loadtest mlflow cluster constraints clean
+.PHONY: help setup sample labelstudio train mlflow promote serve test lint format bento package container loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +50,14 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/train $(VENV)/lab
 
+# Label Studio pins other versions than feedsieve does, so it has an environment of its own.
+$(LABEL_STUDIO)/ready: labeling/requirements.txt
+	@echo "installing Label Studio: a minute or two, 1 GB"
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement labeling/requirements.txt
+	@touch $@
+
 sample: $(SAMPLE) ## make the sample corpus in data/, if there is none
 
 # Without --force: messages.db may hold somebody's messages by now.
@@ -65,7 +75,10 @@ ifeq ($(FEEDSIEVE_MODEL),)
 endif
 	$(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
 
-test: $(VENV)/dev ## run the tests
+labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio on LABEL_STUDIO_PORT (8080)
+	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
+
+test: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests
 	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(VENV)/dev ## check style and types
@@ -115,4 +128,4 @@ constraints: ## install the newest versions and pin them in constraints.txt
 	mv constraints.new constraints.txt
 
 clean: ## remove what the targets made, but not data, models or Bentos
-	rm -rf $(VENV) reports build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(LABEL_STUDIO) reports build .pytest_cache .mypy_cache .ruff_cache *.egg-info

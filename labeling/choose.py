@@ -16,16 +16,16 @@ from feedsieve.text import plain
 DIMENSIONS = 64  # of a text's vector
 SHORTLIST = 5  # times as many messages as are wanted, the most doubtful, are told apart by topic
 EXPLORED = 0.1  # share of a batch that is chosen for variety alone, however sure the model is
+_TOKEN = r"\w+|[^\w\s]+"  # so that no text is without any
 _ITERATIONS = 30  # of k-means; centres that still move a little choose as well
 
 
 def vectors(texts: Sequence[str], seed: int) -> NDArray[np.float64]:
     """Return unit vectors that are near for texts of like words, (texts, up to 64).
 
-    Latent semantic analysis (Deerwester et al., 1990): it needs no encoder and no labels. A text
-    without a word that occurs twice is the zero vector. There must be at least two texts.
+    Latent semantic analysis (Deerwester et al., 1990): it needs no encoder and no labels.
     """
-    table = TfidfVectorizer(min_df=2 if len(texts) > 50 else 1, sublinear_tf=True)
+    table = TfidfVectorizer(token_pattern=_TOKEN, sublinear_tf=True)
     words = table.fit_transform([plain(text) or "empty" for text in texts])
     size = min(DIMENSIONS, min(words.shape) - 1)
     if size < 1:

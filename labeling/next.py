@@ -27,7 +27,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
-class _Scores:
+class Scores:
     """What the current model says of the messages of a store."""
 
     model: str
@@ -55,7 +55,7 @@ def next_batch(
     count: int,
     seed: int,
     by: str = "model",
-    scores: _Scores | None = None,
+    scores: Scores | None = None,
 ) -> list[Item]:
     """Return up to `count` messages to label, with their scores if there are any.
 
@@ -131,7 +131,7 @@ def _labeled(path: Path | None) -> list[str]:
     return [item.msg for item in read_batch(path)]
 
 
-def _scores(store: MessageStore) -> _Scores | None:
+def _scores(store: MessageStore) -> Scores | None:
     """Return what the current model says, after it scored what it had not; None without one."""
     try:
         scorer = load_scorer(settings().model, settings().threads)
@@ -139,7 +139,7 @@ def _scores(store: MessageStore) -> _Scores | None:
         return None
     with tqdm(desc="score", unit=" messages") as progress:
         score_backlog(store, scorer, progress=progress.update)
-    return _Scores(scorer.model, scorer.threshold, store.scores_by(scorer.model))
+    return Scores(scorer.model, scorer.threshold, store.scores_by(scorer.model))
 
 
 def _parser() -> argparse.ArgumentParser:

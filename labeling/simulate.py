@@ -4,17 +4,30 @@ Known labels stand in for the person, and a model that is fitted in a second for
 linear one of words.
 """
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from tqdm import tqdm
 
-from labeling.choose import candidates, choose, doubt
+from feedsieve.files import open_whole
+from feedsieve.message import Message
+from feedsieve.text import plain
+from labeling.choose import candidates, choose, doubt, vectors
+from labeling.next import in_time
+from train import command
 from train.classifier import folds
+from train.data import near_duplicate_groups, read_labeled
 
 TIME = "in order of time"
 TIME_ONCE = "in order of time, near-duplicates once"
@@ -88,3 +101,131 @@ def _grow(
             return
         labelled = np.concatenate([labelled, chosen])
         yield labelled
+
+
+def _fit(corpus: Corpus, rows: NDArray[np.int64]) -> LogisticRegression:
+    model = LogisticRegression(C=5, class_weight="balanced", solver="liblinear")
+    return model.fit(corpus.words[rows], corpus.labels[rows])
+
+
+def read_corpus(path: Path, seed: int) -> Corpus:
+    """Return the messages of the training part, all if there is none, in order of time.
+
+    Raises `InvalidData`.
+    """
+    frame = read_labeled(path)
+    if "subset" in frame:
+        frame = frame[frame["subset"] == "train"]
+    label = dict(zip(frame["msg_id"], frame["label"], strict=True))
+    ordered = in_time([Message(*row) for row in zip(frame["msg_id"], frame["msg"], strict=True)])
+    texts = [message.text for message in ordered]
+    table = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    return Corpus(
+        labels=np.array([label[message.id] for message in ordered]),
+        groups=near_duplicate_groups(texts),
+        words=table.fit_transform([plain(text) for text in texts]).tocsr(),
+        texts=vectors(texts, seed),
+    )
+
+
+def draw(found: dict[str, NDArray[np.float64]], sizes: Sequence[int], path: Path) -> None:
+    """Write the curves as SVG, means with one standard error. Raises OSError."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="labels", ylabel="F1 on held-out messages")
+    for way, rows in found.items():
+        mean, error = rows.mean(axis=0), rows.std(axis=0) / np.sqrt(len(rows))
+        axes.plot(sizes, mean, marker="o", markersize=4, label=way)
+        axes.fill_between(sizes, mean - error, mean + error, alpha=0.15)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "feedsieve"}), open_whole(path) as file:
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+
+
+def table(
+    found: dict[str, NDArray[np.float64]],
+    sizes: Sequence[int],
+    corpus: Corpus,
+    options: argparse.Namespace,
+) -> str:
+    """Return the figures as Markdown."""
+    head = "| chosen | " + " | ".join(f"{size:,}" for size in sizes) + " |"
+    rows = [
+        f"| {way} | " + " | ".join(f"{mean:.3f}" for mean in rows.mean(axis=0)) + " |"
+        for way, rows in found.items()
+    ]
+    return "\n".join(
+        [
+            f"F1 on held-out messages by the number of labels. {len(corpus.labels):,} messages, "
+            f"{int(corpus.labels.sum()):,} of them positive; mean over {options.seeds} times "
+            f"{options.folds} folds, near-duplicates in one fold; batches of {options.batch}.",
+            "",
+            head,
+            "|---" * (len(sizes) + 1) + "|",
+            *rows,
+            "",
+            _needed(found, sizes),
+            "",
+        ]
+    )
+
+
+def _needed(found: dict[str, NDArray[np.float64]], sizes: Sequence[int]) -> str:
+    """Return how many labels `labeling.next` needs for the F1 of the most labels in time order."""
+    goal = found[TIME].mean(axis=0)[-1]
+    reached = np.flatnonzero(found[NEXT].mean(axis=0) >= goal)
+    if not len(reached):
+        return f"{NEXT} does not reach the F1 {goal:.3f} of {sizes[-1]:,} labels {TIME}."
+    return (
+        f"{NEXT} has the F1 {goal:.3f} of {sizes[-1]:,} labels {TIME} with "
+        f"{sizes[reached[0]]:,} labels."
+    )
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    return command.run("labeling.simulate", options.data, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    corpus = read_corpus(options.data, seed=0)
+    sizes = list(range(options.batch, options.most + 1, options.batch))
+    seeds = list(range(options.seeds))
+    found = simulate(corpus, sizes, options.batch, seeds, options.folds)
+    text = table(found, sizes, corpus, options)
+    page, curve = options.out / "labelling.md", options.out / "images" / "labelling-curve.svg"
+    draw(found, sizes, curve)
+    old = page.read_text(encoding="utf-8") if page.exists() else TABLE_BEGIN + TABLE_END
+    before, _, rest = old.partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    with open_whole(page) as file:
+        file.write(before + TABLE_BEGIN + text + TABLE_END + after)
+    print(f"{text}\nsee {page} and {curve}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m labeling.simulate",
+        description="Draw how good a model is by the number of labels, for each way of choosing"
+        " what to label: known labels stand in for the person.",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="LABELED.csv", help="msg_id,msg,label"
+    )
+    parser.add_argument("--batch", type=int, default=200, help="labels at a time (%(default)s)")
+    parser.add_argument("--most", type=int, default=2000, help="labels in all (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="repetitions (%(default)s)")
+    parser.add_argument("--folds", type=int, default=5, help="held out in turn (%(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("docs"),
+        metavar="DIR",
+        help="where labelling.md and images/labelling-curve.svg go (%(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
