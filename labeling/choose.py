@@ -1,4 +1,4 @@
-"""Which messages to label next: those a model doubts, unlike one another, and none twice."""
+"""Which messages to label next: those a model doubts, a few of every kind, and none twice."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,6 @@ from sklearn.preprocessing import Normalizer
 from feedsieve.text import plain
 
 DIMENSIONS = 64  # of a text's vector
-SHORTLIST = 5  # times as many messages as are wanted, the most doubtful, are told apart by topic
 EXPLORED = 0.1  # share of a batch that is chosen for variety alone, however sure the model is
 _TOKEN = r"\w+|[^\w\s]+"  # so that no text is without any
 _ITERATIONS = 30  # of k-means; centres that still move a little choose as well
@@ -62,8 +61,8 @@ def choose(
     """Return up to `count` rows of `pool` to label next, each once.
 
     `texts` are the vectors of all rows. Without `doubts`, (rows,), they represent the pool: k-means
-    with a cluster for each, and the message nearest to its centre. With them most represent the
-    doubtful (Zhdanov, "Diverse mini-batch Active Learning", 2019), and a tenth the whole pool,
+    with a cluster for each, and the message nearest to its centre. With them, most are the most
+    doubtful (uncertainty sampling; Lewis and Gale, SIGIR 1994), and a tenth represents the others,
     where a model may be wrong and sure of it.
     """
     count = min(count, len(pool))
@@ -71,10 +70,8 @@ def choose(
         return pool[representatives(texts[pool], count, seed)]
     explored = round(count * EXPLORED)
     ranked = pool[np.argsort(-doubts[pool], kind="stable")]
-    shortlist = ranked[: SHORTLIST * count]
-    chosen = shortlist[representatives(texts[shortlist], count - explored, seed)]
-    rest = pool[~np.isin(pool, chosen)]
-    return np.concatenate([chosen, rest[representatives(texts[rest], explored, seed)]])
+    doubtful, rest = np.split(ranked, [count - explored])
+    return np.concatenate([doubtful, rest[representatives(texts[rest], explored, seed)]])
 
 
 def representatives(rows: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:

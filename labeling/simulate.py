@@ -53,6 +53,7 @@ def simulate(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the F1 on held-out messages by way, each (seeds × parts, sizes).
 
+    It is NaN where so many messages cannot be chosen: near-duplicates are no choice.
     For each seed the messages are parted in `parts` folds, near-duplicates together. Each fold is
     held out in turn, and the others are labelled `batch` after `batch`: a model of the labels so
     far says what it doubts, and is judged at each of `sizes`.
@@ -65,7 +66,7 @@ def simulate(
     ]
     for seed, rest, fold in tqdm(runs, "label", unit=" folds"):
         for way in WAYS:
-            found[way].append([0.0] * len(sizes))
+            found[way].append([np.nan] * len(sizes))
             for labelled in _grow(corpus, np.sort(rest), way, batch, max(sizes), seed):
                 if len(labelled) in sizes:
                     model = _fit(corpus, labelled)
@@ -152,7 +153,7 @@ def table(
     """Return the figures as Markdown."""
     head = "| chosen | " + " | ".join(f"{size:,}" for size in sizes) + " |"
     rows = [
-        f"| {way} | " + " | ".join(f"{mean:.3f}" for mean in rows.mean(axis=0)) + " |"
+        f"| {way} | " + " | ".join(_shown(mean) for mean in rows.mean(axis=0)) + " |"
         for way, rows in found.items()
     ]
     return "\n".join(
@@ -169,6 +170,10 @@ def table(
             "",
         ]
     )
+
+
+def _shown(mean: float) -> str:
+    return "–" if np.isnan(mean) else f"{mean:.3f}"
 
 
 def _needed(found: dict[str, NDArray[np.float64]], sizes: Sequence[int]) -> str:

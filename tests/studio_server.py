@@ -63,14 +63,18 @@ class StudioServer:
 
     def join(self, email: str) -> Annotator:
         """Return a new user, who came by the link that the owner can hand out."""
-        link = self.owner().client.get("/api/invite").json()["invite_url"]
         client = httpx.Client(base_url=self.url, timeout=300)
+        link = self.owner().client.get("/api/invite").json()["invite_url"]
+        answer = self.sign_up(client, link, email)
+        assert answer.status_code == 302, answer.text
+        return Annotator(client)
+
+    def sign_up(self, client: httpx.Client, link: str, email: str) -> httpx.Response:
+        """Return the answer to the form behind `link`, filled in."""
         field = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get(link).text)
         assert field
         form = {"csrfmiddlewaretoken": field[1], "email": email, "password": "long-enough-1"}
-        done = client.post(link, data=form, headers={"Referer": self.url})
-        assert done.status_code == 302, done.text
-        return Annotator(client)
+        return client.post(link, data=form, headers={"Referer": self.url})
 
 
 @contextmanager
