@@ -189,7 +189,7 @@ class TestRun:
                 run.log_texts({"page.html": "text"})
             went_on = True
         assert went_on
-        assert "not tracked in MLflow, but all else is as it should be" in caplog.text
+        assert "not tracked in MLflow, which touches nothing else" in caplog.text
         found = only_run(store, "tests")
         assert found.info.status == "FAILED"
         assert found.data.tags["error"].startswith("not all of it was tracked")
@@ -372,7 +372,7 @@ class TestTraining:
         (tmp_path / "artifacts").write_text("a file where the folder should be")
         done = train(folder, f"sqlite:///{tmp_path / 'mlflow.db'}", "--report", "second")
         assert done.returncode == 0, done.stderr
-        assert "not tracked in MLflow, but all else is as it should be" in done.stderr
+        assert "not tracked in MLflow, which touches nothing else" in done.stderr
         assert "Traceback" not in done.stderr
         metrics = json.loads((folder / "second" / "metrics.json").read_text(encoding="utf-8"))
         assert (folder / "second" / "report.html").exists()

@@ -60,7 +60,7 @@ class Run:
             yield
         except Exception as error:  # MLflow, SQLAlchemy, requests and the system have many
             self.lost = True
-            _log.warning("not tracked in MLflow, but all else is as it should be: %s", told(error))
+            _log.warning("not tracked in MLflow, which touches nothing else: %s", told(error))
             with suppress(Exception):  # it is said already
                 self._end("FAILED", f"not all of it was tracked: {told(error)}")
 
@@ -132,9 +132,7 @@ def available(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def run(
-    experiment: str, parameters: Mapping[str, Any], tags: Mapping[str, str] | None = None
-) -> Iterator[Run]:
+def run(experiment: str, parameters: Mapping[str, Any]) -> Iterator[Run]:
     """Have a run for as long as the block lasts, and leave in it how the block ended.
 
     It ends FINISHED, FAILED after an error, or KILLED after SIGINT or SIGTERM; the tag `error` then
@@ -146,7 +144,7 @@ def run(
         with available(client.tracking_uri):
             created = client.create_run(_experiment(client, experiment), tags=commit_tags())
             begun = Run(client, created.info.run_id)
-            begun.log(parameters=parameters, tags=tags)
+            begun.log(parameters=parameters)
     except TrackingUnavailable as error:
         raise TrackingUnavailable(
             f"{error}; MLFLOW_TRACKING_URI says where it is, --no-track goes on without"
