@@ -24,7 +24,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample labelstudio train mlflow promote serve test lint format bento package container loadtest cluster constraints clean
+.PHONY: help setup sample labelstudio features train mlflow promote serve test lint format bento package container loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ $(SAMPLE): | $(VENV)/train
 train: $(VENV)/train $(SAMPLE) ## train on the sample corpus, save the models, write reports/
 	$(BIN)/python -m train --data data/labeled_messages.csv --db data/messages.db \
 		--behave sample
+
+features: $(VENV)/lab $(SAMPLE) ## compute what Feast has not of the messages yet
+	$(BIN)/python -m train.features
 
 serve: $(VENV)/train $(SAMPLE) ## serve on HOST:PORT (127.0.0.1:3000), after training once if there is no model
 ifeq ($(FEEDSIEVE_MODEL),)

@@ -4,6 +4,7 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -35,10 +36,20 @@ __all__ = [
     "ImportCounts",
     "Message",
     "MessageStore",
+    "Post",
     "StoreUnavailable",
 ]
 
 _log = logging.getLogger("feedsieve")
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """That a message says what it says since a moment, in UTC."""
+
+    id: str
+    fingerprint: str
+    time: datetime
 
 
 class MessageStore:
@@ -118,6 +129,17 @@ class MessageStore:
         with self._transaction() as connection:
             found = connection.execute(select(*columns).order_by(messages.c.id))
             return [Message(*row) for row in found]
+    def posts(self) -> list[Post]:
+        """Return a post for each message, oldest first.
+
+        Its time is that of the message, or, where that is not known, when the text came in.
+        """
+        time = func.coalesce(messages.c.time, messages.c.seen_at).label("time")
+        statement = select(messages.c.id, messages.c.fingerprint, time).order_by(
+            time, messages.c.id
+        )
+        with self._transaction() as connection:
+            return [Post(*row) for row in connection.execute(statement)]
 
     def sample(self, limit: int) -> list[str]:
         """Return `limit` different identifiers at random, or all in random order if fewer exist.

@@ -12,7 +12,7 @@ from serving import ROOT, Server, serve, wait_for, wait_until_ready
 from train.data import read_labeled
 
 # Tests have settings of their own, whatever those of the shell are.
-for name in [name for name in os.environ if name.startswith("FEEDSIEVE_")]:
+for name in [name for name in os.environ if name.startswith(("FEEDSIEVE_", "FEAST_"))]:
     if name not in ("FEEDSIEVE_CACHE", "FEEDSIEVE_CORPUS"):
         del os.environ[name]
 

@@ -18,6 +18,7 @@ FORBIDDEN = {
     "export": {"train", "data", "labeling"},
     "train": {"data", "labeling"},
     "labeling": {"data"},
+    "feature_repo": {"train", "export", "data", "labeling"},
 }
 HEAVY = {"torch", "transformers", "optimum", "pandas", "mlflow", "feast", "dask", "sklearn", "onnx"}
 PICKLES = {"pickle", "cloudpickle", "joblib", "dill", "shelve"}
@@ -84,6 +85,7 @@ class TestSource:
             ("export/check.py", "from train.data import split", "check.py:1 imports train"),
             ("train/data.py", "import joblib", "data.py:1 imports joblib"),
             ("train/data.py", "from labeling import pull", "data.py:1 imports labeling"),
+            ("feature_repo/definitions.py", "import train", "definitions.py:1 imports train"),
         ],
     )
     def test_a_broken_rule_is_seen(self, tmp_path, file, line, said):

@@ -116,6 +116,15 @@ class TestAdd:
         assert store.add(iter(messages)) == ImportCounts(0, 0, 2502)
         assert content(location) == before
 
+    def test_posts_come_by_their_time_or_when_they_came_in(self, store):
+        early = NOON - timedelta(days=1)
+        store.add([Message("b", "x", time=NOON), Message("c", "y"), Message("a", "x ", time=early)])
+        posts = store.posts()
+        assert [post.id for post in posts] == ["a", "b", "c"]
+        assert [post.time for post in posts[:2]] == [early, NOON]
+        assert abs(posts[2].time - datetime.now(UTC)) < timedelta(minutes=5)
+        assert posts[0].fingerprint == posts[1].fingerprint == fingerprint("x")
+
     def test_times_are_kept_in_utc(self, store):
         east = datetime(2024, 5, 1, 15, tzinfo=timezone(timedelta(hours=3)))
         store.add([Message("1", "a", time=east), Message("2", "b", time=NOON.replace(tzinfo=None))])

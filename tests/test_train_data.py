@@ -79,6 +79,22 @@ class TestReadsCSV:
         assert list(frame.columns) == ["msg_id", "msg", "label", "subset"]
         assert frame["subset"].tolist()[:2] == ["train", "test"]
 
+    def test_the_time_of_a_label_is_read_where_it_is_given(self, tmp_path):
+        times = ["2024-05-01T12:00:00+03:00", "2024-05-01 09:00", " 2024-05-01T09:00:00Z ", ""]
+        rows = [row | {"labeled_at": times[number % 4]} for number, row in enumerate(table())]
+        read = read_labeled(write_csv(tmp_path / "a.csv", rows))["labeled_at"]
+        moment = pd.Timestamp("2024-05-01T09:00:00Z")
+        assert read.iloc[:3].tolist() == [moment] * 3
+        assert pd.isna(read.iloc[3])
+
+    @pytest.mark.parametrize("time", ["yesterday", "1714550400", "0001-01-01T00:00:00+03:00"])
+    def test_a_time_that_is_none_is_named(self, tmp_path, time):
+        rows = [row | {"labeled_at": "2024-05-01"} for row in table()]
+        rows[7]["labeled_at"] = time
+        message = complaint(write_csv(tmp_path / "a.csv", rows))
+        assert "labeled_at not a time such as" in message
+        assert f"line 9, msg_id 'm7': {time!r}" in message
+
     def test_an_all_blank_subset_is_none(self, tmp_path):
         rows = [row | {"subset": ""} for row in table()]
         assert "subset" not in read_labeled(write_csv(tmp_path / "a.csv", rows))

@@ -6,12 +6,16 @@ from pathlib import Path
 
 from train import command
 from train.behaviour.requirements import REQUIREMENTS
+from train.feature_store import REPOSITORY
 from train.pipeline import METRICS_FILE, Options, train
 from train.report import FILE as REPORT_FILE
 
 
 def main() -> int:
-    options = Options(**vars(_parser().parse_args()))
+    parser = _parser()
+    options = Options(**vars(parser.parse_args()))
+    if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
+        parser.error("--features brings its encoder along: leave out --encoder and --finetune")
     return command.run("train", options.data, lambda: _train(options))
 
 
@@ -56,6 +60,16 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let the encoder learn the labels too: better, and slower (twenty minutes for"
         " 4,000 messages on two cores); a run that was ended goes on where it was",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="?",
+        const=REPOSITORY,
+        metavar="DIR",
+        help="read the embeddings from Feast, as they were when the labels were given (a column"
+        " labeled_at, else now), and take its encoder; DIR has its settings (%(const)s), and"
+        " python -m train.features computes them",
     )
     parser.add_argument(
         "--behave",

@@ -14,6 +14,7 @@ from feedsieve.message import StoreUnavailable
 from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
+from train.feature_store import NoFeatures
 from train.finetune import CannotKeep
 from train.registry import NoVersion
 from train.tracking import TrackingUnavailable
@@ -42,6 +43,7 @@ def run(name: str, data: Path, work: Callable[[], None]) -> int:
     except (
         InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
         CannotKeep, RunningAlready, NoModel, TrackingUnavailable, NoVersion,
+        NoFeatures,
     ) as error:  # fmt: skip
         print(f"{name}: {error}", file=sys.stderr)
     except OSError as error:

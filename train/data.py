@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_COLUMNS = ["msg_id", "msg", "label", "subset"]
+_COLUMNS = ["msg_id", "msg", "label", "subset", "labeled_at"]
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,11 @@ class Split:
 
 
 def read_labeled(path: Path | str) -> pd.DataFrame:
-    """Return labelled messages: `msg_id`, `msg` (text), `label` (0 or 1), perhaps `subset`.
+    """Return labelled messages: `msg_id`, `msg` (text), `label` (0 or 1), and perhaps more.
 
     Reads CSV with those columns, and Label Studio's CSV, JSON and JSON-MIN exports. A label is
-    0, 1, negative or positive in any case. `subset`, train or test, is kept if it is given.
+    0, 1, negative or positive in any case. `subset`, train or test, is kept if it is given, and so
+    is `labeled_at`, when the label was given: a time in UTC, NaT where the file does not say.
     Raises `InvalidData`, naming every problem and where it is.
     """
     path = Path(path)

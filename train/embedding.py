@@ -1,6 +1,6 @@
 """Embeddings of many texts: each computed once, by the encoder that serves, with a progress bar."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +15,10 @@ class Embedder:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self._known: dict[str, np.ndarray] = {}
+
+    def remember(self, embeddings: Mapping[str, np.ndarray]) -> None:
+        """Take as known what this encoder made of texts before, by fingerprint, (dimension,)."""
+        self._known |= embeddings
 
     def embed(self, texts: Sequence[str], name: str) -> np.ndarray:
         """Return the embeddings of `texts`, at least one, of shape (texts, dimension).

@@ -17,8 +17,9 @@ from export import pipeline as export
 from export import sources
 from export.sources import Source
 from feedsieve import models
-from feedsieve.backlog import score_backlog
+from feedsieve.backlog import READ_AT_ONCE, score_backlog
 from feedsieve.classifier import Classifier, ClassifierDescription
+from feedsieve.encoder import Encoder
 from feedsieve.features import Features
 from feedsieve.files import open_whole
 from feedsieve.scorer import Scorer
@@ -38,6 +39,7 @@ from train.data import Split, read_labeled, split
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import evaluate
+from train.feature_store import FeatureStore, NoFeatures
 from train.finetune import FineTuned, finetune
 from train.record import record, versions
 from train.report import FILE as REPORT_FILE
@@ -63,10 +65,13 @@ class Options:
     report: Path
     seed: int
     track: bool  # in MLflow
+    features: Path | None = None  # Feast's repository, if it has the embeddings
 
     @property
     def reproducing(self) -> list[str]:
         """The arguments that decide what comes out."""
+        if self.features:
+            return ["--features", "--seed", str(self.seed)]
         flags = ["--finetune"] if self.finetune else []
         return ["--encoder", sources.public_name(self.encoder), *flags, "--seed", str(self.seed)]
 
@@ -77,6 +82,7 @@ class Options:
         return {
             "encoder": sources.public_name(self.encoder),
             "finetune": self.finetune,
+            "features": self.features is not None,
             "behave": self.behave,
             "seed": self.seed,
             **{f"lightgbm.{name}": value for name, value in chosen.items()},
@@ -130,13 +136,14 @@ def train(options: Options) -> dict[str, Any]:
     """Train, save both models, score the message store, write the report; return the metrics.
 
     Raises what its steps raise: `InvalidData`, `UnknownSource`, `BadWeights`, `BadExport`,
-    `RunningAlready`, `CannotKeep`, `StoreUnavailable`, `TrackingUnavailable`, OSError.
+    `RunningAlready`, `CannotKeep`, `StoreUnavailable`, `NoFeatures`, `NoModel`,
+    `TrackingUnavailable`, OSError.
     """
     started = time.monotonic()
     options.report.mkdir(parents=True, exist_ok=True)
     messages = _Messages.read(options.data, options.seed)
     # Opened first: a store that cannot be opened is better known now than after training.
-    store = _open(options.db) if options.db else None
+    store = open_store(options.db) if options.db else None
     asked = options.parameters | messages.described.parameters | versions()
     with tracking.run(EXPERIMENT, asked) if options.track else nullcontext() as run:
         return _train(options, messages, store, run, started)
@@ -150,13 +157,17 @@ def _train(
     started: float,
 ) -> dict[str, Any]:
     texts, labels, groups = messages.texts, messages.labels, messages.groups
-    source = sources.load(options.encoder)
-    tuned = None
-    if options.finetune:
-        tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
-    encoder_tag, embedder, figures = _export(source, tuned, messages.parts.train, options.seed)
-    if tuned:
-        figures["finetuning"] = tuned.history
+    tuned = held = None
+    if options.features:
+        held = FeatureStore(options.features)
+        encoder_tag, embedder, figures = _recall(held, messages.parts.train)
+    else:
+        source = sources.load(options.encoder)
+        if options.finetune:
+            tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
+        encoder_tag, embedder, figures = _export(source, tuned, messages.parts.train, options.seed)
+        if tuned:
+            figures["finetuning"] = tuned.history
     embeddings = None if tuned else embedder.embed(texts, "embed")
     features, fitted = stack.fit(texts, labels, groups, embeddings, tuned, options.seed)
     saved = _save(options, messages, embedder, encoder_tag, features, fitted, figures)
@@ -165,7 +176,7 @@ def _train(
     preview: list[FeedItem] = []
     try:
         if store:
-            preview = _fill(store, saved, messages, embedder)
+            preview = _fill(store, saved, messages, embedder, held)
     finally:  # the model is saved by now, and is to have its report whatever befell the store
         saved.metrics["seconds"] = round(time.monotonic() - started, 1)
         _report(options.report, messages, fitted, saved, preview)
@@ -204,6 +215,33 @@ def _export(
         "export": {name: exported.description.check for name, exported in encoders.items()},
     }
     return tag, embedders[comparison.chosen], figures
+
+
+def _recall(features: FeatureStore, frame: pd.DataFrame) -> tuple[str, Embedder, dict[str, Any]]:
+    """Return the tag of Feast's encoder, which then knows the embeddings of `frame`; figures too.
+
+    Raises `NoFeatures` and `NoModel`.
+    """
+    tag = features.encoder_tag
+    if features.is_finetuned:
+        raise NoFeatures(
+            f"the features in {features.folder} are of {tag}, which has learnt labels that training"
+            " would meet again; `python -m train.features --encoder wheel` computes those of one"
+            " that has not"
+        )
+    embedder = Embedder(Encoder(models.folder(tag), settings().threads))
+    known = features.embeddings_as_of_labels(frame)
+    embedder.remember(known)
+    print(f"{len(known):,} embeddings by {tag} from {features.folder}")
+    description = embedder.encoder.description
+    return (
+        tag,
+        embedder,
+        {
+            "precision": {"chosen": description.precision, "reason": "that of the features"},
+            "export": {description.precision: description.check},
+        },
+    )
 
 
 def _save(
@@ -255,19 +293,27 @@ def _save(
             versions=installed_versions(),
             arguments=options.reproducing,
         )
-        for folder in (place, models.folder(encoder_tag)):
-            cards.write(folder, card)
+        cards.write(place, card)
+        if not options.features:  # else it was made, and its card written, before
+            cards.write(models.folder(encoder_tag), card)
     return _Saved(scorer, scores, metrics, card)
 
 
 def _fill(
-    store: MessageStore, saved: _Saved, messages: _Messages, embedder: Embedder
+    store: MessageStore,
+    saved: _Saved,
+    messages: _Messages,
+    embedder: Embedder,
+    held: FeatureStore | None,
 ) -> list[FeedItem]:
     """Score what `store` holds; return the first messages of the feed."""
     texts, scorer = messages.texts, saved.scorer
     scores = [*scorer.classifier.score(texts, embedder.embed(texts, "embed")), *saved.test_scores]
     marks = map(fingerprint, [*texts, *messages.test_texts])
-    score_store(store, scorer, dict(zip(marks, scores, strict=True)))
+    known = dict(zip(marks, scores, strict=True))
+    if held:
+        known = _score_online(held, store, scorer) | known
+    score_store(store, scorer, known)
     return store.feed(scorer.model, FEED_PREVIEW).items
 
 
@@ -307,12 +353,28 @@ def score_store(store: MessageStore, scorer: Scorer, known: dict[str, float]) ->
         score_backlog(store, scorer, known, progress.update)
 
 
+def _score_online(features: FeatureStore, store: MessageStore, scorer: Scorer) -> dict[str, float]:
+    """Return scores by fingerprint of the texts in `store` whose embeddings are online."""
+    embeddings = features.embeddings_now([post.id for post in store.posts()])
+    known: dict[str, float] = {}
+    after = ""
+    while batch := store.unscored(scorer.model, READ_AT_ONCE, after):
+        texts = {mark: text for mark, text in batch if mark in embeddings}
+        if texts:
+            rows = np.stack([embeddings[mark] for mark in texts])
+            scores = scorer.classifier.score(list(texts.values()), rows)
+            known |= zip(texts, scores.tolist(), strict=True)
+        after = batch[-1][0]
+    return known
+
+
 def _behave(scorer: Scorer, requirements: str) -> Outcome:
     with tqdm(total=len(behaviour.all_texts()), desc="behave", unit="message") as progress:
         return behaviour.run(scorer, REQUIREMENTS[requirements], progress.update)
 
 
-def _open(location: str) -> MessageStore:
+def open_store(location: str) -> MessageStore:
+    """Open the message store, with a bar while a chat dump is read. Raises StoreUnavailable."""
     with tqdm(desc="open the store", unit="message", delay=1) as bar:
 
         def show(taken: int) -> None:

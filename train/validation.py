@@ -1,11 +1,13 @@
 """What labelled messages must be before anything is trained on them, and how to say what is not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 import pandera.pandas as pa
 
+from feedsieve.message import in_utc
 from feedsieve.text import normalise
 
 MINIMUM_ROWS = 20
@@ -35,6 +37,14 @@ def parse_label(value: str) -> int | None:
     return _LABELS.get(value.strip().lower())
 
 
+def parse_time(value: str) -> datetime | None:
+    """Return a time as ISO 8601 writes it, in UTC, which it is in if no zone is said.
+
+    None for an empty string. Raises ValueError for anything else.
+    """
+    return in_utc(datetime.fromisoformat(value.strip())) if value.strip() else None
+
+
 def quote(value: object) -> str:
     """Return `value` shortened and quoted, so that it stays on one line of a log."""
     text = str(value)
@@ -58,7 +68,7 @@ def validate(frame: pd.DataFrame, path: Path, problems: Sequence[str] = ()) -> p
     if "subset" in frame and (frame["subset"].str.strip() == "").all():
         frame = frame.drop(columns="subset")
     try:
-        _schema("subset" in frame).validate(frame, lazy=True)
+        _schema(frame.columns).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
         found += _describe(frame, error.failure_cases)
     else:
@@ -68,13 +78,23 @@ def validate(frame: pd.DataFrame, path: Path, problems: Sequence[str] = ()) -> p
         )
         if "subset" in frame:
             frame["subset"] = frame["subset"].str.strip().str.lower()
+        if "labeled_at" in frame:
+            frame["labeled_at"] = pd.to_datetime(frame["labeled_at"].map(parse_time), utc=True)
         found += _lacking(frame)
     if found:
         raise InvalidData(path, found)
     return frame.drop(columns=PLACE).reset_index(drop=True)
 
 
-def _schema(with_subset: bool) -> pa.DataFrameSchema:
+def _is_time(value: str) -> bool:
+    try:
+        parse_time(value)
+    except (ValueError, OverflowError):  # the latter: in UTC it would be before the year 1
+        return False
+    return True
+
+
+def _schema(given: Iterable[str]) -> pa.DataFrameSchema:
     columns = {
         "msg_id": pa.Column(
             checks=[
@@ -92,12 +112,20 @@ def _schema(with_subset: bool) -> pa.DataFrameSchema:
             )
         ),
     }
-    if with_subset:
-        known = pa.Check(
-            lambda subsets: subsets.str.strip().str.lower().isin(SUBSETS),
-            error="neither train nor test",
-        )
-        columns["subset"] = pa.Column(checks=known)
+    optional = {
+        "subset": pa.Column(
+            checks=pa.Check(
+                lambda subsets: subsets.str.strip().str.lower().isin(SUBSETS),
+                error="neither train nor test",
+            )
+        ),
+        "labeled_at": pa.Column(
+            checks=pa.Check(
+                lambda times: times.map(_is_time), error="not a time such as 2026-11-25T08:30:00Z"
+            )
+        ),
+    }
+    columns |= {name: column for name, column in optional.items() if name in given}
     return pa.DataFrameSchema(columns)
 
 

@@ -1,0 +1,73 @@
+"""What Feast knows: the embedding and the traits of messages, and how often a text was posted.
+
+`python -m train.features` writes what the views read, and applies them.
+"""
+
+import json
+from pathlib import Path
+
+from feast import Entity, FeatureView, Field, FileSource, ValueType
+from feast.types import Array, Float32, Float64, Int64, String
+
+from feedsieve.traits import TRAITS
+
+# Of which encoder the embeddings are, and the folder of each view's Parquet files.
+CURRENT = json.loads((Path(__file__).parent / ".feast" / "current.json").read_text("utf-8"))
+
+
+def _source(view: str) -> FileSource:
+    """Return the files of a view; of two rows of one moment the one computed later counts."""
+    return FileSource(
+        name=view,
+        path=CURRENT["folders"][view],
+        timestamp_field="event_time",
+        created_timestamp_column="computed_at",
+    )
+
+
+message = Entity(
+    name="message",
+    join_keys=["message_id"],
+    value_type=ValueType.STRING,
+    description="A message, by its identifier in the message store",
+)
+
+text = Entity(
+    name="text",
+    join_keys=["fingerprint"],
+    value_type=ValueType.STRING,
+    description="A text, by its fingerprint: that of all messages which say the same",
+)
+
+message_embedding = FeatureView(
+    name="message_embedding",
+    description="What the encoder makes of a message",
+    entities=[message],
+    ttl=None,
+    schema=[
+        Field(name="embedding", dtype=Array(Float32)),
+        Field(name="encoder", dtype=String, description="its tag in the BentoML model store"),
+        Field(name="embedded_text", dtype=String, description="the fingerprint of the text"),
+    ],
+    source=_source("message_embedding"),
+    tags={"encoder": CURRENT["encoder"], "finetuned": str(CURRENT["finetuned"]).lower()},
+)
+
+message_traits = FeatureView(
+    name="message_traits",
+    description="What a person would notice about a message (feedsieve/traits.py)",
+    entities=[message],
+    ttl=None,
+    schema=[Field(name=name, dtype=Float64) for name in TRAITS],
+    source=_source("message_traits"),
+)
+
+text_copies = FeatureView(
+    name="text_copies",
+    description="How many messages had said the same by then, this one included",
+    entities=[text],
+    ttl=None,
+    schema=[Field(name="copies so far", dtype=Int64)],
+    source=_source("text_copies"),
+    online=False,  # what it is now, the message store knows
+)
