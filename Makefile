@@ -9,6 +9,7 @@ PYTHON ?= python3.11
 HOST ?= 127.0.0.1
 PORT ?= 3000
 MLFLOW_PORT ?= 5000
+NOTEBOOK_PORT ?= 8888
 BACKEND ?= docker
 LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
@@ -24,7 +25,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample labelstudio features train mlflow promote serve test lint format bento package container loadtest cluster constraints clean
+.PHONY: help setup sample labelstudio features train mlflow notebook promote serve test lint format bento package container loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +124,13 @@ ifeq ($(filter http%,$(MLFLOW_TRACKING_URI)),)
 else
 	@echo "it is tracked by a server, which shows it: $(MLFLOW_TRACKING_URI)"
 endif
+
+# JupyterLab asks a server for newer versions and for news; not this one. It says where it listens,
+# with the token that lets a browser in.
+notebook: $(VENV)/lab $(SAMPLE) ## explore, label, train, look at errors in JupyterLab, at 127.0.0.1:NOTEBOOK_PORT (8888)
+	$(BIN)/jupyter lab --ip 127.0.0.1 --port $(NOTEBOOK_PORT) --ServerApp.port_retries=0 \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url= \
+		notebooks
 
 constraints: ## install the newest versions and pin them in constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)

@@ -129,6 +129,7 @@ class MessageStore:
         with self._transaction() as connection:
             found = connection.execute(select(*columns).order_by(messages.c.id))
             return [Message(*row) for row in found]
+
     def posts(self) -> list[Post]:
         """Return a post for each message, oldest first.
 

@@ -105,12 +105,12 @@ def _run(options: argparse.Namespace) -> None:
         raise UnwritableFile(
             f"{options.out} is there already and was left as it is; name another file, or --force"
         )
-    labeled = _labeled(options.labeled)
+    labeled = labeled_texts(options.labeled)
     store = MessageStore.open(options.db or settings().db)
     messages = store.read_all()
     scores = None
     if options.by == "model":
-        scores = _scores(store)
+        scores = current_scores(store)
     batch = next_batch(messages, labeled, options.count, options.seed, options.by, scores)
     write_batch(batch, options.out)
     how = "in order of time"
@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace) -> None:
         print("there are no more that are not labelled, nor near-duplicates of what is")
 
 
-def _labeled(path: Path | None) -> list[str]:
+def labeled_texts(path: Path | None) -> list[str]:
     """Return the texts that have labels; none, after saying so, if there is no such file."""
     if path is None:
         return []
@@ -131,7 +131,7 @@ def _labeled(path: Path | None) -> list[str]:
     return [item.msg for item in read_batch(path)]
 
 
-def _scores(store: MessageStore) -> Scores | None:
+def current_scores(store: MessageStore) -> Scores | None:
     """Return what the current model says, after it scored what it had not; None without one."""
     try:
         scorer = load_scorer(settings().model, settings().threads)

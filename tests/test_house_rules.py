@@ -1,6 +1,7 @@
 """The rules of the house: who may import whom, and what must not be there at all."""
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ FORBIDDEN = {
     "train": {"data", "labeling"},
     "labeling": {"data"},
     "feature_repo": {"train", "export", "data", "labeling"},
+    "notebooks": {"data"},
 }
 HEAVY = {"torch", "transformers", "optimum", "pandas", "mlflow", "feast", "dask", "sklearn", "onnx"}
 PICKLES = {"pickle", "cloudpickle", "joblib", "dill", "shelve"}
@@ -38,7 +40,7 @@ def violations(root: Path) -> list[str]:
         banned = forbidden | PICKLES | (HEAVY if part in SERVING else set())
         for file in sources(root / part):
             place = file.relative_to(root)
-            tree = ast.parse(file.read_text(encoding="utf-8"))
+            tree = ast.parse(code(file))
             for package, line in imports(tree):
                 if package in banned:
                     found.append(f"{place}:{line} imports {package}")
@@ -48,7 +50,16 @@ def violations(root: Path) -> list[str]:
 
 
 def sources(place: Path) -> list[Path]:
-    return [place] if place.is_file() else sorted(place.rglob("*.py"))
+    return [place] if place.is_file() else sorted([*place.rglob("*.py"), *place.glob("*.ipynb")])
+
+
+def code(file: Path) -> str:
+    """Return the Python in a file: all of it, or the cells of a notebook."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".ipynb":
+        return text
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return "\n".join("".join(cell["source"]) for cell in cells)
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -96,6 +107,15 @@ class TestSource:
         path.write_text(f"{line}\n{path.read_text() if path.exists() else ''}")
         [found] = violations(tmp_path)
         assert found.endswith(said)
+
+    def test_a_rule_broken_in_a_notebook_is_seen(self, tmp_path):
+        cells = [
+            {"cell_type": "markdown", "source": ["import joblib"]},
+            {"cell_type": "code", "source": ["x = 1\n", "import pickle"]},
+        ]
+        (tmp_path / "notebooks").mkdir()
+        (tmp_path / "notebooks" / "new.ipynb").write_text(json.dumps({"cells": cells}))
+        assert violations(tmp_path) == ["notebooks/new.ipynb:2 imports pickle"]
 
 
 class TestServing:

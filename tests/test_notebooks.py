@@ -1,0 +1,192 @@
+"""Every notebook is one, is kept without what it showed, and runs from start to end."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from serving import ROOT
+from tiny_bert import save_tiny_bert
+
+from data.generate import DATABASE, LABELED, compose, write
+from feedsieve.message import Message
+from feedsieve.store import MessageStore
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+HOSTILE = "<img src=x onerror=alert(1)> for $1$ </script>"
+WRITTEN = ("data", "notebooks", "reports", ".mlflow", ".cache")  # where a notebook might write
+Run = Callable[..., NotebookNode]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a small corpus and a small encoder; what notebooks write goes there."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    write(compose(500, seed=5), folder)
+    store = MessageStore.open(folder / DATABASE)
+    store.add(Message(f"hostile {number}", HOSTILE) for number in range(20))
+    store.close()
+    save_tiny_bert(folder / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place, tracked) -> Run:
+    """Runs a notebook in a new kernel, with other parameters, as Papermill would."""
+    settings = {
+        "BENTOML_HOME": str(place / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "FEEDSIEVE_DB": str(place / DATABASE),
+        "FEEDSIEVE_CACHE": str(place / "cache"),
+        "FEEDSIEVE_THREADS": "1",
+        "IPYTHONDIR": str(place / "ipython"),
+    }
+
+    def execute(name: str, **parameters: object) -> NotebookNode:
+        notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+        [at] = [
+            number
+            for number, cell in enumerate(notebook.cells)
+            if "parameters" in cell.metadata.get("tags", ())
+        ]
+        assert all(f"\n{name} = " in f"\n{notebook.cells[at].source}" for name in parameters)
+        lines = [
+            f"{name} = Path({str(value)!r})" if isinstance(value, Path) else f"{name} = {value!r}"
+            for name, value in parameters.items()
+        ]
+        notebook.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(lines)))
+        client = NotebookClient(notebook, timeout=600, kernel_name="python3")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JUPYTER_RUNTIME_DIR", str(place / "runtime"))
+            client.execute(env=os.environ | settings, cwd=str(ROOT / "notebooks"))
+        return notebook
+
+    return execute
+
+
+@pytest.fixture(scope="module")
+def before(run, place) -> dict[str, NotebookNode]:
+    """What is shown before there is a model."""
+    return {
+        "explore": run("01_explore.ipynb", OUT=place / "scored_corpus.csv", MOST=300),
+        "label": run(
+            "02_label.ipynb", LABELED=place / "none.csv", BATCH=place / "first.csv", COUNT=20
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def after(before, run, place) -> dict[str, NotebookNode]:
+    """What is shown of a training, and once there is a model."""
+    labeled = place / LABELED
+    report = place / "reports"
+    return {
+        "train": run("03_train.ipynb", DATA=labeled, ENCODER=str(place / "tiny"), REPORT=report),
+        "errors": run("04_errors.ipynb", DATA=labeled, HELD_OUT=report / "held_out.csv"),
+        "explore": run("01_explore.ipynb", OUT=place / "again.csv", MOST=300),
+        "label": run("02_label.ipynb", LABELED=labeled, BATCH=place / "second.csv", COUNT=20),
+    }
+
+
+def printed(notebook: NotebookNode) -> str:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+def displayed(notebook: NotebookNode, kind: str) -> list[str]:
+    """Return what was shown of a MIME type, JSON as text."""
+    shown = [
+        output.data[kind]
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if kind in output.get("data", ())
+    ]
+    return [one if isinstance(one, str) else json.dumps(one) for one in shown]
+
+
+def files() -> dict[Path, int]:
+    """Return when each file below `WRITTEN` was written."""
+    found = [file for name in WRITTEN for file in (ROOT / name).rglob("*") if file.is_file()]
+    return {file: file.stat().st_mtime_ns for file in found if "__pycache__" not in file.parts}
+
+
+class TestKept:
+    def test_there_are_some(self):
+        assert [path.name for path in NOTEBOOKS] == [
+            "01_explore.ipynb",
+            "02_label.ipynb",
+            "03_train.ipynb",
+            "04_errors.ipynb",
+        ]
+
+    @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+    def test_it_is_a_notebook_with_nothing_of_a_run(self, path):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        nbformat.validate(kept)
+        assert (kept["nbformat"], kept["nbformat_minor"]) == (4, 5)
+        identifiers = [cell["id"] for cell in kept["cells"]]
+        assert len(set(identifiers)) == len(identifiers)
+        for cell in kept["cells"]:
+            if cell["cell_type"] == "code":
+                assert cell["outputs"] == [] and cell["execution_count"] is None, cell["id"]
+
+    def test_nothing_is_written_into_the_repository(self, request):
+        earlier = files()
+        request.getfixturevalue("after")
+        assert files() == earlier
+
+
+class TestExplore:
+    def test_every_message_gets_a_weak_score(self, before, place):
+        table = pd.read_csv(place / "scored_corpus.csv", dtype={"msg_id": str})
+        assert table.columns.tolist() == ["msg_id", "msg", "dummy_label"]
+        kept = MessageStore.open(place / DATABASE).read_all()
+        assert set(table["msg_id"]) == {message.id for message in kept}
+        assert table["dummy_label"].between(0, 1).all()
+
+    def test_the_plot_is_of_words_and_then_of_the_encoder(self, before, after):
+        assert "300 messages by words" in printed(before["explore"])
+        assert "300 messages by the encoder of feedsieve-classifier:" in printed(after["explore"])
+        for notebook in (before["explore"], after["explore"]):
+            plots = displayed(notebook, "application/vnd.plotly.v1+json")
+            assert any("customdata" in plot for plot in plots)
+
+    def test_a_message_is_shown_as_text(self, before):
+        tables = displayed(before["explore"], "text/html")
+        assert any("&lt;img src=x" in table for table in tables)
+        plots = displayed(before["explore"], "application/vnd.plotly.v1+json")
+        assert not any("<img src=x" in shown for shown in [*tables, *plots])
+
+
+class TestLabel:
+    def test_a_batch_is_written_and_never_replaced(self, before, run, place):
+        kept = (place / "first.csv").read_bytes()
+        assert len(pd.read_csv(place / "first.csv")) == 20
+        again = run("02_label.ipynb", LABELED=place / "none.csv", BATCH=place / "first.csv")
+        assert "was left as it is" in printed(again)
+        assert (place / "first.csv").read_bytes() == kept
+
+    def test_a_model_decides_once_there_is_one(self, before, after, place):
+        assert "there is no model yet" in printed(before["label"])
+        assert pd.read_csv(place / "second.csv")["score"].notna().all()
+
+
+class TestTrain:
+    def test_it_is_the_training_of_production_with_its_run(self, after, place):
+        metrics = json.loads((place / "reports" / "metrics.json").read_text(encoding="utf-8"))
+        [test, runs, *_] = displayed(after["train"], "text/html")
+        assert f"{metrics['test']['f1']:.3f}".rstrip("0") in test
+        assert metrics["classifier_tag"] in runs and "FINISHED" in runs
+        assert displayed(after["train"], "image/svg+xml")
+
+
+class TestErrors:
+    def test_mistakes_suspects_and_slices_are_shown(self, after):
+        shown = displayed(after["errors"], "text/html")
+        for column in ("score", "suggested_label", "flipped", "slice"):
+            assert any(f"<th>{column}</th>" in table for table in shown), column
