@@ -129,7 +129,7 @@ endif
 # with the token that lets a browser in.
 notebook: $(VENV)/lab $(SAMPLE) ## explore, label, train, look at errors in JupyterLab, at 127.0.0.1:NOTEBOOK_PORT (8888)
 	$(BIN)/jupyter lab --ip 127.0.0.1 --port $(NOTEBOOK_PORT) --ServerApp.port_retries=0 \
-		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url= \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
 		notebooks
 
 constraints: ## install the newest versions and pin them in constraints.txt

@@ -73,7 +73,8 @@ def weak_scores(
         )
     _, first = np.unique(groups, return_index=True)
     rows = vectors([texts[number] for number in first], seed)
-    model = LogisticRegression(C=10, class_weight="balanced", max_iter=1000)
+    # So strongly regularised that it cannot learn the phrases alone, but what stands around them.
+    model = LogisticRegression(C=0.1, class_weight="balanced")
     return model.fit(rows, is_wanted).predict_proba(rows)[:, 1][groups]
 
 
