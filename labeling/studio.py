@@ -30,7 +30,7 @@ class Studio:
         """Take `token` as a legacy token or a personal access token, whichever it is."""
         self.url = url.rstrip("/")
         with self._said():
-            self._client = LabelStudio(base_url=self.url, api_key=token, timeout=_TIMEOUT)
+            self._client: Any = LabelStudio(base_url=self.url, api_key=token, timeout=_TIMEOUT)
 
     @classmethod
     def open(cls, url: str, token_file: Path) -> Self:

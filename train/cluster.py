@@ -91,7 +91,7 @@ class ClusterScorer:
         of the same part again and again.
         """
         remaining = iter(parts)
-        sent: dict[str, Part] = {}
+        sent: dict[Any, Part] = {}  # by the future's key
         done = as_completed(with_results=True)
 
         def send() -> None:

@@ -22,7 +22,7 @@ from feedsieve import models, text, traits
 from feedsieve.classifier import ClassifierDescription
 from feedsieve.encoder import Encoder
 from feedsieve.features import HEAD
-from feedsieve.files import open_whole
+from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
 from feedsieve.store import MessageStore, Post
 from train import command
@@ -36,7 +36,6 @@ from train.feature_store import (
     FeatureStore,
     NoFeatures,
 )  # fmt: skip
-from train.kept import one_run_at_a_time
 from train.pipeline import open_store
 
 try:
