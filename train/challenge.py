@@ -21,7 +21,7 @@ from train.behaviour.requirements import REQUIREMENTS
 from train.duplicates import near_duplicate_groups
 from train.registry import Version
 
-HELD_OUT_FILE = "held_out.csv"
+HELD_OUT_FILE = "held_out.csv"  # that train.pipeline writes, whose import takes seconds
 SAMPLES = 1000  # of the bootstrap
 FEWEST = 100  # messages that both must have been judged on
 TIMED = 100  # messages

@@ -147,8 +147,8 @@ class FeatureStore:
     def _sources(self) -> dict[str, str]:
         """Return the folder of each view's files, of the views that are known."""
         with self._refusing("the registry"):
-            views = self._feast.list_feature_views()
-            return {view.name: view.batch_source.path for view in views if view.batch_source}
+            views: list[Any] = self._feast.list_feature_views()
+            return {view.name: view.batch_source.path for view in views}
 
     @contextmanager
     def _refusing(self, what: object) -> Iterator[None]:
