@@ -125,12 +125,14 @@ else
 	@echo "it is tracked by a server, which shows it: $(MLFLOW_TRACKING_URI)"
 endif
 
-# JupyterLab asks a server for newer versions and for news; not this one. It says where it listens,
-# with the token that lets a browser in.
-notebook: $(VENV)/lab $(SAMPLE) ## explore, label, train, look at errors in JupyterLab, at 127.0.0.1:NOTEBOOK_PORT (8888)
-	$(BIN)/jupyter lab --ip 127.0.0.1 --port $(NOTEBOOK_PORT) --ServerApp.port_retries=0 \
-		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
-		notebooks
+# The plugin that is disabled, in .venv alone, asks for news and newer versions; the extension manager
+# would ask PyPI.
+notebook: $(VENV)/lab $(SAMPLE) ## explore, label, train, find errors in JupyterLab, at 127.0.0.1:NOTEBOOK_PORT (8888)
+	$(BIN)/jupyter labextension disable --level=sys_prefix \
+		@jupyterlab/apputils-extension:announcements
+	$(BIN)/jupyter lab --allow-root --ip 127.0.0.1 --port $(NOTEBOOK_PORT) \
+		--ServerApp.port_retries=0 --ServerApp.root_dir=. --LabApp.extension_manager=readonly \
+		--LabApp.default_url=/lab/tree/notebooks/01_explore.ipynb
 
 constraints: ## install the newest versions and pin them in constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
