@@ -18,6 +18,7 @@ from feedsieve.text import fingerprint
 REPOSITORY = Path("feature_repo")
 EMBEDDING, TRAITS, COPIES = "message_embedding", "message_traits", "text_copies"  # the views
 MESSAGE, TEXT = "message_id", "fingerprint"  # the keys of the two entities
+EVENT_TIME = "event_time"
 EMBEDDING_FEATURES = [f"{EMBEDDING}:{name}" for name in ("embedding", "encoder", "embedded_text")]
 MISSING = "Feast is missing: pip install 'feedsieve[features]'"
 _READ_AT_ONCE = 500  # messages; a database takes only so many variables in one query
@@ -46,7 +47,7 @@ class FeatureStore:
         if unset := [name for name in variables if name not in os.environ]:
             raise NoFeatures(f"{settings} needs {', '.join(unset)} in the environment")
         with self._refusing(settings):
-            self._feast = feast.FeatureStore(str(self.folder), fs_yaml_file=settings)
+            self._feast: Any = feast.FeatureStore(str(self.folder), fs_yaml_file=settings)
 
     @property
     def encoder_tag(self) -> str:
@@ -100,9 +101,14 @@ class FeatureStore:
                 "event_timestamp": given,
             }
         )
+        answer = entities
+        views = dict.fromkeys(feature.partition(":")[0] for feature in features)
         with self._refusing("the offline store"):
-            found = self._feast.get_historical_features(entities, list(features)).to_df()
-        return entities.merge(found, "left", list(entities))  # Feast drops those that have none
+            for view in views:
+                asked = [feature for feature in features if feature.startswith(f"{view}:")]
+                found = self._history(view, entities, asked)
+                answer = answer.merge(found, "left", list(entities))
+        return answer
 
     def embeddings_as_of_labels(self, labeled: pd.DataFrame) -> dict[str, np.ndarray]:
         """Return the embeddings of labelled messages by the fingerprints of their texts.
@@ -127,6 +133,20 @@ class FeatureStore:
                 found |= self._by_text(pd.DataFrame(answer.to_dict()))
                 progress.update(len(part))
         return found
+
+    def _history(self, view: str, entities: pd.DataFrame, features: list[str]) -> pd.DataFrame:
+        """Return the features of those `entities` for which a view has a row that is early enough.
+
+        Only those are asked for: Feast drops a row that finds nothing, and fails if all do.
+        """
+        source, [key] = self._sources()[view], self._feast.get_feature_view(view).join_keys
+        times = pd.read_parquet(self.folder / source, columns=[key, EVENT_TIME])
+        first = times.groupby(key)[EVENT_TIME].min()
+        asked = entities[entities[key].map(first) <= entities["event_timestamp"]]
+        if asked.empty:
+            names = [feature.partition(":")[2] for feature in features]
+            return asked.reindex(columns=[*asked, *names])
+        return self._feast.get_historical_features(asked.drop_duplicates(), features).to_df()
 
     def _by_text(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
         """Return the embeddings by this encoder among `rows`, by fingerprint."""

@@ -29,6 +29,7 @@ from train import command
 from train.feature_store import (
     COPIES,
     EMBEDDING,
+    EVENT_TIME,
     MISSING,
     REPOSITORY,
     TEXT,
@@ -43,7 +44,7 @@ try:
     import pyarrow.compute as pc
 
     from train import parquet
-    from train.parquet import COMPUTED_AT, EVENT_TIME, MOMENT
+    from train.parquet import COMPUTED_AT, MOMENT
 except ImportError as error:  # an extra
     sys.exit(f"train.features: {MISSING} ({error})")
 

@@ -11,14 +11,10 @@ from tqdm import tqdm
 
 from feedsieve.store import MessageStore, Post
 from feedsieve.text import fingerprint
+from train.feature_store import EVENT_TIME, MESSAGE
 
 PARTITION = 1000  # messages in a file
-MESSAGE, OF_TEXT, EVENT_TIME, COMPUTED_AT = (
-    "message_id",
-    "embedded_text",
-    "event_time",
-    "computed_at",
-)
+OF_TEXT, COMPUTED_AT = "embedded_text", "computed_at"
 MOMENT = pa.timestamp("us", "UTC")
 
 Make = Callable[[Sequence[str], Callable[[int], object]], dict[str, Any]]
