@@ -256,6 +256,7 @@ class TestTrain:
             behave=None,
             report=tmp_path / "report",
             seed=7,
+            track=False,
             features=repository,
         )
         with pytest.raises(NoFeatures, match="which has learnt labels"):
