@@ -25,7 +25,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample labelstudio features train mlflow notebook promote serve test lint format bento package container loadtest cluster constraints clean
+.PHONY: help setup sample labelstudio features train mlflow notebook promote serve test test-lab lint format bento package container loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,8 +82,11 @@ endif
 labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio on LABEL_STUDIO_PORT (8080)
 	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
 
-test: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests
+test: $(VENV)/dev ## run the tests, but for those of the lab
 	$(BIN)/python -m pytest $(TESTS)
+
+test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, notebooks, promotion, workflows
+	$(BIN)/python -m pytest -m lab $(TESTS)
 
 lint: $(VENV)/dev ## check style and types
 	$(BIN)/ruff check .

@@ -192,6 +192,7 @@ def test_with_a_trained_model(environment, tmp_path):
     assert chosen < sure / 2
 
 
+@pytest.mark.lab
 class TestSimulate:
     @pytest.fixture(scope="class")
     def found(self, sample) -> dict[str, np.ndarray]:

@@ -117,6 +117,7 @@ def number(alias: str) -> int | None:
     return version.number if version else None
 
 
+@pytest.mark.lab
 class TestPromote:
     def test_an_equal_challenger_becomes_champion_and_may_be_rolled_back(self, team):
         done = team.promote()

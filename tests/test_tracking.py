@@ -280,6 +280,7 @@ class TestRegistry:
             registry.move(CHAMPION, 1)
 
 
+@pytest.mark.lab
 class TestTraining:
     @dataclass(frozen=True)
     class Tracked:

@@ -12,7 +12,8 @@ from serving import ROOT
 
 WORKFLOWS = ROOT / ".github" / "workflows"
 NOT_HERE = {
-    ".ci/run": "it is what runs this",
+    ".ci/run": "it is what runs all tests but these",
+    "make test-lab": "it is what runs this",
     'gh pr comment "$PULL_REQUEST" --body-file reports/promotion.md': "there is no pull request",
 }
 
@@ -52,6 +53,7 @@ def test_what_runs_when():
     assert job["if"] == "startsWith(github.head_ref, 'feature/')"
 
 
+@pytest.mark.lab
 @pytest.mark.skipif(not (ROOT / ".venv" / "train").exists(), reason="`make setup` made no .venv")
 def test_every_command_that_can_run_here_does(checkout, tmp_path):
     environment = {
