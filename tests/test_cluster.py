@@ -37,8 +37,11 @@ def store(trained) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def client(store) -> Iterator[Client]:
+    before = dict(os.environ)
     with connect("local:2") as client:
         yield client
+    for name in os.environ.keys() - before:  # Dask leaves OMP_NUM_THREADS=1, for its workers
+        del os.environ[name]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +132,7 @@ class TestCommand:
             )
         finally:
             server.send_signal(signal.SIGINT)
-            server.wait(30)
+            server.wait(120)
         assert done.returncode == 0, done.stderr
         assert "40 scored by feedsieve-classifier:" in done.stdout
         here = tmp_path / "here.csv"

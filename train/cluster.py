@@ -42,7 +42,9 @@ def connect(where: str) -> Iterator[Client]:
             client = stack.enter_context(_processes(int(here[1])))
         else:
             try:
-                client = stack.enter_context(Client(where, timeout=CONNECT_SECONDS))
+                client = stack.enter_context(
+                    Client(where, timeout=CONNECT_SECONDS, set_as_default=False)
+                )
             except (OSError, ValueError) as error:  # nobody there; no URL
                 raise NoEngine(f"no Dask scheduler answers at {where} ({error})") from error
             try:
@@ -55,7 +57,13 @@ def connect(where: str) -> Iterator[Client]:
 @contextmanager
 def _processes(count: int) -> Iterator[Client]:
     options = {"threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(n_workers=count, **options) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=count, **options) as cluster,
+        Client(
+            cluster,
+            set_as_default=False,  # Feast computes with Dask too, in its own process
+        ) as client,
+    ):
         yield client
 
 
