@@ -131,7 +131,7 @@ class TestCommand:
                 text=True,
             )
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             server.wait(120)
         assert done.returncode == 0, done.stderr
         assert "40 scored by feedsieve-classifier:" in done.stdout

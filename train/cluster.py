@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -187,6 +188,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8786, help="(%(default)s)")
     parser.add_argument("--dashboard", type=int, default=8787, help="port (%(default)s)")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # shells let what runs in the background ignore
+        signal.signal(number, signal.default_int_handler)  # the first one
     with LocalCluster(
         n_workers=options.workers,
         threads_per_worker=1,
