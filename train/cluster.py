@@ -101,7 +101,7 @@ class ClusterScorer:
         """
         remaining = iter(parts)
         sent: dict[Any, Part] = {}  # by the future's key
-        done = as_completed(with_results=True)
+        done = as_completed(loop=self._client.loop, with_results=True)
 
         def send() -> None:
             while len(sent) < PARTS_AHEAD * max(1, len(self._client.scheduler_info()["workers"])):
