@@ -29,6 +29,8 @@ from train.pipeline import Options, train
 
 __all__ = ["postgres"]  # pytest finds the fixture here
 
+pytestmark = pytest.mark.lab
+
 POSTED = datetime(2024, 5, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 TEXT = "Сдаю квартиру, 900 евро, @agent"

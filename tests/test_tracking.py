@@ -217,6 +217,7 @@ class TestRun:
         assert told(error) == "OSError: cannot reach postgresql://host/runs"
 
 
+@pytest.mark.lab
 class TestAtOnce:
     def test_two_that_make_the_file_both_have_their_runs(self, tmp_path):
         uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
