@@ -12,6 +12,7 @@ from labeling.batch import BadBatch
 from labeling.pull import FEWEST_COMMON, BadLabels, Pulled, pull
 from labeling.push import push
 from labeling.studio import TOKEN_VARIABLE, Studio, StudioUnavailable
+from train.failures import in_one_line
 from train.validation import quote, some
 
 
@@ -19,15 +20,8 @@ def main() -> int:
     """Run one command; return 0, or 1 after one line on stderr that says what failed."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        options.run(options)
-    except (BadBatch, BadLabels, StudioUnavailable, NoModel, InvalidSettings) as error:
-        print(f"labeling: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"labeling: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+    failures = (BadBatch, BadLabels, StudioUnavailable, NoModel, InvalidSettings)
+    return in_one_line("labeling", lambda: options.run(options), failures)
 
 
 def _push(options: argparse.Namespace) -> None:

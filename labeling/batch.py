@@ -27,17 +27,24 @@ class Item:
     reason: str = ""  # why its label is doubted, if it has one
 
 
+def read_table(
+    path: Path, failure: type[ValueError]
+) -> tuple[list[str], list[dict[str, str]], list[str]]:
+    """Return the columns, rows and problems of a CSV. Raises `failure` if it is none."""
+    try:
+        return read_csv(read_text(path))
+    except InvalidData as error:
+        raise failure(f"{path}: {some(error.problems)}") from error
+    except ValueError as error:
+        raise failure(f"{path}: {error}") from error
+
+
 def read_batch(path: Path) -> list[Item]:
     """Return the messages of a CSV with `msg_id,msg` and perhaps `score`, `model` and `reason`.
 
     Other columns are left. Raises `BadBatch`.
     """
-    try:
-        columns, rows, problems = read_csv(read_text(path))
-    except InvalidData as error:
-        raise BadBatch(f"{path}: {some(error.problems)}") from error
-    except ValueError as error:
-        raise BadBatch(f"{path}: {error}") from error
+    columns, rows, problems = read_table(path, BadBatch)
     if absent := [name for name in COLUMNS[:2] if name not in columns]:
         have = some([quote(name) for name in columns])
         problems.append(f"missing columns: {', '.join(absent)} (the file has {have})")

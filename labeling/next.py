@@ -22,6 +22,7 @@ from feedsieve.text import fingerprint
 from labeling.batch import BadBatch, Item, read_batch, write_batch
 from labeling.choose import candidates, choose, doubt, vectors
 from train.duplicates import near_duplicate_groups
+from train.failures import in_one_line
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -89,15 +90,8 @@ def main() -> int:
     """Write a batch; return 0, or 1 after one line on stderr that says what failed."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        _run(options)
-    except (BadBatch, StoreUnavailable, InvalidSettings, NoModel, UnwritableFile) as error:
-        print(f"labeling.next: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"labeling.next: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+    failures = (BadBatch, StoreUnavailable, InvalidSettings, NoModel, UnwritableFile)
+    return in_one_line("labeling.next", lambda: _run(options), failures)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -13,9 +13,9 @@ from sklearn.metrics import cohen_kappa_score
 
 from feedsieve.files import open_whole
 from feedsieve.text import fingerprint, storable
+from labeling.batch import read_table
 from labeling.push import AUDIT_TITLE, TITLE
 from labeling.studio import Studio
-from train.data import InvalidData, read_csv, read_text
 from train.label_studio import Decision, decisions
 from train.validation import parse_label, quote, some
 
@@ -205,12 +205,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Return the columns and the rows of the file as they stand, none if it is not there."""
     if not path.exists():
         return [], []
-    try:
-        columns, rows, problems = read_csv(read_text(path))
-    except InvalidData as error:
-        raise BadLabels(f"{path}: {some(error.problems)}") from error
-    except ValueError as error:
-        raise BadLabels(f"{path}: {error}") from error
+    columns, rows, problems = read_table(path, BadLabels)
     if absent := [name for name in COLUMNS[:3] if name not in columns]:
         problems.append(f"missing columns: {', '.join(absent)}")
     else:

@@ -21,6 +21,7 @@ from feedsieve.text import fingerprint, normalise
 from train.data import InvalidData, near_duplicate_groups, read_labeled
 from train.duplicates import masked
 from train.evaluate import best_threshold, evaluate
+from train.failures import in_one_line
 from train.validation import quote, some
 
 FILE = "audit.csv"
@@ -202,17 +203,12 @@ def read_scores(path: Path, frame: pd.DataFrame) -> NDArray[np.float64]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the audit and say what is in it; return 0, or 1 after saying on stderr what failed."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options.data, options.scores, options.out, options.force)
-    except (InvalidData, BadScores, UnwritableFile) as error:
-        print(f"audit: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"audit: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-    except ValueError as error:  # the scores are all of one label, say
-        print(f"audit: {options.scores}: {error}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+    return in_one_line(
+        "audit",
+        lambda: _run(options.data, options.scores, options.out, options.force),
+        (InvalidData, BadScores, UnwritableFile),
+        options.scores,  # that are all of one label, say
+    )
 
 
 def _run(data: Path, held_out: Path, out: Path, force: bool) -> None:

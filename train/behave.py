@@ -13,12 +13,16 @@ from feedsieve.models import NoModel, load_scorer
 from feedsieve.settings import InvalidSettings, settings
 from train.behaviour.checks import all_texts, run
 from train.behaviour.requirements import REQUIREMENTS
+from train.failures import in_one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 if a check fails, there is no model or no file to write."""
     options = _parser().parse_args(arguments)
-    try:
+    passed = False
+
+    def work() -> None:
+        nonlocal passed
         scorer = load_scorer(options.model or settings().model, settings().threads)
         with tqdm(total=len(all_texts()), desc="score", unit=" messages") as bar:
             outcome = run(scorer, REQUIREMENTS[options.requirements], bar.update)
@@ -28,13 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = json.dumps(table, ensure_ascii=False, indent=2)
             with open_whole(options.out) as file:
                 file.write(f"{text}\n")
-    except (NoModel, InvalidSettings) as error:
-        print(f"behave: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"behave: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    return 0 if outcome.passed else 1
+        passed = outcome.passed
+
+    return in_one_line("behave", work, (NoModel, InvalidSettings)) or int(not passed)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +13,16 @@ from feedsieve.message import StoreUnavailable
 from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
+from train.failures import in_one_line
 from train.feature_store import NoFeatures
 from train.finetune import CannotKeep
 from train.registry import NoVersion
 from train.tracking import TrackingUnavailable
+
+FAILURES = (
+    InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
+    CannotKeep, RunningAlready, NoModel, TrackingUnavailable, NoVersion, NoFeatures,
+)  # fmt: skip
 
 
 def add_no_track(parser: argparse.ArgumentParser) -> None:
@@ -32,24 +37,6 @@ def add_no_track(parser: argparse.ArgumentParser) -> None:
 
 
 def run(name: str, data: Path, work: Callable[[], None]) -> int:
-    """Do `work`; return 0, or 1 after one line on stderr that says what was wrong.
-
-    `name` is the command's; `data` is blamed for a ValueError of no other kind: too few messages to
-    split, say.
-    """
+    """Do `work`; return 0, or 1 after one line on stderr that says what was wrong."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        work()
-    except (
-        InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
-        CannotKeep, RunningAlready, NoModel, TrackingUnavailable, NoVersion,
-        NoFeatures,
-    ) as error:  # fmt: skip
-        print(f"{name}: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"{name}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-    except ValueError as error:
-        print(f"{name}: {data}: {error}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+    return in_one_line(name, work, FAILURES, data)
