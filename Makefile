@@ -11,6 +11,7 @@ PORT ?= 3000
 MLFLOW_PORT ?= 5000
 NOTEBOOK_PORT ?= 8888
 BACKEND ?= docker
+TEST_PROCESSES ?= 2
 LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
@@ -83,7 +84,7 @@ labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio
 	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
 
 test: $(VENV)/dev ## run the tests, but for those of the lab
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
 test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, notebooks, promotion, workflows
 	$(BIN)/python -m pytest -m lab $(TESTS)

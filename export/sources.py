@@ -74,7 +74,11 @@ def _wheel_folder() -> Path:
         prompts = {"prompts": {"query": wheel.PREFIX}, "default_prompt_name": "query"}
         (partial / "config_sentence_transformers.json").write_text(json.dumps(prompts))
         partial.chmod(0o755)
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was at it too, and was faster
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,14 @@ _LONGEST_REASON = 200  # characters of an answer that are worth a reader's time
 
 class StudioUnavailable(RuntimeError):
     """Label Studio cannot be reached or refuses; says where, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A message in a project."""
+
+    number: int
+    msg_id: str
 
 
 class Studio:
@@ -75,6 +84,21 @@ class Studio:
                 data = task.data or {}
                 if text := data.get("msg") or data.get("text"):
                     yield str(text)
+
+    def tasks(self, project: int) -> Iterator[Task]:
+        """Yield each task of the project that tells its message's identifier."""
+        with self._said():
+            tasks = self._client.tasks
+            for task in tasks.list(project=project, page_size=_PAGE, fields="task_only"):
+                if identifier := (task.data or {}).get("msg_id"):
+                    yield Task(task.id, str(identifier))
+
+    def label(self, task: int, choice: str) -> None:
+        """Annotate a task as the screen does when a person chooses."""
+        value = {"choices": [choice]}
+        result = {"from_name": "label", "to_name": "msg", "type": "choices", "value": value}
+        with self._said():
+            self._client.annotations.create(task, result=[result])
 
     def add(self, project: int, tasks: Sequence[dict[str, Any]]) -> None:
         """Import tasks, all or none of them, as Label Studio's JSON describes them."""

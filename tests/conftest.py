@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from serving import ROOT, Server, serve, wait_for, wait_until_ready
 
 from train.data import read_labeled
@@ -35,9 +36,26 @@ def sample(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(sample, tmp_path_factory) -> Path:
-    """A BENTOML_HOME with the model that `make train` makes of the sample corpus (two minutes)."""
+def trained(sample, tmp_path_factory, worker_id) -> Path:
+    """A BENTOML_HOME with the model that `make train` makes of the sample corpus (two minutes).
+
+    Processes that test beside each other train once, and have a copy each.
+    """
     home = tmp_path_factory.mktemp("bentoml")
+    if worker_id == "master":
+        _train(sample, home)
+        return home
+    shared = tmp_path_factory.getbasetemp().parent / "trained"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            _train(sample, home)
+            shutil.copytree(home, shared)
+            return home
+    shutil.copytree(shared, home, dirs_exist_ok=True)
+    return home
+
+
+def _train(sample: Path, home: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(home))
         done = subprocess.run(
@@ -48,7 +66,6 @@ def trained(sample, tmp_path_factory) -> Path:
             text=True,
         )
     assert done.returncode == 0, done.stderr
-    return home
 
 
 @pytest.fixture(scope="session")
