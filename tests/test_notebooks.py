@@ -18,6 +18,7 @@ from feedsieve.message import Message
 from feedsieve.store import MessageStore
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LONE = "Добрый вечер всем, hello everyone"  # the only one in a mixture of languages
 HOSTILE = "<img src=x onerror=alert(1)> for $1$ </script>"
 WRITTEN = ("data", "notebooks", "reports", ".mlflow", ".cache")  # where a notebook might write
 Run = Callable[..., NotebookNode]
@@ -30,6 +31,7 @@ def place(tmp_path_factory) -> Path:
     write(compose(500, seed=5), folder)
     store = MessageStore.open(folder / DATABASE)
     store.add(Message(f"hostile {number}", HOSTILE) for number in range(20))
+    store.add([Message("lone", LONE)])
     store.close()
     save_tiny_bert(folder / "tiny")
     return folder
