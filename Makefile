@@ -26,7 +26,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample labelstudio features train mlflow notebook promote serve test test-lab lint format bento package container loadtest cluster constraints clean
+.PHONY: help setup sample labelstudio features train mlflow notebook screenshots promote serve test test-lab lint format bento package container loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,11 @@ $(VENV)/lab: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing what tests need: a minute or two"
 	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/train $(VENV)/lab
+
+$(VENV)/screenshots: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing what the lab and its pictures need: a minute or two"
+	$(PIP) --editable '.[screenshots]'
 	@touch $@ $(VENV)/train $(VENV)/lab
 
 # Label Studio pins other versions than feedsieve does, so it has an environment of its own.
@@ -138,9 +143,12 @@ notebook: $(VENV)/lab $(SAMPLE) ## explore, label, train, find errors in Jupyter
 		--ServerApp.port_retries=0 --ServerApp.root_dir=. --LabApp.extension_manager=readonly \
 		--LabApp.default_url=/lab/tree/notebooks/01_explore.ipynb
 
+screenshots: $(VENV)/screenshots $(LABEL_STUDIO)/ready ## take the pictures of the docs anew, with Chromium, of the sample corpus
+	$(BIN)/python -m docs.screenshots
+
 constraints: ## install the newest versions and pin them in constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,screenshots]'
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt
 

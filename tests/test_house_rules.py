@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -128,3 +129,28 @@ class TestServing:
         loaded = set(done.stdout.split())
         assert {"feedsieve", "onnxruntime", "lightgbm"} <= loaded
         assert loaded & {"torch", "transformers", "optimum", "mlflow", "feast", "dask"} == set()
+
+
+class TestPictures:
+    PICTURE = re.compile(r"!\[(?P<said>[^]]*)\]\((?P<where>[^)]+)\)")
+
+    def shown(self) -> Iterator[tuple[str, Path]]:
+        """Yield what is said of each picture of the docs, and where it is."""
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+            for found in self.PICTURE.finditer(page.read_text(encoding="utf-8")):
+                yield found["said"], (page.parent / found["where"]).resolve()
+
+    def test_each_is_there_and_says_what_it_shows(self):
+        for said, file in self.shown():
+            assert said and file.is_file(), file
+
+    def test_none_is_left_over(self):
+        kept = {file.resolve() for file in (ROOT / "docs" / "images").iterdir()}
+        assert kept == {file for _said, file in self.shown()}
+
+    def test_screenshots_are_png_that_a_page_can_bear(self):
+        taken = [file for file in (ROOT / "docs" / "images").iterdir() if file.suffix == ".png"]
+        assert taken
+        for file in taken:
+            assert file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"), file
+            assert file.stat().st_size < 250_000, file
