@@ -9,9 +9,11 @@ PYTHON ?= python3.11
 HOST ?= 127.0.0.1
 PORT ?= 3000
 MLFLOW_PORT ?= 5000
+NOTEBOOK_HOST ?= 127.0.0.1
 NOTEBOOK_PORT ?= 8888
 BACKEND ?= docker
 TEST_PROCESSES ?= 2
+BUILD_FLAGS ?=
 LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +28,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample labelstudio features train mlflow notebook screenshots promote serve test test-lab lint format bento package container loadtest cluster constraints clean
+.PHONY: help setup sample labelstudio features train mlflow notebook screenshots promote serve test test-lab lint format bento package container build loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,7 +88,8 @@ endif
 	$(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
 
 labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio on LABEL_STUDIO_PORT (8080)
-	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
+	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT) \
+		--program $(LABEL_STUDIO)/bin/label-studio
 
 test: $(VENV)/dev ## run the tests, but for those of the lab
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TESTS)
@@ -118,6 +121,10 @@ package: bento ## write the newest Bento to dist/feedsieve.bento
 container: bento ## make a container image of the newest Bento
 	$(BIN)/bentoml containerize feedsieve:latest --backend $(BACKEND) --image-tag feedsieve:latest
 
+build: ## make the image of the dev container, feedsieve-lab, by BACKEND (docker): all of the lab, for a mounted checkout
+	$(BACKEND) build --file .devcontainer/Dockerfile --tag feedsieve-lab \
+		--build-arg UID=$$(id -u) --build-arg PIP_EXTRA_INDEX_URL $(BUILD_FLAGS) .
+
 loadtest: $(VENV)/dev ## load a server that this starts, and write reports/loadtest.html
 	$(BIN)/python -m loadtests
 
@@ -136,10 +143,10 @@ endif
 
 # The plugin that is disabled, in .venv alone, asks for news and newer versions; the extension manager
 # would ask PyPI.
-notebook: $(VENV)/lab $(SAMPLE) ## explore, label, train, find errors in JupyterLab, at 127.0.0.1:NOTEBOOK_PORT (8888)
+notebook: $(VENV)/lab $(SAMPLE) ## explore, label, train, find errors in JupyterLab, at NOTEBOOK_HOST:NOTEBOOK_PORT (127.0.0.1:8888)
 	$(BIN)/jupyter labextension disable --level=sys_prefix \
 		@jupyterlab/apputils-extension:announcements
-	$(BIN)/jupyter lab --allow-root --ip 127.0.0.1 --port $(NOTEBOOK_PORT) \
+	$(BIN)/jupyter lab --allow-root --ip $(NOTEBOOK_HOST) --port $(NOTEBOOK_PORT) \
 		--ServerApp.port_retries=0 --ServerApp.root_dir=. --LabApp.extension_manager=readonly \
 		--LabApp.default_url=/lab/tree/notebooks/01_explore.ipynb
 

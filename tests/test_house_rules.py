@@ -154,3 +154,20 @@ class TestPictures:
         for file in taken:
             assert file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"), file
             assert file.stat().st_size < 250_000, file
+
+
+class TestDevContainer:
+    def test_its_image_is_made_of_what_is_there(self):
+        folder = ROOT / ".devcontainer"
+        built = json.loads((folder / "devcontainer.json").read_text(encoding="utf-8"))["build"]
+        lines = (folder / built["dockerfile"]).read_text(encoding="utf-8").splitlines()
+        copied = {
+            name
+            for line in lines
+            if line.startswith("COPY ")
+            for name in line.split()[1:-1]
+            if not name.startswith("--")
+        }
+        ignored = (folder / built["context"] / ".dockerignore").read_text(encoding="utf-8")
+        assert copied == {line[1:] for line in ignored.splitlines() if line.startswith("!")}
+        assert all((ROOT / name).is_file() for name in copied)
