@@ -17,19 +17,20 @@ def score_backlog(
     known: dict[str, float] | None = None,
     progress: Callable[[int], object] | None = None,
     between_batches: Callable[[], object] | None = None,
+    at_once: int = READ_AT_ONCE,
 ) -> None:
     """Score every text of `store` that the model has not scored, and mark the model complete.
 
     `known` are scores by fingerprint that need no computing. `progress` is told how many texts
     were done since its last call. `between_batches` runs between two batches of the encoder; what
-    it raises ends the work, of which at most `READ_AT_ONCE` texts are then lost.
+    it raises ends the work, of which at most `at_once` texts, those read at once, are then lost.
 
     Raises StoreUnavailable.
     """
     store.start_model(scorer.model, scorer.threshold)
     known = {} if known is None else known  # it may grow meanwhile
     after = ""
-    while batch := store.unscored(scorer.model, READ_AT_ONCE, after):
+    while batch := store.unscored(scorer.model, at_once, after):
         new = {mark: text for mark, text in batch if mark not in known}
         computed = scorer.score(
             list(new.values()), (lambda _done: between_batches()) if between_batches else None

@@ -86,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
         help="where metrics.json and report.html go (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=7, help="same seed, same model (%(default)s)")
+    command.add_cluster(
+        parser,
+        "its workers embed messages, compute features, fit LightGBM and score; fine-tuning and the"
+        " encoder's export stay in this process",
+    )
     command.add_no_track(parser)
     return parser
 

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from feedsieve.classifier import Calibration, Start
+from train.compute import HERE, Compute
 from train.evaluate import evaluate, expected_threshold, fit_platt
 
 PARAMETERS_FILE = Path(__file__).with_name("parameters.json")
@@ -62,6 +63,7 @@ def fit(
     seed: int,
     log_odds: int = 0,
     parameters: Mapping[str, Any] = PARAMETERS["frozen"],
+    compute: Compute = HERE,
 ) -> Fitted:
     """Fit on all rows, after all that is chosen was chosen on rows held out.
 
@@ -72,18 +74,22 @@ def fit(
     booster that is returned takes over their mean number of rounds. `features` is (n, columns),
     `labels` 0 or 1 and `groups`, which stay in one fold, are (n,).
 
-    Raises ValueError if a label is in fewer than two groups.
+    Each of the five is one thing for `compute` to do, and the same wherever it does it. Early
+    stopping has no place in LightGBM's distributed training: each worker would stop by its own
+    share of the held-out rows, and the others would wait for it. That leaves the last booster.
+
+    Raises NoEngine, and ValueError if a label is in fewer than two groups.
     """
     parameters = {**parameters, "seed": seed}
     parts = list(folds(labels, groups, seed))
-    judged = held_out(features, labels, parts, parameters, log_odds, progress=True)
+    judged = held_out(features, labels, parts, parameters, log_odds, progress=True, compute=compute)
     calibration = Calibration(*fit_platt(judged.logits, labels))
     calibrated = calibration.apply(judged.logits)
     threshold = expected_threshold(calibrated)
     metrics = evaluate(labels, calibrated, threshold)
     start = _start(features, labels, log_odds)
-    rows = _dataset(features, labels, start)
-    booster = lightgbm.train(parameters, rows, max(1, round(np.mean(judged.rounds))))
+    rounds = max(1, round(np.mean(judged.rounds)))
+    booster = compute.boost(parameters, features, labels, _begun(start, features), rounds)
     return Fitted(booster, start, calibration, threshold, calibrated, metrics)
 
 
@@ -95,21 +101,34 @@ def held_out(
     log_odds: int,
     most_rounds: int = ROUNDS,
     progress: bool = False,
+    compute: Compute = HERE,
 ) -> HeldOut:
     """Return what boosters that had not seen a row say of it; `parts` are (rest, fold)."""
+    shared = features, labels, dict(parameters), log_odds, most_rounds
+    with tqdm(total=len(parts), desc="LightGBM", unit="fold", disable=not progress) as bar:
+        judged = compute.map(_judge, parts, shared, bar.update)
     logits = np.empty(len(labels))
-    rounds = []
-    for rest, fold in tqdm(parts, desc="LightGBM", unit="fold", disable=not progress):
-        start = _start(features[rest], labels[rest], log_odds)
-        rows = _dataset(features[rest], labels[rest], start)
-        held = _dataset(features[fold], labels[fold], start, rows)
-        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-        booster = lightgbm.train(
-            dict(parameters), rows, most_rounds, valid_sets=[held], callbacks=[stop]
-        )
-        logits[fold] = start.boosted(booster, features[fold])
-        rounds.append(booster.best_iteration)
-    return HeldOut(logits, rounds)
+    for (_rest, fold), (found, _rounds) in zip(parts, judged, strict=True):
+        logits[fold] = found
+    return HeldOut(logits, [rounds for _found, rounds in judged])
+
+
+def _judge(
+    part: tuple[np.ndarray, np.ndarray],
+    features: np.ndarray,
+    labels: np.ndarray,
+    parameters: dict[str, Any],
+    log_odds: int,
+    most_rounds: int,
+) -> tuple[np.ndarray, int]:
+    """Return what a booster says of one fold, (rows of the fold,), and when it stopped."""
+    rest, fold = part
+    start = _start(features[rest], labels[rest], log_odds)
+    rows = _dataset(features[rest], labels[rest], start)
+    held = _dataset(features[fold], labels[fold], start, rows)
+    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+    booster = lightgbm.train(parameters, rows, most_rounds, valid_sets=[held], callbacks=[stop])
+    return start.boosted(booster, features[fold]), booster.best_iteration
 
 
 def _start(features: np.ndarray, labels: np.ndarray, log_odds: int) -> Start:
@@ -128,8 +147,12 @@ def _dataset(
     start: Start,
     reference: lightgbm.Dataset | None = None,
 ) -> lightgbm.Dataset:
-    begun = start.logits(features) if start.weights else None
+    begun = _begun(start, features)
     return lightgbm.Dataset(features, labels, init_score=begun, reference=reference)
+
+
+def _begun(start: Start, features: np.ndarray) -> np.ndarray | None:
+    return start.logits(features) if start.weights else None
 
 
 def folds(

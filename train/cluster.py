@@ -5,11 +5,12 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -25,6 +26,7 @@ from feedsieve.tables import Part
 
 PARTS_AHEAD = 2  # a worker: the one that it scores, and the one that it scores next
 CONNECT_SECONDS = 10
+Key = TypeVar("Key")
 _HERE = re.compile(r"local:([1-9]\d{0,3})")
 
 
@@ -68,6 +70,67 @@ def _processes(count: int) -> Iterator[Client]:
         yield client
 
 
+class Sent:
+    """Something that every worker holds, one that comes later too, until they are to forget it."""
+
+    def __init__(
+        self, client: Client, load: Callable[[Path], Any], folders: Mapping[str, Path] | None = None
+    ) -> None:
+        """Send the files of `folders`, by the names that these are to have on a worker.
+
+        What `load` makes of the folder that they are in is what a worker holds from its first
+        call on.
+        """
+        self._client = client
+        self._plugin = _Holding(load, folders or {})
+        self.name = self._plugin.name
+        client.register_plugin(self._plugin)
+
+    def forget(self) -> None:
+        """Let the workers forget it."""
+        self._client.unregister_worker_plugin(self.name)
+
+    def call(
+        self, function: Callable[[Any, Any], Any], work: Iterable[tuple[Key, Any]]
+    ) -> Iterator[tuple[Key, Any]]:
+        """Yield the key of each part of the work with `function(part, held)`, as they get done.
+
+        `work` are keys and parts, and is read as workers need it. What a worker was at when it
+        died another one does. Raises what `function` does, and NoEngine if workers die of the same
+        part again and again, or if the cluster ends.
+        """
+        remaining = iter(work)
+        sent: dict[Any, Key] = {}  # by the future's key
+        done = as_completed(loop=self._client.loop, with_results=True)
+
+        def send() -> None:
+            while len(sent) < PARTS_AHEAD * max(1, workers_of(self._client)):
+                try:
+                    key, part = next(remaining)
+                except StopIteration:
+                    return
+                future = self._client.submit(_call, self.name, function, part, pure=False)
+                sent[future.key] = key
+                done.add(future)
+
+        send()
+        try:
+            for future, result in done:
+                if future.cancelled():
+                    raise NoEngine("the Dask scheduler has ended")
+                yield sent.pop(future.key), result
+                send()
+        except KilledWorker as error:
+            raise NoEngine(f"workers died of it several times: {error}") from error
+        except ImportError as error:
+            raise NoEngine(f"workers lack what they need: {error}") from error
+
+
+def workers_of(client: Client) -> int:
+    """Return how many workers a cluster has now."""
+    return len(client.scheduler_info()["workers"])
+
+
 class ClusterScorer:
     """Scores parts on every worker of a cluster; a `feedsieve.bulk.Engine`.
 
@@ -76,16 +139,15 @@ class ClusterScorer:
 
     def __init__(self, client: Client, tag: str) -> None:
         """Send the pair that `tag` names to the workers. Raises NoModel."""
-        self._client = client
         self._scorer = models.load_scorer(tag, threads=1)  # a damaged one is better known here
         classifier, encoder = models.find_pair(tag)
-        self._pair = _Pair(classifier, models.folder(encoder), models.folder(classifier))
-        client.register_plugin(self._pair)
+        folders = {"encoder": models.folder(encoder), "classifier": models.folder(classifier)}
+        self._pair = Sent(client, partial(_load_pair, classifier), folders)
         self.model = classifier
 
     def close(self) -> None:
         """Let the workers forget the models."""
-        self._client.unregister_worker_plugin(self._pair.name)
+        self._pair.forget()
 
     def label(self, score: float) -> Label:
         """Return the decision that a score means."""
@@ -99,28 +161,9 @@ class ClusterScorer:
         What a worker was at when it died another one scores. Raises NoEngine if workers die
         of the same part again and again.
         """
-        remaining = iter(parts)
-        sent: dict[Any, Part] = {}  # by the future's key
-        done = as_completed(loop=self._client.loop, with_results=True)
-
-        def send() -> None:
-            while len(sent) < PARTS_AHEAD * max(1, len(self._client.scheduler_info()["workers"])):
-                part = next(remaining, None)
-                if part is None:
-                    return
-                future = self._client.submit(_score, self._pair.name, part.texts, pure=False)
-                sent[future.key] = part
-                done.add(future)
-
-        send()
-        try:
-            for future, scores in done:
-                part = sent.pop(future.key)
-                yield part, scores
-                progress(len(part.texts))
-                send()
-        except KilledWorker as error:
-            raise NoEngine(f"workers died of it several times: {error}") from error
+        for part, scores in self._pair.call(_score, ((part, part.texts) for part in parts)):
+            yield part, scores
+            progress(len(part.texts))
 
 
 @contextmanager
@@ -134,19 +177,18 @@ def scoring(where: str, tag: str) -> Iterator[ClusterScorer]:
             scorer.close()
 
 
-class _Pair(WorkerPlugin):
-    """Takes the files of a pair of models to a worker, which loads them when it first scores."""
+class _Holding(WorkerPlugin):
+    """Takes files to a worker, which loads them when it first needs them."""
 
-    def __init__(self, model: str, encoder: Path, classifier: Path) -> None:
-        self._model = model
+    def __init__(self, load: Callable[[Path], Any], folders: Mapping[str, Path]) -> None:
+        self._load = load
         self._files = {
-            f"{kind}/{file.name}": file.read_bytes()
-            for kind, folder in (("encoder", encoder), ("classifier", classifier))
+            f"{name}/{file.name}": file.read_bytes()
+            for name, folder in folders.items()
             for file in folder.iterdir()
             if file.is_file()
         }
         self.name = f"feedsieve-{uuid4().hex}"  # one's own: it goes when its run ends
-        self._scorer: Scorer | None = None
         self._folder: TemporaryDirectory[str] | None = None
 
     def setup(self, worker: Worker) -> None:
@@ -161,19 +203,24 @@ class _Pair(WorkerPlugin):
         if self._folder:
             self._folder.cleanup()
 
-    @property
-    def scorer(self) -> Scorer:
-        if self._scorer is None:
-            assert self._folder is not None
-            folder = Path(self._folder.name)
-            encoder = Encoder(folder / "encoder", threads=1)
-            self._scorer = Scorer(encoder, Classifier.load(folder / "classifier"), self._model)
-        return self._scorer
+    @cached_property
+    def held(self) -> Any:
+        assert self._folder is not None
+        return self._load(Path(self._folder.name))
 
 
-def _score(pair: str, texts: list[str]) -> np.ndarray:
-    plugin: Any = get_worker().plugins[pair]
-    return plugin.scorer.score(texts)
+def _call(name: str, function: Callable[[Any, Any], Any], part: Any) -> Any:
+    plugin: Any = get_worker().plugins[name]
+    return function(part, plugin.held)
+
+
+def _load_pair(model: str, folder: Path) -> Scorer:
+    encoder = Encoder(folder / "encoder", threads=1)
+    return Scorer(encoder, Classifier.load(folder / "classifier"), model)
+
+
+def _score(texts: list[str], scorer: Scorer) -> np.ndarray:
+    return scorer.score(texts)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from export.check import BadExport
 from export.sources import UnknownSource
 from export.wheel import BadWeights
+from feedsieve.bulk import NoEngine
 from feedsieve.files import RunningAlready
 from feedsieve.message import StoreUnavailable
 from feedsieve.models import NoModel
@@ -22,6 +23,7 @@ from train.tracking import TrackingUnavailable
 FAILURES = (
     InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
     CannotKeep, RunningAlready, NoModel, TrackingUnavailable, NoVersion, NoFeatures,
+    NoEngine,
 )  # fmt: skip
 
 
@@ -33,6 +35,16 @@ def add_no_track(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave no run in MLflow, which is in .mlflow/ below the current directory unless"
         " MLFLOW_TRACKING_URI says where",
+    )
+
+
+def add_cluster(parser: argparse.ArgumentParser, what: str) -> None:
+    """Let a command be told of a cluster: `cluster` of its options; `what` goes there."""
+    parser.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="a Dask cluster: local:N starts N processes here, tcp://HOST:PORT is a scheduler's;"
+        f" {what}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of many texts: each computed once, by the encoder that serves, with a progress bar."""
+"""What can be known of many texts without labels: embeddings, each computed once, and traits."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,11 @@ import numpy as np
 from tqdm import tqdm
 
 from feedsieve.encoder import Encoder
-from feedsieve.text import fingerprint
+from feedsieve.text import fingerprint, plain
+from feedsieve.traits import traits
+from train.compute import HERE, Compute
+
+TRAITS_AT_ONCE = 1000  # texts; some tenths of a second
 
 
 class Embedder:
@@ -33,3 +37,14 @@ class Embedder:
             rows = self.encoder.encode(list(new.values()), progress.update)
         self._known |= zip(new, rows, strict=True)
         return np.stack([self._known[mark] for mark in marks])
+
+
+def traits_of(texts: Sequence[str], compute: Compute = HERE) -> np.ndarray:
+    """Return the traits of `texts`, at least one, (texts, traits). Raises NoEngine."""
+    starts = range(0, len(texts), TRAITS_AT_ONCE)
+    parts = [list(texts[start : start + TRAITS_AT_ONCE]) for start in starts]
+    return np.concatenate(compute.map(_traits, parts))
+
+
+def _traits(texts: Sequence[str]) -> np.ndarray:
+    return traits([plain(text) for text in texts])

@@ -26,6 +26,8 @@ from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
 from feedsieve.store import MessageStore, Post
 from train import command
+from train.compute import HERE, Compute, computing
+from train.embedding import traits_of
 from train.feature_store import (
     COPIES,
     EMBEDDING,
@@ -60,12 +62,12 @@ class Computed:
     new: Mapping[str, int]
 
 
-def compute(db: str, encoder: str | None, repository: Path) -> Computed:
+def compute(db: str, encoder: str | None, repository: Path, where: Compute = HERE) -> Computed:
     """Bring the features of all messages in `db` up to date, offline and online.
 
     `encoder` is a tag in the model store or a source to export; by default it is the encoder of the
     current model, else the newest in the model store, else that of the wheel. Raises NoFeatures,
-    RunningAlready, StoreUnavailable, NoModel, OSError and what `export` raises.
+    RunningAlready, StoreUnavailable, NoModel, NoEngine, OSError and what `export` raises.
     """
     features = FeatureStore(repository)
     store = open_store(db)
@@ -76,18 +78,25 @@ def compute(db: str, encoder: str | None, repository: Path) -> Computed:
     with one_run_at_a_time(place):
         tag = _find_encoder(encoder, store, posts)
         print(f"encoder: {tag}")
-        encode = Encoder(models.folder(tag), settings().threads).encode
+        files = models.folder(tag)
+        encode = where.encoder(Encoder(files, settings().threads), files).encode
 
         def embeddings(texts: Sequence[str], progress: Callable[[int], object]) -> dict[str, Any]:
             return {"embedding": list(encode(texts, progress)), "encoder": [tag] * len(texts)}
 
+        def named(texts: Sequence[str], progress: Callable[[int], object]) -> dict[str, Any]:
+            table = traits_of(texts, where)
+            progress(len(texts))
+            return dict(zip(traits.TRAITS, table.T, strict=True))
+
+        partition = parquet.PARTITION * where.processes  # as long as one process takes for one
         makers = {
             EMBEDDING: (tag.partition(":")[2], embeddings),
-            TRAITS: (_code(traits, text), _traits),
+            TRAITS: (_code(traits, text), named),
         }
         folders = {view: place / view / version for view, (version, _make) in makers.items()}
         new = {
-            view: parquet.fill(folders[view], store, posts, make, view)
+            view: parquet.fill(folders[view], store, posts, make, view, partition)
             for view, (_version, make) in makers.items()
         }
         parquet.write(place / COPIES / "part-00000.parquet", _copies(posts))
@@ -138,12 +147,6 @@ def _code(*modules: ModuleType) -> str:
     return blake2b(code, digest_size=8).hexdigest()
 
 
-def _traits(texts: Sequence[str], progress: Callable[[int], object]) -> dict[str, Any]:
-    table = traits.traits([text.plain(message) for message in texts])
-    progress(len(texts))
-    return dict(zip(traits.TRAITS, table.T, strict=True))
-
-
 def _copies(posts: Sequence[Post]) -> pa.Table:
     """Return how often each text had been posted at each time that it was; `posts` are in order."""
     table = pd.DataFrame(
@@ -191,7 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _features(options: argparse.Namespace) -> None:
-    done = compute(options.db or settings().db, options.encoder, options.repo)
+    with computing(options.cluster) as where:
+        done = compute(options.db or settings().db, options.encoder, options.repo, where)
     new = ", ".join(f"{view} of {count:,}" for view, count in done.new.items())
     print(f"{done.messages:,} messages have features by {done.encoder}; computed now: {new}")
 
@@ -217,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the folder of Feast's settings and definitions (%(default)s)",
     )
+    command.add_cluster(parser, "its workers embed messages and compute traits")
     return parser
 
 

@@ -8,6 +8,7 @@ from sklearn.svm import LinearSVC
 
 from feedsieve.lexicon import LONGEST, SHORTEST, Lexicon
 from feedsieve.text import plain
+from train.compute import HERE, Compute
 
 FEWEST_MESSAGES = 3  # that a piece occurs in; rarer ones are names, numbers and slips
 
@@ -39,14 +40,25 @@ def out_of_fold(
     labels: np.ndarray,
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
     seed: int,
+    compute: Compute = HERE,
 ) -> np.ndarray:
     """Return for each text the score of a lexicon that did not see it, (texts,).
 
     `parts` are pairs of row numbers, (rest, fold), whose folds hold every row once.
+    Raises NoEngine.
     """
     read = [plain(text) for text in texts]
     scores = np.empty(len(read))
-    for rest, fold in parts:
-        lexicon = _fit([read[row] for row in rest], labels[rest], seed)
-        scores[fold] = lexicon.score([read[row] for row in fold])
+    found = compute.map(_judge, parts, (read, labels, seed))
+    for (_rest, fold), values in zip(parts, found, strict=True):
+        scores[fold] = values
     return scores
+
+
+def _judge(
+    part: tuple[np.ndarray, np.ndarray], read: Sequence[str], labels: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return the scores of one fold, (rows of the fold,)."""
+    rest, fold = part
+    lexicon = _fit([read[row] for row in rest], labels[rest], seed)
+    return lexicon.score([read[row] for row in fold])

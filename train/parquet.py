@@ -21,18 +21,26 @@ Make = Callable[[Sequence[str], Callable[[int], object]], dict[str, Any]]
 """Returns columns for texts, and tells the other argument how many more are done."""
 
 
-def fill(folder: Path, store: MessageStore, posts: Sequence[Post], make: Make, name: str) -> int:
+def fill(
+    folder: Path,
+    store: MessageStore,
+    posts: Sequence[Post],
+    make: Make,
+    name: str,
+    partition: int = PARTITION,
+) -> int:
     """Write what `folder` has not of `posts` yet, with a progress bar; return of how many messages.
 
     A message whose text was changed counts as a new one; what was computed before stays. A run that
-    is ended loses what it computed for at most `PARTITION` messages. Raises OSError.
+    is ended loses what it computed for at most `partition` messages, those of one file. Raises
+    OSError.
     """
     known = read(folder, [MESSAGE, OF_TEXT])
     pairs = set(zip(*(known[column].to_pylist() for column in (MESSAGE, OF_TEXT)), strict=True))
     missing = [post for post in posts if (post.id, post.fingerprint) not in pairs]
     with tqdm(total=len(missing), desc=name, unit="message") as progress:
-        for start in range(0, len(missing), PARTITION):
-            part = missing[start : start + PARTITION]
+        for start in range(0, len(missing), partition):
+            part = missing[start : start + partition]
             texts = [message.text for post in part if (message := store.get(post.id))]
             columns = {
                 MESSAGE: [post.id for post in part],

@@ -35,6 +35,7 @@ from train.behaviour.outcome import Outcome
 from train.behaviour.requirements import REQUIREMENTS
 from train.card import Card, Data, installed_versions
 from train.classifier import Fitted
+from train.compute import HERE, Compute, computing
 from train.data import Split, read_labeled, split
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
@@ -66,6 +67,7 @@ class Options:
     seed: int
     track: bool  # in MLflow
     features: Path | None = None  # Feast's repository, if it has the embeddings
+    cluster: str | None = None  # of Dask, if this process is not to compute alone
 
     @property
     def reproducing(self) -> list[str]:
@@ -83,6 +85,7 @@ class Options:
             "encoder": sources.public_name(self.encoder),
             "finetune": self.finetune,
             "features": self.features is not None,
+            "cluster": self.cluster is not None,
             "behave": self.behave,
             "seed": self.seed,
             **{f"lightgbm.{name}": value for name, value in chosen.items()},
@@ -137,7 +140,7 @@ def train(options: Options) -> dict[str, Any]:
 
     Raises what its steps raise: `InvalidData`, `UnknownSource`, `BadWeights`, `BadExport`,
     `RunningAlready`, `CannotKeep`, `StoreUnavailable`, `NoFeatures`, `NoModel`,
-    `TrackingUnavailable`, OSError.
+    `TrackingUnavailable`, `NoEngine`, OSError.
     """
     started = time.monotonic()
     options.report.mkdir(parents=True, exist_ok=True)
@@ -145,8 +148,11 @@ def train(options: Options) -> dict[str, Any]:
     # Opened first: a store that cannot be opened is better known now than after training.
     store = open_store(options.db) if options.db else None
     asked = options.parameters | messages.described.parameters | versions()
-    with tracking.run(EXPERIMENT, asked) if options.track else nullcontext() as run:
-        return _train(options, messages, store, run, started)
+    with (
+        computing(options.cluster) as compute,
+        tracking.run(EXPERIMENT, asked) if options.track else nullcontext() as run,
+    ):
+        return _train(options, messages, store, run, compute, started)
 
 
 def _train(
@@ -154,29 +160,32 @@ def _train(
     messages: _Messages,
     store: MessageStore | None,
     run: tracking.Run | None,
+    compute: Compute,
     started: float,
 ) -> dict[str, Any]:
     texts, labels, groups = messages.texts, messages.labels, messages.groups
     tuned = held = None
     if options.features:
         held = FeatureStore(options.features)
-        encoder_tag, embedder, figures = _recall(held, messages.parts.train)
+        encoder_tag, embedder, figures = _recall(held, messages.parts.train, compute)
     else:
         source = sources.load(options.encoder)
         if options.finetune:
             tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
-        encoder_tag, embedder, figures = _export(source, tuned, messages.parts.train, options.seed)
+        encoder_tag, embedder, figures = _export(
+            source, tuned, messages.parts.train, options.seed, compute
+        )
         if tuned:
             figures["finetuning"] = tuned.history
     embeddings = None if tuned else embedder.embed(texts, "embed")
-    features, fitted = stack.fit(texts, labels, groups, embeddings, tuned, options.seed)
+    features, fitted = stack.fit(texts, labels, groups, embeddings, tuned, options.seed, compute)
     saved = _save(options, messages, embedder, encoder_tag, features, fitted, figures)
     if tuned:
         tuned.forget()
     preview: list[FeedItem] = []
     try:
         if store:
-            preview = _fill(store, saved, messages, embedder, held)
+            preview = _fill(store, saved, messages, embedder, held, compute)
     finally:  # the model is saved by now, and is to have its report whatever befell the store
         saved.metrics["seconds"] = round(time.monotonic() - started, 1)
         _report(options.report, messages, fitted, saved, preview)
@@ -194,7 +203,7 @@ def _train(
 
 
 def _export(
-    source: Source, tuned: FineTuned | None, frame: pd.DataFrame, seed: int
+    source: Source, tuned: FineTuned | None, frame: pd.DataFrame, seed: int, compute: Compute
 ) -> tuple[str, Embedder, dict[str, Any]]:
     """Export the encoder, choose its precision on `frame`, save it; return tag and figures too."""
     with tempfile.TemporaryDirectory(prefix="feedsieve-train-") as folder:
@@ -206,8 +215,11 @@ def _export(
         )
         for exported in encoders.values():
             print(export.describe(exported))
-        embedders = {name: Embedder(exported) for name, exported in encoders.items()}
-        comparison = precision.compare(embedders, frame, seed, tuned)
+        embedders = {
+            name: Embedder(compute.encoder(exported, Path(folder) / name))
+            for name, exported in encoders.items()
+        }
+        comparison = precision.compare(embedders, frame, seed, tuned, compute)
         print(comparison)
         tag = export.save_encoder(Path(folder) / comparison.chosen)
     figures = {
@@ -217,7 +229,9 @@ def _export(
     return tag, embedders[comparison.chosen], figures
 
 
-def _recall(features: FeatureStore, frame: pd.DataFrame) -> tuple[str, Embedder, dict[str, Any]]:
+def _recall(
+    features: FeatureStore, frame: pd.DataFrame, compute: Compute
+) -> tuple[str, Embedder, dict[str, Any]]:
     """Return the tag of Feast's encoder, which then knows the embeddings of `frame`; figures too.
 
     Raises `NoFeatures` and `NoModel`.
@@ -229,7 +243,8 @@ def _recall(features: FeatureStore, frame: pd.DataFrame) -> tuple[str, Embedder,
             " would meet again; `python -m train.features --encoder wheel` computes those of one"
             " that has not"
         )
-    embedder = Embedder(Encoder(models.folder(tag), settings().threads))
+    folder = models.folder(tag)
+    embedder = Embedder(compute.encoder(Encoder(folder, settings().threads), folder))
     known = features.embeddings_as_of_labels(frame)
     embedder.remember(known)
     print(f"{len(known):,} embeddings by {tag} from {features.folder}")
@@ -305,6 +320,7 @@ def _fill(
     messages: _Messages,
     embedder: Embedder,
     held: FeatureStore | None,
+    compute: Compute,
 ) -> list[FeedItem]:
     """Score what `store` holds; return the first messages of the feed."""
     texts, scorer = messages.texts, saved.scorer
@@ -313,7 +329,7 @@ def _fill(
     known = dict(zip(marks, scores, strict=True))
     if held:
         known = _score_online(held, store, scorer) | known
-    score_store(store, scorer, known)
+    score_store(store, scorer, known, compute)
     return store.feed(scorer.model, FEED_PREVIEW).items
 
 
@@ -347,10 +363,13 @@ def _report(
     _write_metrics(folder / METRICS_FILE, metrics)
 
 
-def score_store(store: MessageStore, scorer: Scorer, known: dict[str, float]) -> None:
+def score_store(
+    store: MessageStore, scorer: Scorer, known: dict[str, float], compute: Compute = HERE
+) -> None:
     """Score what `store` holds, with a bar; `known` scores are by fingerprint."""
+    at_once = READ_AT_ONCE * compute.processes
     with tqdm(total=store.count(), desc="score the store", unit="message") as progress:
-        score_backlog(store, scorer, known, progress.update)
+        score_backlog(store, scorer, known, progress.update, at_once=at_once)
 
 
 def _score_online(features: FeatureStore, store: MessageStore, scorer: Scorer) -> dict[str, float]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from train import lexical
 from train.classifier import PARAMETERS, folds
+from train.compute import HERE, Compute
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import best_threshold, evaluate
@@ -83,6 +84,7 @@ def compare(
     frame: pd.DataFrame,
     seed: int,
     tuned: FineTuned | None = None,
+    compute: Compute = HERE,
 ) -> Comparison:
     """Compare the embeddings of `fp32` and `int8` by what a classifier makes of them and of words.
 
@@ -106,15 +108,16 @@ def compare(
         }
     else:
         groups = near_duplicate_groups(texts, progress=False)
-        words = lexical.out_of_fold(texts, labels, list(folds(labels, groups, seed)), seed)
+        parts = list(folds(labels, groups, seed))
+        words = lexical.out_of_fold(texts, labels, parts, seed, compute)
         figures = {}
         for precision, rows in embeddings.items():
             columns = np.column_stack([words, rows])
-            results = [
-                astuple(_held_out(columns, labels, groups, seed + repeat))
-                for repeat in tqdm(range(REPEATS), desc=f"{precision} folds", unit="repeat")
-            ]
-            figures[precision] = Figures(*np.mean(results, axis=0).tolist())
+            seeds, shared = range(seed, seed + REPEATS), (columns, labels, groups)
+            with tqdm(total=REPEATS, desc=f"{precision} folds", unit="repeat") as bar:
+                results = compute.map(_held_out, seeds, shared, bar.update)
+            means = np.mean([astuple(result) for result in results], axis=0)
+            figures[precision] = Figures(*means.tolist())
     return Comparison(figures, float(cosine.mean()), float(cosine.min()), len(texts), not tuned)
 
 
@@ -127,7 +130,7 @@ def _sample(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     )
 
 
-def _held_out(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> Figures:
+def _held_out(seed: int, features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Figures:
     """Return the figures of LightGBM over the held-out folds."""
     parameters = PARAMETERS["frozen"] | {"learning_rate": RATE, "seed": seed}
     scores = np.empty(len(labels))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from feedsieve.features import Features
-from feedsieve.text import plain
-from feedsieve.traits import traits
 from train import classifier, lexical
 from train.classifier import Fitted
+from train.compute import HERE, Compute
+from train.embedding import traits_of
 from train.finetune import FineTuned
 
 
@@ -22,14 +22,15 @@ def fit(
     embeddings: np.ndarray | None,
     tuned: FineTuned | None,
     seed: int,
+    compute: Compute = HERE,
 ) -> tuple[Features, Fitted]:
     """Return features for any text, and LightGBM fitted on what `columns` returns.
 
-    Raises ValueError if a label is in fewer than two groups.
+    Raises NoEngine, and ValueError if a label is in fewer than two groups.
     """
-    features, rows = columns(texts, labels, groups, embeddings, tuned, seed)
+    features, rows = columns(texts, labels, groups, embeddings, tuned, seed, compute)
     parameters = classifier.PARAMETERS["finetuned" if tuned else "frozen"]
-    fitted = classifier.fit(rows, labels, groups, seed, features.log_odds, parameters)
+    fitted = classifier.fit(rows, labels, groups, seed, features.log_odds, parameters, compute)
     return features, fitted
 
 
@@ -40,13 +41,14 @@ def columns(
     embeddings: np.ndarray | None,
     tuned: FineTuned | None,
     seed: int,
+    compute: Compute = HERE,
 ) -> tuple[Features, np.ndarray]:
     """Return features for any text, and those of `texts` to learn from, (texts, columns).
 
     `labels`, 0 or 1, and `groups`, which stay in one fold, are (texts,). The classifier goes by
     the head of a fine-tuned encoder, or else by `embeddings`, (texts, dimension), of a frozen one:
     the embeddings of a fine-tuned encoder know the labels of the texts that it was tuned on.
-    Raises ValueError if a label is in fewer than two groups.
+    Raises NoEngine, and ValueError if a label is in fewer than two groups.
     """
     if tuned or embeddings is None:
         embeddings = np.empty((len(texts), 0))
@@ -55,9 +57,9 @@ def columns(
     )
     folds = list(classifier.folds(labels, groups, seed))
     rows = features.assemble(
-        traits([plain(text) for text in texts]),
+        traits_of(texts, compute),
         embeddings,
-        lexical.out_of_fold(texts, labels, folds, seed),
+        lexical.out_of_fold(texts, labels, folds, seed, compute),
         tuned.verdicts if tuned else None,
     )
     return features, rows
