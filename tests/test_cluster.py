@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -35,13 +36,20 @@ def store(trained) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def client(store) -> Iterator[Client]:
+@contextmanager
+def two_workers() -> Iterator[Client]:
+    """Yield a cluster of two workers here, and leave the environment as it was."""
     before = dict(os.environ)
     with connect("local:2") as client:
         yield client
     for name in os.environ.keys() - before:  # Dask leaves OMP_NUM_THREADS=1, for its workers
         del os.environ[name]
+
+
+@pytest.fixture(scope="module")
+def client(store) -> Iterator[Client]:
+    with two_workers() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Many processes or machines in place of one: Dask, started here or already running somewhere."""
 
 import argparse
+import logging
 import re
 import signal
 import sys
@@ -40,6 +41,7 @@ def connect(where: str) -> Iterator[Client]:
     here = _HERE.fullmatch(where)
     if not here and "://" not in where:
         raise NoEngine(f"{where!r} is neither local:N nor a scheduler's tcp://HOST:PORT")
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # it tells of every connection
     with ExitStack() as stack:
         if here:
             client = stack.enter_context(_processes(int(here[1])))

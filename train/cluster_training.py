@@ -24,6 +24,8 @@ TEXTS_A_PART = 64  # a second or two of a worker; sending a part takes milliseco
 # Each worker finds the bins of some columns in its own rows, and needs enough of them for that.
 FEWEST_ROWS = 500  # a worker
 ATTEMPTS = 3  # to fit the booster; workers that die take their rows along
+SILENT_MINUTES = 10  # after which a machine is given up; nobody closes its connections
+RETURN_SECONDS = 60  # in which a worker that died is there again
 _ADDRESSES = re.compile(r"\[(?:machines|num_machines|local_listen_port|time_out): .*\]\n")
 
 
@@ -110,25 +112,46 @@ class ClusterCompute:
         If a worker dies, what is fitted is lost, and fitted anew by those that are there then.
         """
         for _attempt in range(ATTEMPTS):
+            self._wait()
+            workers = sorted(self._client.scheduler_info()["workers"])
+            workers = workers[: max(1, len(labels) // FEWEST_ROWS)]
             try:
-                return self._boost(parameters, columns, labels, start, rounds)
-            except (CancelledError, KilledWorker, lightgbm.basic.LightGBMError, OSError) as error:
+                return self._boost(workers, parameters, columns, labels, start, rounds)
+            except (CancelledError, KilledWorker, OSError) as error:
+                failure: Exception = error
+            except lightgbm.basic.LightGBMError as error:
+                if "Socket" not in str(error):  # it would fail again
+                    raise NoEngine(f"LightGBM failed on the workers: {error}") from error
                 failure = error
+            self._free(workers)
         raise NoEngine(f"LightGBM failed {ATTEMPTS} times on the workers: {failure}") from failure
+
+    def _wait(self) -> None:
+        try:
+            self._client.wait_for_workers(1, timeout=RETURN_SECONDS)
+        except TimeoutError as error:
+            raise NoEngine("all workers of the Dask scheduler have gone") from error
+
+    def _free(self, workers: Sequence[str]) -> None:
+        """Let those that live leave the network that lost one: LightGBM would go on with it."""
+        alive = [worker for worker in workers if worker in self._client.scheduler_info()["workers"]]
+        rows = lightgbm.Dataset(np.eye(2), [0, 1], params={"verbosity": -1})
+        any_booster = lightgbm.Booster({"verbosity": -1}, rows).model_to_string()
+        freed = [
+            self._client.submit(_free_network, any_booster, workers=[worker], pure=False)
+            for worker in alive
+        ]
+        self._client.gather(freed, errors="skip")
 
     def _boost(
         self,
+        workers: Sequence[str],
         parameters: Mapping[str, Any],
         columns: np.ndarray,
         labels: np.ndarray,
         start: np.ndarray | None,
         rounds: int,
     ) -> lightgbm.Booster:
-        workers = sorted(self._client.scheduler_info()["workers"])
-        if not workers:
-            self._client.wait_for_workers(1, timeout=60)  # one that died comes back
-            workers = sorted(self._client.scheduler_info()["workers"])
-        workers = workers[: max(1, len(labels) // FEWEST_ROWS)]
         # Shuffled: messages of one chat stand together, and every worker's rows are to be alike.
         order = np.random.default_rng(parameters.get("seed")).permutation(len(labels))
         shares = list(zip(np.array_split(order, len(workers)), workers, strict=True))
@@ -152,6 +175,7 @@ class ClusterCompute:
         model = lightgbm.DaskLGBMRegressor(
             client=self._client,
             n_estimators=rounds,
+            time_out=SILENT_MINUTES,
             **{name: value for name, value in parameters.items() if name != "num_threads"},
         )
         with self._client.as_current():  # LightGBM waits by the default client
@@ -173,6 +197,10 @@ def computing_on(where: str) -> Iterator[ClusterCompute]:
             yield compute
         finally:
             compute.close()
+
+
+def _free_network(booster: str) -> None:
+    lightgbm.Booster(model_str=booster).free_network()
 
 
 def _load_encoder(folder: Path) -> Encoder:
