@@ -235,9 +235,9 @@ class TestCommand:
         assert held_out[0] == held_out[1]
         for name in ("average_precision", "f1"):
             assert there["test"][name] == pytest.approx(here["test"][name], abs=0.05)
-        scores = tmp_path / "scores.csv"
-        done = python("-m", "feedsieve", "score", LABELED, scores, cwd=tmp_path)  # as it is served
-        assert done.returncode == 0, done.stderr
+        (tmp_path / "in.csv").write_text("msg\nhello\n")
+        done = python("-m", "feedsieve", "score", "in.csv", "out.csv", cwd=tmp_path)
+        assert f"1 scored by {there['classifier_tag']}" in done.stdout, done.stderr
 
     @pytest.mark.lab
     def test_features(self, tmp_path):

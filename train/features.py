@@ -15,6 +15,7 @@ from typing import Any
 
 import bentoml
 import pandas as pd
+from bentoml.exceptions import NotFound
 
 from export import pipeline as export
 from export import sources
@@ -133,7 +134,11 @@ def _exact(tag: str) -> str:
 
 def _is_finetuned(encoder_tag: str) -> bool:
     """Return whether a classifier in the model store goes by a head of this encoder."""
-    for model in bentoml.models.list(models.CLASSIFIER):
+    try:
+        classifiers = bentoml.models.list(models.CLASSIFIER)
+    except NotFound:
+        classifiers = []
+    for model in classifiers:
         with suppress(OSError, ValueError, KeyError, TypeError):  # one of another version
             description = ClassifierDescription.read(Path(model.path))
             if description.encoder_tag == encoder_tag and HEAD in description.features:

@@ -1,0 +1,337 @@
+"""`python -m loadtests.scaling`: what more processes gain in scoring a file, and where that ends.
+
+Writes docs/scaling.md. Run it on an idle machine that has a model (`make train`) and at least as
+many cores as the largest cluster asked for.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from distributed import Client
+from tqdm import tqdm
+
+from data.generate import compose
+from feedsieve import bulk, models, tables
+from feedsieve.bulk import Progress, score_file
+from feedsieve.settings import settings
+from feedsieve.tables import ROWS_A_PART, Part, open_table
+from train.cluster import Sent, connect
+
+SAMPLE = 5000  # messages of the sample corpus, which the file repeats with variations
+SEED = 7
+SAMPLED_EVERY = 0.2  # seconds
+BILLION = 1_000_000_000
+CORES = 16  # of a machine in the extrapolation
+EMPTY_PARTS = 200  # sent to do nothing, for each size
+# The command, with parts of another size than its own.
+WITH_PARTS_OF = """
+import sys
+import feedsieve.__main__ as command
+from feedsieve import tables
+tables.ROWS_A_PART = int(sys.argv.pop(1))
+sys.exit(command.main())
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of `feedsieve score`: its seconds, and the largest memory (RSS, bytes) by then."""
+
+    seconds: float
+    start: float  # seconds that a file of one message takes
+    rows: int
+    by_tenth: dict[str, int]  # by the kind of process, until a tenth of the file was done
+    by_end: dict[str, int]
+
+    @property
+    def throughput(self) -> float:
+        """Messages a second once it has started."""
+        return self.rows / max(self.seconds - self.start, 1e-3)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What does not get faster with more workers, and what a part costs."""
+
+    reader_writer: float  # messages a second, if scoring took no time
+    parts: dict[int, float]  # by rows: seconds that a part takes there and back, without scoring
+    sizes: dict[int, float]  # by rows: messages a second of `local:1`, with scoring
+    bytes_a_row: float  # of what is written
+
+
+class _NoScores:
+    """Scores nothing, so that what is left is reading and writing; a `feedsieve.bulk.Engine`."""
+
+    model = "none"
+
+    def score_parts(
+        self, parts: Iterable[Part], progress: Progress
+    ) -> Iterator[tuple[Part, np.ndarray]]:
+        for part in parts:
+            yield part, np.zeros(len(part.texts))
+
+    def label(self, score: float) -> Any:
+        return "negative"
+
+
+def variations(texts: Sequence[str]) -> Iterator[str]:
+    """Yield `texts` over and over, with other digits and a number, so that no two are the same."""
+    rng = random.Random(SEED)
+    for number in count():
+        varied = re.sub(r"\d", lambda _digit: rng.choice("0123456789"), texts[number % len(texts)])
+        yield f"{varied} №{number}"
+
+
+def write_messages(texts: Sequence[str], rows: int, path: Path) -> None:
+    """Write a CSV of `rows` messages."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["msg_id", tables.TEXT])
+        writer.writerows(enumerate(islice(variations(texts), rows)))
+
+
+def score(source: Path, rows: int, cluster: str | None, part: int) -> Run:
+    """Score a file by the command, and watch its processes."""
+    one = source.with_name("one.csv")
+    one.write_text("msg\nhello\n", encoding="utf-8")
+    start = _watch(one, 1, cluster, part)[0]
+    seconds, samples = _watch(source, rows, cluster, part)
+    until = next((n for n, (share, _memory) in enumerate(samples) if share >= 0.1), len(samples))
+    return Run(seconds, start, rows, _largest(samples[: until + 1]), _largest(samples))
+
+
+def _watch(
+    source: Path, rows: int, cluster: str | None, part: int
+) -> tuple[float, list[tuple[float, dict[str, int]]]]:
+    """Return the seconds, and the share done and memory from time to time. Raises RuntimeError."""
+    target = source.with_name(f"scored-{source.name}")
+    command = [sys.executable, "-m", "feedsieve"]
+    if part != ROWS_A_PART:
+        command = [sys.executable, "-c", WITH_PARTS_OF, str(part)]
+    command += ["score", str(source), str(target), "--force"]
+    command += ["--cluster", cluster] if cluster else []
+    samples = []
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"FEEDSIEVE_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+        watched = psutil.Process(process.pid)
+        parts = target.with_name(f"{target.name}.parts")
+        with tqdm(desc=cluster or "one process", total=rows, unit="message") as bar:
+            while process.poll() is None:
+                done = min(rows, part * sum(1 for _file in parts.glob("[0-9]*")))
+                bar.update(max(0, done - bar.n))
+                samples.append((done / rows, _memory(watched)))
+                time.sleep(SAMPLED_EVERY)
+        if process.returncode:
+            log.seek(0)
+            raise RuntimeError(f"{' '.join(command[:4])} failed: {log.read()[-2000:]}")
+    return time.monotonic() - began, samples
+
+
+def _memory(watched: psutil.Process) -> dict[str, int]:
+    """Return the memory of the command's process, and of the largest of its workers, in bytes."""
+    found: dict[str, int] = {}
+    try:
+        found["command"] = watched.memory_info().rss
+        for child in watched.children(recursive=True):
+            if "spawn_main" in " ".join(child.cmdline()):
+                found["worker"] = max(found.get("worker", 0), child.memory_info().rss)
+    except psutil.Error:  # it has just ended
+        pass
+    return found
+
+
+def _largest(samples: Sequence[tuple[float, dict[str, int]]]) -> dict[str, int]:
+    kinds = sorted({kind for _share, memory in samples for kind in memory})
+    return {kind: max(memory.get(kind, 0) for _share, memory in samples) for kind in kinds}
+
+
+def limits(source: Path, rows: int, part: int, texts: Sequence[str]) -> Limits:
+    """Measure what each message and each part costs beside its score."""
+    target = source.with_name("copied.csv")
+    began = time.monotonic()
+    score_file(_NoScores(), source, target, replace=True)
+    reader_writer = rows / (time.monotonic() - began)
+    sizes = sorted({max(1, part // 50), max(1, part // 5), part})
+    with connect("local:1") as client:
+        there_and_back = {size: _empty_parts(client, texts, size) for size in sizes}
+    few = max(2 * part, rows // 5)
+    shorter = source.with_name("shorter.csv")
+    write_messages(texts, few, shorter)
+    scored = {size: score(shorter, few, "local:1", size).throughput for size in sizes}
+    return Limits(reader_writer, there_and_back, scored, target.stat().st_size / rows)
+
+
+def _empty_parts(client: Client, texts: Sequence[str], size: int) -> float:
+    """Return the seconds that a part of `size` messages takes there and back, one worker idle."""
+    part = list(islice(variations(texts), size))
+    sent = Sent(client, _hold_nothing)
+    list(sent.call(_zeros, ((number, part) for number in range(5))))  # it starts
+    began = time.monotonic()
+    list(sent.call(_zeros, ((number, part) for number in range(EMPTY_PARTS))))
+    seconds = (time.monotonic() - began) / EMPTY_PARTS
+    sent.forget()
+    return seconds
+
+
+def _hold_nothing(_folder: Path) -> None:
+    return None
+
+
+def _zeros(texts: list[str], _held: None) -> np.ndarray:
+    return np.zeros(len(texts))
+
+
+def page(runs: dict[str, Run], found: Limits, rows: int, part: int, load: float) -> str:
+    """Return docs/scaling.md."""
+    alone = next(iter(runs.values()))
+    table = [
+        "| processes | seconds | start | messages a second | against one process |"
+        " command, 10 % | command, 100 % | worker, 10 % | worker, 100 % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, run in runs.items():
+        memory = [
+            f"{of.get(kind, 0) / 2**20:,.0f} MiB" if of.get(kind) else "–"
+            for kind in ("command", "worker")
+            for of in (run.by_tenth, run.by_end)
+        ]
+        table.append(
+            f"| {name} | {run.seconds:,.1f} | {run.start:,.1f} | {run.throughput:,.1f} |"
+            f" {run.throughput / alone.throughput:.2f} | {' | '.join(memory)} |"
+        )
+    costs = [
+        f"| {size:,} | {1000 * seconds:.1f} | {found.sizes[size]:,.1f} |"
+        for size, seconds in found.parts.items()
+    ]
+    return "\n".join(
+        [
+            "# How far scoring scales",
+            "",
+            f"Written by `python -m loadtests.scaling`: {rows:,} different messages in a CSV,"
+            f" scored {part:,} at a time by `feedsieve score`, on {os.cpu_count()} cores"
+            f" ({platform.machine()}), whose load was {load:.1f} before. Messages a second are"
+            " counted without the start, which a file of one message shows. Memory is the largest"
+            " resident set until a tenth, and until all, of the file was scored; of the workers,"
+            " that of the largest.",
+            "",
+            *table,
+            "",
+            "Beyond as many workers as there are cores nothing is gained here.",
+            "",
+            "## What a part costs",
+            "",
+            "There and back is what a part takes if nothing is scored: it is packed, goes through"
+            " the scheduler, and its answer comes back. Beside it is what one worker scores with"
+            " parts of this size.",
+            "",
+            "| messages in a part | there and back, ms | messages a second |",
+            "|---|---|---|",
+            *costs,
+            "",
+            "## A billion messages, on paper",
+            "",
+            *_extrapolation(runs, found),
+            "",
+        ]
+    )
+
+
+def _extrapolation(runs: dict[str, Run], found: Limits) -> list[str]:
+    worker = list(runs.values())[-1].throughput / max(1, _workers(list(runs)[-1]))
+    size, seconds = max(found.parts.items())
+    dispatch = size / seconds  # messages a second, were scores free
+    days = BILLION / worker / 86400
+    narrowest, name = min(
+        (dispatch, "the client, which packs parts and sends them through the scheduler"),
+        (found.reader_writer, "the one process that reads the file and writes the result"),
+    )
+    machines = days / CORES
+    fed = narrowest / worker
+    return [
+        f"A worker scores {worker:,.1f} messages a second, so a billion are {days:,.0f} days of"
+        f" one core: {machines:,.1f} machines of {CORES} cores for a day, if all are kept busy.",
+        "",
+        "What all workers share:",
+        "",
+        f"- One process reads, writes and joins: {found.reader_writer:,.0f} messages a second,"
+        f" {BILLION / found.reader_writer / 3600:,.1f} hours for a billion.",
+        f"- {BILLION / size:,.0f} parts of {size:,} go through one scheduler,"
+        f" {1 / seconds:,.0f} a second: {BILLION / dispatch / 3600:,.1f} hours.",
+        f"- The result takes {BILLION * found.bytes_a_row / 1e9:,.0f} GB, and as much again until"
+        " its parts are joined.",
+        "",
+        f"First to be too slow is {name}: it feeds {fed:,.0f} workers, {fed / CORES:,.0f} such"
+        f" machines, and with them a billion take {BILLION / narrowest / 3600:,.1f} hours. For"
+        " more, cut the file, and start a command for each piece: pieces share nothing.",
+    ]
+
+
+def _workers(name: str) -> int:
+    return int(name.partition(":")[2] or 1)
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    part = max(1, min(ROWS_A_PART, options.rows // 20))
+    tables.ROWS_A_PART = bulk.ROWS_A_PART = part  # of what is measured in this process
+    models.find_pair(settings().model)  # none is better known now
+    load = os.getloadavg()[0]
+    if options.data:
+        texts = [text for piece in open_table(options.data).parts() for text in piece.texts]
+    else:
+        texts = [message.text for message in compose(SAMPLE, SEED)]
+    runs = {}
+    with tempfile.TemporaryDirectory(prefix="feedsieve-scaling-") as folder:
+        source = Path(folder) / "messages.csv"
+        write_messages(texts, options.rows, source)
+        for name in ("one process", *(f"local:{count}" for count in options.workers)):
+            cluster = name if name.startswith("local:") else None
+            runs[name] = score(source, options.rows, cluster, part)
+            print(f"{name}: {runs[name].throughput:,.1f} messages a second", flush=True)
+        found = limits(source, options.rows, part, texts)
+    options.out.write_text(page(runs, found, options.rows, part, load), encoding="utf-8")
+    print(options.out.read_text(encoding="utf-8"))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.scaling",
+        description="Score a file of different messages by one process and by clusters of this"
+        " machine, say what that gains and costs, and what a billion messages would take.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--rows", type=int, default=100_000, help="messages in the file")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="CSV or Parquet with a column msg to repeat"
+    )
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2], metavar="N", help="of the clusters"
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/scaling.md"), metavar="FILE.md")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
