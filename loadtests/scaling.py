@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -37,6 +37,7 @@ SEED = 7
 SAMPLED_EVERY = 0.2  # seconds
 BILLION = 1_000_000_000
 CORES = 16  # of a machine in the extrapolation
+SIZES = (ROWS_A_PART // 50, ROWS_A_PART // 5, ROWS_A_PART)  # of parts whose cost is measured
 EMPTY_PARTS = 200  # sent to do nothing, for each size
 # The command, with parts of another size than its own.
 WITH_PARTS_OF = """
@@ -48,20 +49,25 @@ sys.exit(command.main())
 """
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of `feedsieve score`: its seconds, and the largest memory (RSS, bytes) by then."""
+class Sample(NamedTuple):
+    """A look at a run: after so many seconds, what is done of the file, and memory (RSS, bytes)."""
 
     seconds: float
-    start: float  # seconds that a file of one message takes
     rows: int
-    by_tenth: dict[str, int]  # by the kind of process, until a tenth of the file was done
-    by_end: dict[str, int]
+    memory: dict[str, int]  # by the kind of process
 
-    @property
-    def throughput(self) -> float:
-        """Messages a second once it has started."""
-        return self.rows / max(self.seconds - self.start, 1e-3)
+
+@dataclass(frozen=True)
+class Run:
+    """One run of `feedsieve score`, and how many messages a second it scored once it had started.
+
+    Memory is the largest by the kind of process, until a tenth of the file was done and until all.
+    """
+
+    seconds: float
+    throughput: float
+    by_tenth: dict[str, int]
+    by_end: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -107,18 +113,22 @@ def write_messages(texts: Sequence[str], rows: int, path: Path) -> None:
 
 def score(source: Path, rows: int, cluster: str | None, part: int) -> Run:
     """Score a file by the command, and watch its processes."""
-    one = source.with_name("one.csv")
-    one.write_text("msg\nhello\n", encoding="utf-8")
-    start = _watch(one, 1, cluster, part)[0]
     seconds, samples = _watch(source, rows, cluster, part)
-    until = next((n for n, (share, _memory) in enumerate(samples) if share >= 0.1), len(samples))
-    return Run(seconds, start, rows, _largest(samples[: until + 1]), _largest(samples))
+    begun = next(sample for sample in samples if sample.rows)
+    last = max(sample.rows for sample in samples)
+    ended = next(sample for sample in samples if sample.rows == last)
+    tenth = next((n for n, sample in enumerate(samples, 1) if sample.rows >= rows / 10), None)
+    between = ended.seconds - begun.seconds  # none, if all was done between two looks
+    return Run(
+        seconds,
+        (ended.rows - begun.rows) / between if between else rows / seconds,
+        _largest(samples[:tenth]),
+        _largest(samples),
+    )
 
 
-def _watch(
-    source: Path, rows: int, cluster: str | None, part: int
-) -> tuple[float, list[tuple[float, dict[str, int]]]]:
-    """Return the seconds, and the share done and memory from time to time. Raises RuntimeError."""
+def _watch(source: Path, rows: int, cluster: str | None, part: int) -> tuple[float, list[Sample]]:
+    """Return the seconds, and what was seen from time to time. Raises RuntimeError."""
     target = source.with_name(f"scored-{source.name}")
     command = [sys.executable, "-m", "feedsieve"]
     if part != ROWS_A_PART:
@@ -140,7 +150,7 @@ def _watch(
             while process.poll() is None:
                 done = min(rows, part * sum(1 for _file in parts.glob("[0-9]*")))
                 bar.update(max(0, done - bar.n))
-                samples.append((done / rows, _memory(watched)))
+                samples.append(Sample(time.monotonic() - began, done, _memory(watched)))
                 time.sleep(SAMPLED_EVERY)
         if process.returncode:
             log.seek(0)
@@ -161,9 +171,9 @@ def _memory(watched: psutil.Process) -> dict[str, int]:
     return found
 
 
-def _largest(samples: Sequence[tuple[float, dict[str, int]]]) -> dict[str, int]:
-    kinds = sorted({kind for _share, memory in samples for kind in memory})
-    return {kind: max(memory.get(kind, 0) for _share, memory in samples) for kind in kinds}
+def _largest(samples: Sequence[Sample]) -> dict[str, int]:
+    kinds = sorted({kind for sample in samples for kind in sample.memory})
+    return {kind: max(sample.memory.get(kind, 0) for sample in samples) for kind in kinds}
 
 
 def limits(source: Path, rows: int, part: int, texts: Sequence[str]) -> Limits:
@@ -172,13 +182,14 @@ def limits(source: Path, rows: int, part: int, texts: Sequence[str]) -> Limits:
     began = time.monotonic()
     score_file(_NoScores(), source, target, replace=True)
     reader_writer = rows / (time.monotonic() - began)
-    sizes = sorted({max(1, part // 50), max(1, part // 5), part})
     with connect("local:1") as client:
-        there_and_back = {size: _empty_parts(client, texts, size) for size in sizes}
-    few = max(2 * part, rows // 5)
+        there_and_back = {size: _empty_parts(client, texts, size) for size in SIZES}
+    few = max(4 * part, rows // 5)
     shorter = source.with_name("shorter.csv")
     write_messages(texts, few, shorter)
-    scored = {size: score(shorter, few, "local:1", size).throughput for size in sizes}
+    scored = {
+        size: score(shorter, few, "local:1", size).throughput for size in SIZES if size <= few / 4
+    }
     return Limits(reader_writer, there_and_back, scored, target.stat().st_size / rows)
 
 
@@ -206,9 +217,9 @@ def page(runs: dict[str, Run], found: Limits, rows: int, part: int, load: float)
     """Return docs/scaling.md."""
     alone = next(iter(runs.values()))
     table = [
-        "| processes | seconds | start | messages a second | against one process |"
+        "| processes | seconds | messages a second | against one process |"
         " command, 10 % | command, 100 % | worker, 10 % | worker, 100 % |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, run in runs.items():
         memory = [
@@ -217,11 +228,12 @@ def page(runs: dict[str, Run], found: Limits, rows: int, part: int, load: float)
             for of in (run.by_tenth, run.by_end)
         ]
         table.append(
-            f"| {name} | {run.seconds:,.1f} | {run.start:,.1f} | {run.throughput:,.1f} |"
+            f"| {name} | {run.seconds:,.1f} | {run.throughput:,.1f} |"
             f" {run.throughput / alone.throughput:.2f} | {' | '.join(memory)} |"
         )
     costs = [
-        f"| {size:,} | {1000 * seconds:.1f} | {found.sizes[size]:,.1f} |"
+        f"| {size:,} | {1000 * seconds:.1f} |"
+        f" {f'{found.sizes[size]:,.1f}' if size in found.sizes else '–'} |"
         for size, seconds in found.parts.items()
     ]
     return "\n".join(
@@ -231,9 +243,9 @@ def page(runs: dict[str, Run], found: Limits, rows: int, part: int, load: float)
             f"Written by `python -m loadtests.scaling`: {rows:,} different messages in a CSV,"
             f" scored {part:,} at a time by `feedsieve score`, on {os.cpu_count()} cores"
             f" ({platform.machine()}), whose load was {load:.1f} before. Messages a second are"
-            " counted without the start, which a file of one message shows. Memory is the largest"
-            " resident set until a tenth, and until all, of the file was scored; of the workers,"
-            " that of the largest.",
+            " counted from the first part on, so without the start. Memory is the largest resident"
+            " set until a tenth, and until all, of the file was scored; of the workers, that of the"
+            " largest.",
             "",
             *table,
             "",
@@ -281,7 +293,7 @@ def _extrapolation(runs: dict[str, Run], found: Limits) -> list[str]:
         f"- The result takes {BILLION * found.bytes_a_row / 1e9:,.0f} GB, and as much again until"
         " its parts are joined.",
         "",
-        f"First to be too slow is {name}: it feeds {fed:,.0f} workers, {fed / CORES:,.0f} such"
+        f"First to be too slow is {name}: it feeds {fed:,.0f} workers, {fed / CORES:,.1f} such"
         f" machines, and with them a billion take {BILLION / narrowest / 3600:,.1f} hours. For"
         " more, cut the file, and start a command for each piece: pieces share nothing.",
     ]

@@ -106,7 +106,8 @@ class Sent:
         done = as_completed(loop=self._client.loop, with_results=True)
 
         def send() -> None:
-            while len(sent) < PARTS_AHEAD * max(1, workers_of(self._client)):
+            most = PARTS_AHEAD * max(1, workers_of(self._client))  # they come and go
+            while len(sent) < most:
                 try:
                     key, part = next(remaining)
                 except StopIteration:
