@@ -94,7 +94,7 @@ labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio
 test: $(VENV)/dev ## run the tests, but for those of the lab
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
-test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, notebooks, promotion, workflows
+test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, Feast, promotion, workflows
 	$(BIN)/python -m pytest -m lab $(TESTS)
 
 lint: $(VENV)/dev ## check style and types
@@ -113,10 +113,11 @@ promote: $(VENV)/train ## make the newest model champion, if it is no worse; for
 bento: $(VENV)/train ## pack the service and its two models as a Bento
 	$(BIN)/bentoml build
 
+# BentoML takes a relative path for one from the root.
 package: bento ## write the newest Bento to dist/feedsieve.bento
 	mkdir -p dist
 	rm -f dist/feedsieve.bento
-	$(BIN)/bentoml export feedsieve:latest dist/feedsieve.bento
+	$(BIN)/bentoml export feedsieve:latest "$(CURDIR)/dist/feedsieve.bento"
 
 container: bento ## make a container image of the newest Bento
 	$(BIN)/bentoml containerize feedsieve:latest --backend $(BACKEND) --image-tag feedsieve:latest

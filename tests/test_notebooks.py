@@ -144,7 +144,6 @@ class TestKept:
         assert files() == earlier
 
 
-@pytest.mark.lab
 class TestExplore:
     def test_every_message_gets_a_weak_score(self, before, place):
         table = pd.read_csv(place / "scored_corpus.csv", dtype={"msg_id": str})
@@ -167,7 +166,6 @@ class TestExplore:
         assert not any("<img src=x" in shown for shown in [*tables, *plots])
 
 
-@pytest.mark.lab
 class TestLabel:
     def test_a_batch_that_is_there_is_left_as_it_is(self, before, place):
         assert "20 messages to label" in printed(before["label"])
@@ -180,7 +178,6 @@ class TestLabel:
         assert len(batch) == 20 and batch["score"].notna().all()
 
 
-@pytest.mark.lab
 class TestTrain:
     def test_it_is_the_training_of_production_with_its_run(self, after, place):
         metrics = json.loads((place / "reports" / "metrics.json").read_text(encoding="utf-8"))
@@ -190,7 +187,6 @@ class TestTrain:
         assert displayed(after["train"], "image/svg+xml")
 
 
-@pytest.mark.lab
 class TestErrors:
     def test_mistakes_suspects_and_slices_are_shown(self, after):
         shown = displayed(after["errors"], "text/html")
