@@ -12,7 +12,7 @@ MLFLOW_PORT ?= 5000
 NOTEBOOK_HOST ?= 127.0.0.1
 NOTEBOOK_PORT ?= 8888
 BACKEND ?= docker
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= logical
 BUILD_FLAGS ?=
 LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
@@ -91,8 +91,9 @@ labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio
 	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT) \
 		--program $(LABEL_STUDIO)/bin/label-studio
 
+# A thread each: two processes of two threads on two cores wait for one another most of the time.
 test: $(VENV)/dev ## run the tests, but for those of the lab
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 FEEDSIEVE_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
 test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, Feast, promotion, workflows
 	$(BIN)/python -m pytest -m lab $(TESTS)

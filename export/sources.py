@@ -18,6 +18,7 @@ HUB_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model"]
 # What transformers raises for files that are damaged, absent or of another model.
 BAD_FILES = (KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
 MAX_TOKENS = 256  # 95 % of messages are shorter; the cost of a text grows with its tokens
+FINE_TUNED = ", fine-tuned"  # ends the name of an encoder that has learnt labels
 CACHE_VERSION = "2"  # raise it when what the wheel is turned into changes
 
 

@@ -100,8 +100,10 @@ def _run(options: argparse.Namespace) -> None:
             f"{options.out} is there already and was left as it is; name another file, or --force"
         )
     labeled = labeled_texts(options.labeled)
-    store = MessageStore.open(options.db or settings().db)
-    messages = store.read_all()
+    db = options.db or settings().db
+    messages = (store := MessageStore.open(db)).read_all()
+    if not messages:
+        raise BadBatch(f"{db} has no messages; `feedsieve import` brings them in")
     scores = None
     if options.by == "model":
         scores = current_scores(store)

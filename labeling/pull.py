@@ -91,12 +91,13 @@ def pull(studio: Studio, path: Path) -> Pulled:
 def resolve(decided: Iterable[Decision]) -> tuple[list[Label], list[str]]:
     """Return the label of each message that has one, and the msg_ids of ties.
 
-    Of two decisions on one message the later in `decided` counts.
+    Of two decisions on one message the later in `decided` counts. Messages of one msg_id and
+    different texts, of two chats say, are two messages.
     Raises `BadLabels` for a choice that is no label.
     """
-    latest = {decision.row["msg_id"]: decision for decision in decided}
+    latest = {_message(decision): decision for decision in decided}
     labels, tied = [], []
-    for identifier, decision in latest.items():
+    for (identifier, _text), decision in latest.items():
         if decision.label is None:
             tied.append(identifier)
             continue
@@ -118,6 +119,10 @@ def resolve(decided: Iterable[Decision]) -> tuple[list[Label], list[str]]:
             )
         )
     return labels, tied
+
+
+def _message(decision: Decision) -> tuple[str, str]:
+    return decision.row["msg_id"], fingerprint(decision.row.get("msg", ""))
 
 
 def merge(
@@ -163,11 +168,11 @@ def agreements(decided: Iterable[Decision]) -> list[Agreement]:
 
     Cohen, "A coefficient of agreement for nominal scales", 1960.
     """
-    said: dict[str, dict[str, int]] = {}
+    said: dict[str, dict[tuple[str, str], int]] = {}
     for decision in decided:
         for by, vote in decision.votes.items():
             if (label := parse_label(vote.label)) is not None:
-                said.setdefault(by, {})[decision.row["msg_id"]] = label
+                said.setdefault(by, {})[_message(decision)] = label
     found = []
     for first, second in combinations(sorted(said), 2):
         common = sorted(said[first].keys() & said[second].keys())

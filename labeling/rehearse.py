@@ -22,12 +22,14 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, f1_score
 from tqdm import tqdm
 
+from feedsieve.store import MessageStore
 from labeling import server
 from labeling.batch import BadBatch, read_batch
 from labeling.push import TITLE
 from labeling.studio import Studio, StudioUnavailable
 from train.data import InvalidData, read_labeled
 from train.failures import in_one_line
+from train.validation import quote, some
 
 CHOICES = {0: "negative", 1: "positive"}
 READY_WITHIN = 600.0  # seconds; Label Studio makes its database on the first start
@@ -76,6 +78,16 @@ class Rehearsal:
         for task in tqdm(tasks, "label", unit=" messages"):
             studio.label(task.number, CHOICES[label[task.msg_id]])
 
+    def check(self) -> None:
+        """Raise ValueError if there are messages of which nobody knows the label."""
+        messages = MessageStore.open(self.environment["FEEDSIEVE_DB"]).read_all()
+        unknown = {message.id for message in messages} - set(self.known["msg_id"])
+        if unknown:
+            raise ValueError(
+                f"{len(unknown):,} of {len(messages):,} messages have no label: "
+                f"{some([quote(name) for name in sorted(unknown)])}"
+            )
+
     def count(self) -> int:
         """Return how many messages have been labelled."""
         return len(pd.read_csv(self.labeled, dtype=str)) - len(self.test)
@@ -118,9 +130,10 @@ def rehearse(
 ) -> dict[str, float]:
     """Go the way of the README from `dump` to a served model; return its figures on the test part.
 
-    Raises CommandFailed, and StudioUnavailable.
+    Raises CommandFailed, StudioUnavailable, and ValueError for messages without a known label.
     """
     rehearsal.run("feedsieve", "import", dump)
+    rehearsal.check()
     with rehearsal.studio() as (url, token):
         where = ("--url", url, "--token", token)
         studio = Studio.open(url, token)
@@ -233,7 +246,11 @@ def _parser() -> argparse.ArgumentParser:
         " for the person; the subset test is set aside and judged in the end.",
     )
     parser.add_argument(
-        "--messages", type=Path, required=True, metavar="MESSAGES.db", help="what is imported"
+        "--messages",
+        type=Path,
+        required=True,
+        metavar="MESSAGES.db",
+        help="what is imported",
     )
     parser.add_argument(
         "--known", type=Path, required=True, metavar="LABELED.csv", help="msg_id,msg,label,subset"

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 USER = "feedsieve@localhost"
+# The environment that `make labelstudio` makes; a container has it elsewhere.
+ENVIRONMENT = Path(os.environ.get("LABEL_STUDIO") or ".venv-labelstudio")
 DATA = Path(".labelstudio")
 PORT = 8080
 TOKEN_FILE = "token"
@@ -106,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--program",
         type=Path,
-        default=Path(".venv-labelstudio/bin/label-studio"),
+        default=ENVIRONMENT / "bin" / "label-studio",
         metavar="FILE",
         help="Label Studio itself (%(default)s)",
     )

@@ -114,7 +114,7 @@ def write_messages(texts: Sequence[str], rows: int, path: Path) -> None:
 def score(source: Path, rows: int, cluster: str | None, part: int) -> Run:
     """Score a file by the command, and watch its processes."""
     seconds, samples = _watch(source, rows, cluster, part)
-    begun = next(sample for sample in samples if sample.rows)
+    begun = next((sample for sample in samples if sample.rows), samples[-1])
     last = max(sample.rows for sample in samples)
     ended = next(sample for sample in samples if sample.rows == last)
     tenth = next((n for n, sample in enumerate(samples, 1) if sample.rows >= rows / 10), None)
@@ -249,8 +249,6 @@ def page(runs: dict[str, Run], found: Limits, rows: int, part: int, load: float)
             "",
             *table,
             "",
-            "Beyond as many workers as there are cores nothing is gained here.",
-            "",
             "## What a part costs",
             "",
             "There and back is what a part takes if nothing is scored: it is packed, goes through"
@@ -272,12 +270,9 @@ def page(runs: dict[str, Run], found: Limits, rows: int, part: int, load: float)
 def _extrapolation(runs: dict[str, Run], found: Limits) -> list[str]:
     worker = list(runs.values())[-1].throughput / max(1, _workers(list(runs)[-1]))
     size, seconds = max(found.parts.items())
-    dispatch = size / seconds  # messages a second, were scores free
+    dispatch = size / seconds  # messages a second that come back from one worker, were scores free
     days = BILLION / worker / 86400
-    narrowest, name = min(
-        (dispatch, "the client, which packs parts and sends them through the scheduler"),
-        (found.reader_writer, "the one process that reads the file and writes the result"),
-    )
+    narrowest = 1 / (1 / dispatch + 1 / found.reader_writer)  # both are work of one process
     machines = days / CORES
     fed = narrowest / worker
     return [
@@ -288,13 +283,13 @@ def _extrapolation(runs: dict[str, Run], found: Limits) -> list[str]:
         "",
         f"- One process reads, writes and joins: {found.reader_writer:,.0f} messages a second,"
         f" {BILLION / found.reader_writer / 3600:,.1f} hours for a billion.",
-        f"- {BILLION / size:,.0f} parts of {size:,} go through one scheduler,"
-        f" {1 / seconds:,.0f} a second: {BILLION / dispatch / 3600:,.1f} hours.",
+        f"- It packs {BILLION / size:,.0f} parts of {size:,} for the scheduler, and unpacks scores:"
+        f" at most {1000 * seconds:,.1f} ms each, {BILLION / dispatch / 3600:,.1f} hours.",
         f"- The result takes {BILLION * found.bytes_a_row / 1e9:,.0f} GB, and as much again until"
         " its parts are joined.",
         "",
-        f"First to be too slow is {name}: it feeds {fed:,.0f} workers, {fed / CORES:,.1f} such"
-        f" machines, and with them a billion take {BILLION / narrowest / 3600:,.1f} hours. For"
+        f"First to be too slow is that process: it feeds {fed:,.0f} workers, {fed / CORES:,.1f}"
+        f" such machines, and with them a billion take {BILLION / narrowest / 3600:,.1f} hours. For"
         " more, cut the file, and start a command for each piece: pieces share nothing.",
     ]
 

@@ -14,7 +14,7 @@ from train.data import read_labeled
 
 # Tests have settings of their own, whatever those of the shell are.
 for name in [name for name in os.environ if name.startswith(("FEEDSIEVE_", "FEAST_"))]:
-    if name not in ("FEEDSIEVE_CACHE", "FEEDSIEVE_CORPUS"):
+    if name not in ("FEEDSIEVE_CACHE", "FEEDSIEVE_CORPUS", "FEEDSIEVE_THREADS"):
         del os.environ[name]
 
 

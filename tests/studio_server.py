@@ -13,7 +13,9 @@ from pathlib import Path
 import httpx
 from serving import ROOT, free_port, stop
 
-PROGRAM = ROOT / ".venv-labelstudio" / "bin" / "label-studio"
+from labeling.server import ENVIRONMENT
+
+PROGRAM = ROOT / ENVIRONMENT / "bin" / "label-studio"
 START_WITHIN = 600.0  # seconds; it takes half a minute when the machine has nothing else to do
 
 

@@ -3,7 +3,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,13 +17,20 @@ from feedsieve.bulk import NoEngine, score_file
 from feedsieve.models import load_scorer
 from feedsieve.tables import Part
 from train import cluster
-from train.cluster import ClusterScorer, connect
+from train.cluster import ClusterScorer, Sent, connect, workers_of
 
 MODEL = "feedsieve-classifier:latest"
 PARTS = [
     Part(number, [f"Сдаётся квартира {number}.{row} в Лимассоле" for row in range(40)], None)
     for number in range(12)
 ]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def nothing(_done: int) -> None:
@@ -105,6 +113,16 @@ class TestScoring:
         assert sorted(scored) == list(range(len(PARTS)))
         assert victim not in client.run(os.getpid).values()
         scorer.close()
+
+    def test_workers_that_stay_away(self, monkeypatch):
+        monkeypatch.setattr(cluster, "RETURN_SECONDS", 1)
+        monkeypatch.setattr(cluster, "CHECK_SECONDS", 0.2)
+        with connect("local:1") as client:
+            sent = Sent(client, str)
+            client.cluster.scale(0)
+            wait_until(lambda: not workers_of(client))
+            with pytest.raises(NoEngine, match="all workers of the Dask scheduler have gone"):
+                list(sent.call(divmod, [("part", 1)]))
 
     def test_workers_forget_the_models(self, client):
         scorer = ClusterScorer(client, MODEL)

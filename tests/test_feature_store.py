@@ -17,7 +17,8 @@ from test_postgres import postgres
 from tiny_bert import save_tiny_bert
 
 from data.generate import DATABASE, LABELED, compose, write
-from feedsieve.encoder import Encoder
+from export.sources import load
+from feedsieve.encoder import Encoder, EncoderDescription
 from feedsieve.message import Message
 from feedsieve.store import MessageStore
 from feedsieve.text import fingerprint, plain
@@ -25,6 +26,8 @@ from feedsieve.traits import TRAITS, traits
 from train import parquet
 from train.feature_store import COPIES, EMBEDDING, EMBEDDING_FEATURES, FeatureStore, NoFeatures
 from train.feature_store import TRAITS as TRAITS_VIEW
+from train.features import has_learnt_labels
+from train.layers import UpperLayers
 from train.pipeline import Options, train
 
 __all__ = ["postgres"]  # pytest finds the fixture here
@@ -83,6 +86,13 @@ class Project:
     @property
     def repository(self) -> Path:
         return self.folder / "feature_repo"
+
+
+def test_an_encoder_that_has_learnt_labels_is_known(tmp_path):
+    source = load(str(save_tiny_bert(tmp_path / "tiny")))
+    for encoder in (source, UpperLayers(source, 1).merged(source)):
+        EncoderDescription(encoder.name, "mean", "", 16, 8, "fp32", {}).write(tmp_path)
+        assert has_learnt_labels(tmp_path) == (encoder is not source)
 
 
 @pytest.fixture(scope="module")

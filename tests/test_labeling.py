@@ -95,6 +95,14 @@ class TestResolve:
         [label], tied = resolve([first, audit])
         assert (label.label, label.annotator, tied) == (0, "a", [])
 
+    def test_two_chats_with_the_same_number(self):
+        one = Decision({"msg_id": "1", "msg": "one"}, {"a": vote("positive")}, "1")
+        other = Decision({"msg_id": "1", "msg": "other"}, {"a": vote("negative")}, "0")
+        labels, _tied = resolve([one, other])
+        assert [(label.msg, label.label) for label in labels] == [("one", 1), ("other", 0)]
+        merged = merge(["msg_id", "msg", "label"], [], labels)
+        assert [row["msg"] for row in merged.rows] == ["one"] and merged.other_text == ["1"]
+
     def test_a_choice_that_is_no_label(self):
         with pytest.raises(BadLabels, match="msg_id '1' is labelled 'unsure'"):
             resolve([decision("1", "unsure", a=vote("unsure"))])
@@ -228,7 +236,7 @@ class TestUnavailable:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[StudioServer]:
     if not PROGRAM.exists():
-        pytest.skip(f"no Label Studio at {PROGRAM}; `make test` installs it")
+        pytest.skip(f"no Label Studio at {PROGRAM}; `make test-lab` installs it")
     with studio_server(tmp_path_factory.mktemp("studio")) as running:
         yield running
 

@@ -163,6 +163,12 @@ class TestCommand:
         assert "one.csv is there already and was left as it is" in done.stderr
         assert (tmp_path / "one.csv").read_text() == "mine"
 
+    def test_a_store_without_messages(self, run, tmp_path):
+        done = run("--db", "another.db", "--out", "one.csv")
+        assert done.returncode == 1
+        assert "another.db has no messages; `feedsieve import` brings them in" in done.stderr
+        assert not (tmp_path / "one.csv").exists()
+
     def test_a_count_that_is_none(self, run):
         done = run("--count", "0")
         assert done.returncode == 2 and "0 is not above 0" in done.stderr

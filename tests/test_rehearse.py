@@ -16,7 +16,7 @@ def rehearse(folder: Path, dump: Path, known: Path, *more: str) -> subprocess.Co
 
 
 def with_subsets(sample: Path, folder: Path) -> Path:
-    frame = pd.read_csv(sample / "labeled_messages.csv")
+    frame = pd.read_csv(sample / "labeled_messages.csv").head(1200)
     frame["subset"] = ["test" if number % 5 == 0 else "train" for number in range(len(frame))]
     path = folder / "known.csv"
     frame.to_csv(path, index=False)
@@ -41,13 +41,19 @@ def test_a_folder_that_is_there(sample, tmp_path):
     assert not (tmp_path / "messages.db").exists()
 
 
+def test_messages_that_nobody_knows(sample, tmp_path):
+    done = rehearse(tmp_path / "work", sample / "messages.db", with_subsets(sample, tmp_path))
+    assert done.returncode == 1
+    assert "of 4,000 messages have no label" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.lab
 @pytest.mark.skipif(not PROGRAM.exists(), reason="`make test-lab` installs Label Studio")
 def test_from_a_dump_to_a_served_model(sample, tmp_path):
     work = tmp_path / "work"
     known = with_subsets(sample, tmp_path)
     flags = ("--by", "model", "--labels", "150", "--count", "120")
-    done = rehearse(work, sample / "messages.db", known, *flags)
+    done = rehearse(work, known, known, *flags)
     assert done.returncode == 0, done.stderr
     assert "chosen for variety: there is no model yet" in done.stdout
     assert "chosen by the doubts of feedsieve-classifier:" in done.stdout

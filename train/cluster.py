@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
-from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
+from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, get_worker, wait
 from distributed.scheduler import KilledWorker
 
 from feedsieve import models
@@ -27,6 +28,8 @@ from feedsieve.tables import Part
 
 PARTS_AHEAD = 2  # a worker: the one that it scores, and the one that it scores next
 CONNECT_SECONDS = 10
+RETURN_SECONDS = 60  # in which workers that are gone are there again
+CHECK_SECONDS = 5  # after which it is looked whether there are any
 Key = TypeVar("Key")
 _HERE = re.compile(r"local:([1-9]\d{0,3})")
 
@@ -99,11 +102,10 @@ class Sent:
 
         `work` are keys and parts, and is read as workers need it. What a worker was at when it
         died another one does. Raises what `function` does, and NoEngine if workers die of the same
-        part again and again, or if the cluster ends.
+        part again and again, if all of them stay away, or if the cluster ends.
         """
         remaining = iter(work)
-        sent: dict[Any, Key] = {}  # by the future's key
-        done = as_completed(loop=self._client.loop, with_results=True)
+        sent: dict[Future, Key] = {}
 
         def send() -> None:
             most = PARTS_AHEAD * max(1, workers_of(self._client))  # they come and go
@@ -113,20 +115,33 @@ class Sent:
                 except StopIteration:
                     return
                 future = self._client.submit(_call, self.name, function, part, pure=False)
-                sent[future.key] = key
-                done.add(future)
+                sent[future] = key
 
         send()
         try:
-            for future, result in done:
-                if future.cancelled():
-                    raise NoEngine("the Dask scheduler has ended")
-                yield sent.pop(future.key), result
-                send()
+            while sent:
+                for future in self._done(sent):
+                    if future.cancelled():
+                        raise NoEngine("the Dask scheduler has ended")
+                    yield sent.pop(future), future.result()
+                    send()
         except KilledWorker as error:
             raise NoEngine(f"workers died of it several times: {error}") from error
         except ImportError as error:
             raise NoEngine(f"workers lack what they need: {error}") from error
+
+    def _done(self, sent: Iterable[Future]) -> set[Future]:
+        """Wait for the next of them. Raises NoEngine if there are no workers and none come."""
+        last_seen = time.monotonic()
+        while True:
+            try:
+                with self._client.as_current():  # whose loop `wait` waits on
+                    return wait(list(sent), CHECK_SECONDS, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                if workers_of(self._client):
+                    last_seen = time.monotonic()
+                elif time.monotonic() - last_seen > RETURN_SECONDS:
+                    raise NoEngine("all workers of the Dask scheduler have gone") from None
 
 
 def workers_of(client: Client) -> int:

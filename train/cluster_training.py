@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,13 @@ from distributed.scheduler import KilledWorker
 
 from feedsieve.bulk import NoEngine, Progress
 from feedsieve.encoder import Encoder
-from train.cluster import Sent, connect, workers_of
+from train.cluster import RETURN_SECONDS, Sent, connect, workers_of
 
 TEXTS_A_PART = 64  # a second or two of a worker; sending a part takes milliseconds
 # Each worker finds the bins of some columns in its own rows, and needs enough of them for that.
 FEWEST_ROWS = 500  # a worker
 ATTEMPTS = 3  # to fit the booster; workers that die take their rows along
 SILENT_MINUTES = 10  # after which a machine is given up; nobody closes its connections
-RETURN_SECONDS = 60  # in which a worker that died is there again
 _ADDRESSES = re.compile(r"\[(?:machines|num_machines|local_listen_port|time_out): .*\]\n")
 
 
@@ -141,7 +140,9 @@ class ClusterCompute:
             self._client.submit(_free_network, any_booster, workers=[worker], pure=False)
             for worker in alive
         ]
-        self._client.gather(freed, errors="skip")
+        for future in freed:
+            with suppress(Exception):  # one that dies just now has left, too
+                future.result(RETURN_SECONDS)
 
     def _boost(
         self,

@@ -13,16 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import bentoml
 import pandas as pd
-from bentoml.exceptions import NotFound
 
 from export import pipeline as export
 from export import sources
+from export.sources import FINE_TUNED
 from feedsieve import models, text, traits
-from feedsieve.classifier import ClassifierDescription
-from feedsieve.encoder import Encoder
-from feedsieve.features import HEAD
+from feedsieve.encoder import Encoder, EncoderDescription
 from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
 from feedsieve.store import MessageStore, Post
@@ -132,18 +129,9 @@ def _exact(tag: str) -> str:
     return f"{models.ENCODER}:{models.folder(tag).name}"
 
 
-def _is_finetuned(encoder_tag: str) -> bool:
-    """Return whether a classifier in the model store goes by a head of this encoder."""
-    try:
-        classifiers = bentoml.models.list(models.CLASSIFIER)
-    except NotFound:
-        classifiers = []
-    for model in classifiers:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # one of another version
-            description = ClassifierDescription.read(Path(model.path))
-            if description.encoder_tag == encoder_tag and HEAD in description.features:
-                return True
-    return False
+def has_learnt_labels(encoder: Path) -> bool:
+    """Return whether the exported encoder in a folder has, so that its embeddings tell them."""
+    return EncoderDescription.read(encoder).source.endswith(FINE_TUNED)
 
 
 def _code(*modules: ModuleType) -> str:
@@ -174,7 +162,7 @@ def _write_current(repository: Path, encoder_tag: str, folders: Mapping[str, Pat
     """Write what definitions.py reads."""
     current = {
         "encoder": encoder_tag,
-        "finetuned": _is_finetuned(encoder_tag),
+        "finetuned": has_learnt_labels(models.folder(encoder_tag)),
         "folders": {view: str(path.relative_to(repository)) for view, path in folders.items()},
     }
     with open_whole(repository / ".feast" / "current.json") as file:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers.models.bert.modeling_bert import BertLayer
 
-from export.sources import Source
+from export.sources import FINE_TUNED, Source
 from feedsieve.features import Head
 from feedsieve.text import plain
 
@@ -78,7 +78,7 @@ class UpperLayers(nn.Module):
         model = copy.deepcopy(source.model)
         for layer, learnt in zip(model.encoder.layer[self.frozen :], self.layers, strict=True):
             layer.load_state_dict(learnt.state_dict())
-        return replace(source, name=f"{source.name}, fine-tuned", model=model.eval())
+        return replace(source, name=source.name + FINE_TUNED, model=model.eval())
 
 
 @torch.inference_mode()

@@ -49,7 +49,7 @@ def fill(
                 COMPUTED_AT: pa.array([datetime.now(UTC)] * len(part), MOMENT),
                 **make(texts, progress.update),
             }
-            write(folder / f"part-{len(_files(folder)):05}.parquet", pa.table(columns))
+            write(_next(folder), pa.table(columns))
     return len(missing)
 
 
@@ -69,6 +69,12 @@ def write(path: Path, table: pa.Table) -> None:
     unfinished = path.parent.with_suffix(".unfinished")  # beside the folder: all in it is read
     pq.write_table(table, unfinished)
     unfinished.replace(path)
+
+
+def _next(folder: Path) -> Path:
+    """Return a file that is not there, also if some that were there before are not."""
+    numbers = [int(path.stem.rpartition("-")[2]) for path in _files(folder)]
+    return folder / f"part-{max(numbers, default=-1) + 1:05}.parquet"
 
 
 def _files(folder: Path) -> list[Path]:
