@@ -11,9 +11,14 @@ import yaml
 from serving import ROOT
 
 WORKFLOWS = ROOT / ".github" / "workflows"
+DOWNLOAD = (
+    'gh run download "$(gh run list --workflow release.yml --status success --limit 1'
+    " --json databaseId --jq '.[].databaseId')\" --name preproduction --dir preproduction || true"
+)
 NOT_HERE = {
     ".ci/run": "it is what runs all tests but these",
     "make test-lab": "it is what runs this",
+    DOWNLOAD: "there is no earlier run",
     'gh pr comment "$PULL_REQUEST" --body-file reports/promotion.md': "there is no pull request",
 }
 
