@@ -58,6 +58,8 @@ def trained(sample, tmp_path_factory, worker_id) -> Path:
 def _train(sample: Path, home: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(home))
+        for name in ("FEEDSIEVE_THREADS", "OMP_NUM_THREADS"):  # the other processes wait for it
+            patch.delenv(name, raising=False)
         done = subprocess.run(
             [sys.executable, "-m", "train", "--data", sample / "labeled_messages.csv"]
             + ["--report", home / "report"],

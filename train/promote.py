@@ -50,7 +50,7 @@ def promote(options: argparse.Namespace) -> bool:
 def roll_back() -> None:
     """Make the former champion champion again. Raises NoVersion and TrackingUnavailable."""
     champion, former = registry.behind(CHAMPION), registry.behind(FORMER)
-    if champion is None or former is None:
+    if champion is None or former is None or former.number == champion.number:
         raise NoVersion("there is no former champion to go back to")
     registry.move(CHAMPION, former.number)
     registry.move(FORMER, champion.number)

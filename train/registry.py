@@ -48,7 +48,7 @@ class NoVersion(LookupError):
 
 
 def register(run: tracking.Run, pair: Pair) -> int:
-    """Make a version of what `run` trained, the challenger from now on; return its number.
+    """Make a version of what `run` trained; return its number. The newest is the challenger.
 
     What it raises is MLflow's; see `tracking.Run.recording`.
     """
@@ -62,7 +62,8 @@ def register(run: tracking.Run, pair: Pair) -> int:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     made = client.create_model_version(NAME, f"runs:/{run.id}/{FOLDER}", run.id, tags=asdict(pair))
-    client.set_registered_model_alias(NAME, CHALLENGER, str(made.version))
+    newest = max(int(one.version) for one in client.search_model_versions(f"name='{NAME}'"))
+    client.set_registered_model_alias(NAME, CHALLENGER, str(newest))  # of another run, perhaps
     return int(made.version)
 
 
