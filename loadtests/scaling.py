@@ -184,12 +184,12 @@ def limits(source: Path, rows: int, part: int, texts: Sequence[str]) -> Limits:
     reader_writer = rows / (time.monotonic() - began)
     with connect("local:1") as client:
         there_and_back = {size: _empty_parts(client, texts, size) for size in SIZES}
-    few = max(4 * part, rows // 5)
     shorter = source.with_name("shorter.csv")
-    write_messages(texts, few, shorter)
-    scored = {
-        size: score(shorter, few, "local:1", size).throughput for size in SIZES if size <= few / 4
-    }
+    scored = {}
+    for size in (size for size in SIZES if size <= part):
+        few = max(4 * size, part)
+        write_messages(texts, few, shorter)
+        scored[size] = score(shorter, few, "local:1", size).throughput
     return Limits(reader_writer, there_and_back, scored, target.stat().st_size / rows)
 
 

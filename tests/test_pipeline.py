@@ -368,7 +368,7 @@ class TestScoreStore:
         assert sum(item.score == 0.5 for item in store.feed(scorer.model, 500).items) == 30
 
     def test_a_run_that_was_stopped_goes_on_where_it_was(self, store, monkeypatch):
-        monkeypatch.setattr("feedsieve.backlog.READ_AT_ONCE", 25)
+        monkeypatch.setattr("train.pipeline.READ_AT_ONCE", 25)
         stopped, again = Lengthy(capacity=60), Lengthy()
         with pytest.raises(KeyboardInterrupt):
             score_store(store, stopped, {})
