@@ -6,17 +6,13 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import nbformat
 import pandas as pd
@@ -26,6 +22,7 @@ from playwright.sync_api import Page, Route, ViewportSize, sync_playwright
 from data.generate import DATABASE, LABELED
 from labeling.server import PASSWORD_FILE, TOKEN_FILE, USER
 from train.failures import in_one_line
+from train.servers import NoAnswer, free_port, running
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -119,24 +116,15 @@ class Lab:
 
         Raises CannotShow.
         """
-        log = self.folder / f"server-{port}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [_program(program), *map(str, arguments)],
-                cwd=ROOT,
-                env=os.environ | self.environment | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        url = f"http://127.0.0.1:{port}"
+        url, log = f"http://127.0.0.1:{port}", self.folder / f"server-{port}.log"
+        command = [_program(program), *map(str, arguments)]
         _say(f"{program} at {url}")
         try:
-            _wait(f"{url}{ready}", process, log)
-            yield url
-        finally:
-            _end(process)
+            with running(command, f"{url}{ready}", log, self.environment | environment, WITHIN):
+                yield url
+        except NoAnswer as error:
+            print(log.read_text(errors="replace"), file=sys.stderr)
+            raise CannotShow(str(error)) from error
 
 
 def main() -> int:
@@ -186,7 +174,7 @@ def _prepare(lab: Lab) -> None:
 @contextmanager
 def _mlflow(lab: Lab, page: Page) -> Iterator[None]:
     """Show what the trainings reached on their test parts, side by side."""
-    port = _free_port()
+    port = free_port()
     serving = ["server", "--workers", 1, "--host", "127.0.0.1", "--port", port]
     with lab.serve(port, "/health", "mlflow", *serving, "--backend-store-uri", lab.runs) as url:
         page.goto(url)
@@ -204,7 +192,7 @@ def _mlflow(lab: Lab, page: Page) -> Iterator[None]:
 @contextmanager
 def _studio(lab: Lab, page: Page) -> Iterator[None]:
     """Show the longest message of a batch, and what the model thinks of it."""
-    port = _free_port()
+    port = free_port()
     data = lab.folder / ".labelstudio"
     batch = lab.folder / "batch.csv"
     labeled = lab.folder / f"first_{LABELS[-1]}.csv"
@@ -234,7 +222,7 @@ def _plot(lab: Lab, page: Page) -> Iterator[None]:
         file = lab.folder / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings))
-    port = _free_port()
+    port = free_port()
     token = secrets.token_hex()
     serving = ["lab", "--allow-root", "--no-browser", "--ip", "127.0.0.1", "--port", port]
     serving += [f"--ServerApp.root_dir={notebook.parent}", "--LabApp.extension_manager=readonly"]
@@ -278,35 +266,6 @@ def _only_here(route: Route) -> None:
 
 def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + WITHIN
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            print(log.read_text(errors="replace"), file=sys.stderr)
-            raise CannotShow("a server ended before it answered; its output is above")
-        try:
-            with urlopen(url, timeout=30):
-                return
-        except (URLError, OSError):
-            time.sleep(0.5)
-    raise CannotShow(f"{url} gave no answer for {WITHIN:.0f} seconds")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # of the session that it was started in
-        process.wait()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,9 +18,10 @@ from feedsieve.message import Message, StoreUnavailable
 from feedsieve.models import NoModel, load_scorer
 from feedsieve.settings import InvalidSettings, settings
 from feedsieve.store import MessageStore
-from feedsieve.text import fingerprint
-from labeling.batch import BadBatch, Item, read_batch, write_batch
+from feedsieve.text import fingerprint, storable
+from labeling.batch import BadBatch, Item, write_batch
 from labeling.choose import candidates, choose, doubt, vectors
+from train.data import InvalidData, read_rows
 from train.duplicates import near_duplicate_groups
 from train.failures import in_one_line
 
@@ -90,7 +91,7 @@ def main() -> int:
     """Write a batch; return 0, or 1 after one line on stderr that says what failed."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    failures = (BadBatch, StoreUnavailable, InvalidSettings, NoModel, UnwritableFile)
+    failures = (BadBatch, InvalidData, StoreUnavailable, InvalidSettings, NoModel, UnwritableFile)
     return in_one_line("labeling.next", lambda: _run(options), failures)
 
 
@@ -118,13 +119,21 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def labeled_texts(path: Path | None) -> list[str]:
-    """Return the texts that have labels; none, after saying so, if there is no such file."""
+    """Return the texts that have labels; none, after saying so, if there is no such file.
+
+    It may be whatever training reads. Raises `InvalidData`.
+    """
     if path is None:
         return []
     if not path.exists():
         print(f"{path} is not there: no message counts as labelled")
         return []
-    return [item.msg for item in read_batch(path)]
+    columns, rows, problems = read_rows(path)
+    if problems:
+        raise InvalidData(path, problems)
+    if not rows and "msg" not in columns:
+        raise InvalidData(path, ["missing columns: msg"])
+    return [storable(row["msg"]) for row in rows if row.get("msg")]
 
 
 def current_scores(store: MessageStore) -> Scores | None:
@@ -149,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         "--db", metavar="MESSAGES.db", help="message store or chat dump (FEEDSIEVE_DB)"
     )
     parser.add_argument(
-        "--labeled", type=Path, metavar="LABELED.csv", help="msg_id,msg of what is labelled"
+        "--labeled", type=Path, metavar="LABELED.csv", help="what is labelled, as training reads it"
     )
     parser.add_argument(
         "--out",

@@ -9,7 +9,6 @@ import argparse
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from labeling.push import TITLE
 from labeling.studio import Studio, StudioUnavailable
 from train.data import InvalidData, read_labeled
 from train.failures import in_one_line
+from train.servers import NoAnswer, free_port, running
 from train.validation import quote, some
 
 CHOICES = {0: "negative", 1: "positive"}
@@ -95,34 +95,25 @@ class Rehearsal:
     @contextmanager
     def serving(self) -> Iterator[str]:
         """Yield the URL of the service with the newest model, ended with the block."""
-        port = _free_port()
-        url = f"http://127.0.0.1:{port}"
-        command: list[str | Path] = [
-            _BIN / "bentoml",
-            "serve",
-            "service:Feedsieve",
-            "--port",
-            str(port),
-        ]
-        with _running(command, self.environment, self.folder / "serve.log", f"{url}/readyz"):
+        port = free_port()
+        command = [str(_BIN / "bentoml"), "serve", "service:Feedsieve", "--port", str(port)]
+        with self._serving(command, port, "/readyz") as url:
             yield url
 
     @contextmanager
     def studio(self) -> Iterator[tuple[str, Path]]:
         """Yield the URL and the token file of a Label Studio of its own."""
-        port = _free_port()
-        url, data = f"http://127.0.0.1:{port}", self.folder / ".labelstudio"
-        command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "labeling.server",
-            "--port",
-            str(port),
-            "--data",
-            data,
-        ]
-        with _running(command, self.environment, self.folder / "studio.log", f"{url}/health"):
+        port, data = free_port(), self.folder / ".labelstudio"
+        command = [sys.executable, "-m", "labeling.server", "--port", str(port)]
+        with self._serving([*command, "--data", str(data)], port, "/health") as url:
             yield url, data / server.TOKEN_FILE
+
+    @contextmanager
+    def _serving(self, command: Sequence[str], port: int, ready: str) -> Iterator[str]:
+        print(f"\n$ {shlex.join(command)} &", flush=True)
+        url, log = f"http://127.0.0.1:{port}", self.folder / f"server-{port}.log"
+        with running(command, f"{url}{ready}", log, self.environment, READY_WITHIN):
+            yield url
 
 
 def rehearse(
@@ -130,7 +121,8 @@ def rehearse(
 ) -> dict[str, float]:
     """Go the way of the README from `dump` to a served model; return its figures on the test part.
 
-    Raises CommandFailed, StudioUnavailable, and ValueError for messages without a known label.
+    Raises CommandFailed, NoAnswer, StudioUnavailable, and ValueError for messages without a known
+    label.
     """
     rehearsal.run("feedsieve", "import", dump)
     rehearsal.check()
@@ -170,55 +162,10 @@ def _score(url: str, texts: Sequence[str]) -> Iterator[dict]:
         yield from answer.json()
 
 
-@contextmanager
-def _running(
-    command: Sequence[str | Path], environment: dict[str, str], log: Path, ready: str
-) -> Iterator[None]:
-    """Run a server until the block ends, which begins when `ready` answers 200."""
-    print(f"\n$ {shlex.join(map(str, command))} &", flush=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait(process, ready, log)
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + READY_WITHIN
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(url, timeout=60).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    raise CommandFailed(f"nothing answers at {url}; {log} says why")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def main() -> int:
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the servers, too
-    failures = (InvalidData, BadBatch, StudioUnavailable, CommandFailed, httpx.HTTPError)
+    failures = (InvalidData, BadBatch, StudioUnavailable, CommandFailed, NoAnswer, httpx.HTTPError)
     return in_one_line("labeling.rehearse", lambda: _run(options), failures, options.known)
 
 

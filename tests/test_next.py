@@ -1,6 +1,7 @@
 """Which messages are labelled next."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -162,6 +163,18 @@ class TestCommand:
         assert done.returncode == 1
         assert "one.csv is there already and was left as it is" in done.stderr
         assert (tmp_path / "one.csv").read_text() == "mine"
+
+    def test_labels_as_they_are_exported(self, run, tmp_path):
+        store = MessageStore.open(str(tmp_path / "messages.db"))
+        first, *_rest = store.read_all()
+        annotation = {"result": [{"type": "choices", "from_name": "label",
+                                  "value": {"choices": ["positive"]}}]}  # fmt: skip
+        task = {"id": 1, "data": {"msg_id": first.id, "msg": first.text},
+                "annotations": [annotation]}  # fmt: skip
+        (tmp_path / "export.json").write_text(json.dumps([task]))
+        done = run("--labeled", "export.json", "--out", "one.csv", "--count", "60")
+        assert done.returncode == 0, done.stderr
+        assert {item.msg_id for item in read_batch(tmp_path / "one.csv")}.isdisjoint({first.id})
 
     def test_a_store_without_messages(self, run, tmp_path):
         done = run("--db", "another.db", "--out", "one.csv")

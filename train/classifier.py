@@ -44,13 +44,13 @@ class Fitted:
     start: Start
     calibration: Calibration
     threshold: float
-    held_out: np.ndarray  # a score for each row by a booster that had not seen it, (rows,)
+    held_out: np.ndarray  # a score for each row by a booster that had not learnt from it, (rows,)
     validation: dict[str, float]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What boosters said of rows that they had not seen, and when each of them stopped."""
+    """What boosters said of rows that they had not learnt from, though each stopped by its own."""
 
     logits: np.ndarray  # (rows,)
     rounds: list[int]

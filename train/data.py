@@ -55,6 +55,20 @@ def read_labeled(path: Path | str) -> pd.DataFrame:
     Raises `InvalidData`, naming every problem and where it is.
     """
     path = Path(path)
+    columns, rows, problems = read_rows(path)
+    present = {name for row in rows for name in row} if rows else set(columns)
+    kept = [name for name in _COLUMNS if name in present]
+    cells = [[storable(row[name]) if name in row else "" for name in kept] for row in rows]
+    frame = pd.DataFrame(cells, columns=kept, dtype=str)
+    frame[PLACE] = pd.Series([row[PLACE] for row in rows], dtype=str)
+    return validate(frame, path, problems)
+
+
+def read_rows(path: Path) -> tuple[Sequence[str], list[dict[str, str]], list[str]]:
+    """Return the columns, the rows as text, and the problems of a file that `read_labeled` reads.
+
+    Nothing is checked but that it is such a file. Raises `InvalidData`.
+    """
     text = read_text(path)
     problems: list[str] = []
     columns: Sequence[str] = []
@@ -67,12 +81,7 @@ def read_labeled(path: Path | str) -> pd.DataFrame:
                 rows = label_studio.from_flat(rows)
     except (ValueError, RecursionError, csv.Error) as error:
         raise InvalidData(path, [*problems, str(error)]) from error
-    present = {name for row in rows for name in row} if rows else set(columns)
-    kept = [name for name in _COLUMNS if name in present]
-    cells = [[storable(row[name]) if name in row else "" for name in kept] for row in rows]
-    frame = pd.DataFrame(cells, columns=kept, dtype=str)
-    frame[PLACE] = pd.Series([row[PLACE] for row in rows], dtype=str)
-    return validate(frame, path, problems)
+    return columns, rows, problems
 
 
 def split(frame: pd.DataFrame, seed: int, test_share: float = 0.2, progress: bool = True) -> Split:

@@ -72,10 +72,13 @@ class Options:
     @property
     def reproducing(self) -> list[str]:
         """The arguments that decide what comes out."""
-        if self.features:
-            return ["--features", "--seed", str(self.seed)]
+        encoder = ["--encoder", sources.public_name(self.encoder)]
         flags = ["--finetune"] if self.finetune else []
-        return ["--encoder", sources.public_name(self.encoder), *flags, "--seed", str(self.seed)]
+        where = []
+        if self.cluster:  # whose address is nobody else's
+            where = ["--cluster", self.cluster if "://" not in self.cluster else "tcp://HOST:PORT"]
+        chosen = ["--features"] if self.features else [*encoder, *flags]
+        return [*chosen, *where, "--seed", str(self.seed)]
 
     @property
     def parameters(self) -> dict[str, Any]:
