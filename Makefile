@@ -17,7 +17,7 @@ BUILD_FLAGS ?=
 LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
-LABEL_STUDIO := .venv-labelstudio
+export LABEL_STUDIO ?= .venv-labelstudio
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # What BentoML, transformers and MLflow would send home stays here.
@@ -88,8 +88,7 @@ endif
 	$(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
 
 labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio on LABEL_STUDIO_PORT (8080)
-	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT) \
-		--program $(LABEL_STUDIO)/bin/label-studio
+	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
 
 # A thread each: two processes of two threads on two cores wait for one another most of the time.
 test: $(VENV)/dev ## run the tests, but for those of the lab

@@ -44,7 +44,7 @@ def push(studio: Studio, path: Path) -> Pushed:
     if project is None:
         config = Path(__file__).with_name(_CONFIGS[title]).read_text(encoding="utf-8")
         project = studio.create(title, config)
-    seen = {fingerprint(text) for text in studio.texts(project)}
+    seen = {fingerprint(task.text) for task in studio.tasks(project) if task.text}
     new = []
     for item in items:
         mark = fingerprint(item.msg)

@@ -23,10 +23,11 @@ class StudioUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
-    """A message in a project."""
+    """A message in a project; what it does not tell is empty."""
 
     number: int
     msg_id: str
+    text: str
 
 
 class Studio:
@@ -76,22 +77,14 @@ class Studio:
             )
         return int(made.id)
 
-    def texts(self, project: int) -> Iterator[str]:
-        """Yield the text of each task of the project; of one that has none, nothing."""
+    def tasks(self, project: int) -> Iterator[Task]:
+        """Yield the tasks of the project."""
         with self._said():
             tasks = self._client.tasks
             for task in tasks.list(project=project, page_size=_PAGE, fields="task_only"):
                 data = task.data or {}
-                if text := data.get("msg") or data.get("text"):
-                    yield str(text)
-
-    def tasks(self, project: int) -> Iterator[Task]:
-        """Yield each task of the project that tells its message's identifier."""
-        with self._said():
-            tasks = self._client.tasks
-            for task in tasks.list(project=project, page_size=_PAGE, fields="task_only"):
-                if identifier := (task.data or {}).get("msg_id"):
-                    yield Task(task.id, str(identifier))
+                text = data.get("msg") or data.get("text") or ""
+                yield Task(task.id, str(data.get("msg_id", "")), str(text))
 
     def label(self, task: int, choice: str) -> None:
         """Annotate a task as the screen does when a person chooses."""

@@ -142,8 +142,7 @@ class TestCompute:
     def test_a_message_that_is_imported_late_is_online_though_it_is_old(self, features):
         assert fingerprint("an old message") in features.embeddings_now([LATE])
 
-    def test_a_run_that_was_ended_goes_on_where_it_was(self, project, tmp_path, monkeypatch):
-        monkeypatch.setattr(parquet, "PARTITION", 50)
+    def test_a_run_that_was_ended_goes_on_where_it_was(self, project, tmp_path):
         store = MessageStore.open(project.folder / DATABASE)
         posts = store.posts()[:120]
         asked = []
@@ -155,9 +154,9 @@ class TestCompute:
             return {"length": list(map(len, texts))}
 
         with pytest.raises(KeyboardInterrupt):
-            parquet.fill(tmp_path, store, posts, lambda *given: make(*given, 60), "length")
+            parquet.fill(tmp_path, store, posts, lambda *given: make(*given, 60), "length", 50)
         assert parquet.read(tmp_path, ["length"]).num_rows == len(asked) == 50
-        done = parquet.fill(tmp_path, store, posts, lambda *given: make(*given, 999), "length")
+        done = parquet.fill(tmp_path, store, posts, lambda *given: make(*given, 999), "length", 50)
         store.close()
         assert done == 70
         assert parquet.read(tmp_path, ["length"])["length"].to_pylist() == list(map(len, asked))

@@ -371,7 +371,7 @@ class TestPush:
         write_batch([Item("100", texts(40)[0]), copy, new, new], again)
         assert "1 messages are new in the project 'feedsieve'" in run("push", again)
         assert "0 messages are new" in run("push", again)
-        found = list(studio.texts(pushed))
+        found = [task.text for task in studio.tasks(pushed)]
         assert len(found) == len(messages) + 1
 
     def test_texts_come_as_they_can_be_kept(self, pushed, first, messages):

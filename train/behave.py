@@ -19,10 +19,8 @@ from train.failures import in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 if a check fails, there is no model or no file to write."""
     options = _parser().parse_args(arguments)
-    passed = False
 
-    def work() -> None:
-        nonlocal passed
+    def work() -> int:
         scorer = load_scorer(options.model or settings().model, settings().threads)
         with tqdm(total=len(all_texts()), desc="score", unit=" messages") as bar:
             outcome = run(scorer, REQUIREMENTS[options.requirements], bar.update)
@@ -32,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = json.dumps(table, ensure_ascii=False, indent=2)
             with open_whole(options.out) as file:
                 file.write(f"{text}\n")
-        passed = outcome.passed
+        return int(not outcome.passed)
 
-    return in_one_line("behave", work, (NoModel, InvalidSettings)) or int(not passed)
+    return in_one_line("behave", work, (NoModel, InvalidSettings))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -106,14 +106,14 @@ def held_out(
     """Return what boosters that had not seen a row say of it; `parts` are (rest, fold)."""
     shared = features, labels, dict(parameters), log_odds, most_rounds
     with tqdm(total=len(parts), desc="LightGBM", unit="fold", disable=not progress) as bar:
-        judged = compute.map(_judge, parts, shared, bar.update)
+        judged = compute.map(_fit_fold, parts, shared, bar.update)
     logits = np.empty(len(labels))
     for (_rest, fold), (found, _rounds) in zip(parts, judged, strict=True):
         logits[fold] = found
     return HeldOut(logits, [rounds for _found, rounds in judged])
 
 
-def _judge(
+def _fit_fold(
     part: tuple[np.ndarray, np.ndarray],
     features: np.ndarray,
     labels: np.ndarray,

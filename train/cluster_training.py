@@ -19,6 +19,7 @@ from distributed.scheduler import KilledWorker
 from feedsieve.bulk import NoEngine, Progress
 from feedsieve.encoder import Encoder
 from train.cluster import RETURN_SECONDS, Sent, connect, workers_of
+from train.compute import Compute
 
 TEXTS_A_PART = 64  # a second or two of a worker; sending a part takes milliseconds
 # Each worker finds the bins of some columns in its own rows, and needs enough of them for that.
@@ -58,8 +59,8 @@ class ClusterEncoder(Encoder):
         return embeddings
 
 
-class ClusterCompute:
-    """The workers of a cluster; a `train.compute.Compute`."""
+class ClusterCompute(Compute):
+    """The workers of a cluster."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

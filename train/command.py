@@ -48,7 +48,7 @@ def add_cluster(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def run(name: str, data: Path, work: Callable[[], None]) -> int:
-    """Do `work`; return 0, or 1 after one line on stderr that says what was wrong."""
+def run(name: str, data: Path, work: Callable[[], int | None]) -> int:
+    """Do `work` and return what it returns, 0 for None; 1 after one line on stderr if it fails."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     return in_one_line(name, work, FAILURES, data)

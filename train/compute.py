@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -12,18 +12,23 @@ from feedsieve.bulk import NoEngine, Progress
 from feedsieve.encoder import Encoder
 
 
-class Compute(Protocol):
-    """What runs the costly steps of training."""
+class Compute:
+    """What runs the costly steps of training: this process, one thing after the other.
+
+    A subclass runs them elsewhere, and its methods keep to what is said here.
+    """
 
     @property
     def processes(self) -> int:
         """How many parts it works on at once."""
+        return 1
 
     def encoder(self, exported: Encoder, folder: Path) -> Encoder:
         """Return an encoder that encodes wherever this computes; `exported` is that in `folder`.
 
         The folder may be removed afterwards.
         """
+        return exported
 
     def map(
         self,
@@ -37,37 +42,6 @@ class Compute(Protocol):
         `progress` is told of each that is done. `function` is one of a module, since other
         processes look it up there. Raises what `function` does, and NoEngine.
         """
-
-    def boost(
-        self,
-        parameters: Mapping[str, Any],
-        columns: np.ndarray,
-        labels: np.ndarray,
-        start: np.ndarray | None,
-        rounds: int,
-    ) -> lightgbm.Booster:
-        """Return a booster of `rounds` trees on `columns`, (rows, columns).
-
-        `labels`, 0 or 1, are (rows,), and so are the logits that boosting may `start` from.
-        Raises NoEngine.
-        """
-
-
-class InProcess:
-    """Computes here, one thing after the other."""
-
-    processes = 1
-
-    def encoder(self, exported: Encoder, folder: Path) -> Encoder:
-        return exported
-
-    def map(
-        self,
-        function: Callable[..., Any],
-        items: Sequence[Any],
-        shared: Sequence[Any] = (),
-        progress: Progress = lambda _done: None,
-    ) -> list[Any]:
         results = []
         for item in items:
             results.append(function(item, *shared))
@@ -82,11 +56,16 @@ class InProcess:
         start: np.ndarray | None,
         rounds: int,
     ) -> lightgbm.Booster:
+        """Return a booster of `rounds` trees on `columns`, (rows, columns).
+
+        `labels`, 0 or 1, are (rows,), and so are the logits that boosting may `start` from.
+        Raises NoEngine.
+        """
         rows = lightgbm.Dataset(columns, labels, init_score=start)
         return lightgbm.train(dict(parameters), rows, rounds)
 
 
-HERE = InProcess()
+HERE = Compute()
 
 
 @contextmanager

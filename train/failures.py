@@ -7,18 +7,18 @@ from pathlib import Path
 
 def in_one_line(
     name: str,
-    work: Callable[[], None],
+    work: Callable[[], int | None],
     failures: tuple[type[Exception], ...],
     data: Path | None = None,
 ) -> int:
-    """Do `work`; return 0, or 1 after one line on stderr that says what was wrong.
+    """Do `work` and return what it returns, 0 for None; 1 after one line on stderr if it fails.
 
     `name` is the command's. `failures` say themselves what they are about, an OSError names its
     file, and `data`, if given, is blamed for a ValueError of no other kind: too few messages to
     split, say.
     """
     try:
-        work()
+        return work() or 0
     except failures as error:
         print(f"{name}: {error}", file=sys.stderr)
     except OSError as error:
@@ -27,6 +27,4 @@ def in_one_line(
         if data is None:
             raise
         print(f"{name}: {data}: {error}", file=sys.stderr)
-    else:
-        return 0
     return 1

@@ -49,13 +49,13 @@ def out_of_fold(
     """
     read = [plain(text) for text in texts]
     scores = np.empty(len(read))
-    found = compute.map(_judge, parts, (read, labels, seed))
+    found = compute.map(_score_fold, parts, (read, labels, seed))
     for (_rest, fold), values in zip(parts, found, strict=True):
         scores[fold] = values
     return scores
 
 
-def _judge(
+def _score_fold(
     part: tuple[np.ndarray, np.ndarray], read: Sequence[str], labels: np.ndarray, seed: int
 ) -> np.ndarray:
     """Return the scores of one fold, (rows of the fold,)."""

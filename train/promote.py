@@ -90,10 +90,8 @@ def _told(version: Version) -> str:
 def main() -> int:
     """Run the command; return 0, or 1 if the challenger was refused or something failed."""
     options = _parser().parse_args()
-    promoted = True
 
-    def work() -> None:
-        nonlocal promoted
+    def work() -> int:
         if options.champion:
             champion = registry.behind(CHAMPION)
             if champion is None:
@@ -102,9 +100,10 @@ def main() -> int:
         elif options.rollback:
             roll_back()
         else:
-            promoted = promote(options)
+            return int(not promote(options))
+        return 0
 
-    return command.run("promote", options.data, work) or int(not promoted)
+    return command.run("promote", options.data, work)
 
 
 def _parser() -> argparse.ArgumentParser:
