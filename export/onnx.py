@@ -1,25 +1,22 @@
-"""Write an encoder as ONNX: pooling inside the graph, fused, in 32-bit floats or 8-bit integers."""
+"""Write an encoder as ONNX: pooling inside the graph, in 32-bit floats or in 8-bit integers."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 from optimum.exporters.onnx.convert import export as optimum_export
 from optimum.exporters.onnx.model_configs import BertOnnxConfig
-from optimum.onnxruntime import ORTQuantizer
-from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from transformers import BertModel
 
-from export.outliers import spoilt_by_8_bits
 from export.sources import Source
 
-MODEL_FILE = "model.onnx"
 OPSET = 17
 
 
@@ -59,37 +56,45 @@ def pooled(source: Source) -> PooledBert:
     return model.eval()
 
 
-def write_fp32(model: PooledBert, folder: Path) -> Path:
-    """Export `model` with Optimum, fuse BERT's operators, and return the file in `folder`."""
-    path = folder / MODEL_FILE
+def write_plain(model: PooledBert, path: Path) -> None:
+    """Export `model` with Optimum into the file `path`, from which the other two are made."""
     config = PooledBertOnnxConfig(model.config, task="feature-extraction")
     optimum_export(model, config, path, opset=OPSET)
+
+
+def write_fp32(plain: Path, model: PooledBert, path: Path) -> None:
+    """Fuse BERT's operators in the file `plain`, so that onnxruntime is faster at them."""
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     fused = optimize_model(
-        str(path),
+        str(plain),
         model_type="bert",
         num_heads=model.config.num_attention_heads,
         hidden_size=model.config.hidden_size,
         optimization_options=FusionOptions("bert"),
     )
-    # The quantiser needs every tensor's type, which plain ONNX cannot infer behind fused operators.
-    onnx.save(SymbolicShapeInference.infer_shapes(fused.model, auto_merge=True), str(path))
-    return path
+    fused.save_model_to_file(str(path))
 
 
-def write_int8(fp32_file: Path, folder: Path, tokens: Sequence[Sequence[int]]) -> Path:
-    """Quantise with Optimum (dynamic, per channel) and return the file in `folder`.
+def write_int8(plain: Path, tokens: Sequence[Sequence[int]], path: Path) -> None:
+    """Quantise weights and activations of the file `plain` with NNCF.
 
-    Products that 8 bits would spoil on `tokens`, token ids of a few messages, stay in 32 bits.
-
-    Weights keep 7 of their 8 bits: without VNNI, x86 adds two 8-bit products in 16 bits, and full
-    range saturates there. So one file gives the same answers on every machine.
+    The ranges of activations are those on `tokens`, the token ids of some messages. Outliers, which
+    trained BERT encoders have, are made smaller at the cost of weights, which have none
+    (SmoothQuant, Xiao et al., https://arxiv.org/abs/2211.10438).
     """
-    logging.getLogger("optimum").setLevel(logging.ERROR)  # it misses a file that nobody needs
-    quantizer = ORTQuantizer.from_pretrained(fp32_file.parent, file_name=fp32_file.name)
-    config = AutoQuantizationConfig.avx512_vnni(
-        is_static=False, per_channel=True, nodes_to_exclude=spoilt_by_8_bits(fp32_file, tokens)
+    os.environ.setdefault("NNCF_CI", "1")  # or NNCF tells its makers of each use
+    import nncf  # takes two seconds, and what only reads an encoder does not need it
+
+    nncf.set_log_level(logging.ERROR)
+    inputs = [
+        {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
+        for ids in tokens
+    ]
+    quantized = nncf.quantize(
+        onnx.load(str(plain)),
+        nncf.Dataset(inputs),
+        model_type=nncf.ModelType.TRANSFORMER,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(inputs),
     )
-    config.reduce_range = True
-    quantizer.quantize(config, save_dir=folder, file_suffix="")
-    return folder / fp32_file.name
+    onnx.save(quantized, str(path))

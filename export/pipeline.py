@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from export import check, onnx, outliers
+from export import check, onnx
 from export.sources import Source
 from feedsieve import models
 from feedsieve.encoder import (
@@ -18,6 +18,8 @@ from feedsieve.encoder import (
     Encoder,
     EncoderDescription,
 )
+
+CALIBRATED_ON = 64  # messages, of every length
 
 
 def export_encoder(
@@ -30,16 +32,20 @@ def export_encoder(
     if not texts:
         raise ValueError("an export is checked on messages, and there are none")
     model = onnx.pooled(source)
+    plain = folder / "plain.onnx"
     encoders = {}
-    with tqdm(total=4, desc="export", unit="step") as progress:
+    with tqdm(total=5, desc="export", unit="step") as progress:
+        onnx.write_plain(model, plain)
+        progress.update()
         fp32 = _prepare(source, folder / "fp32", "fp32")
-        onnx.write_fp32(model, fp32)
+        onnx.write_fp32(plain, model, fp32 / MODEL_FILE)
         progress.update()
         encoders["fp32"] = _checked(fp32, model, texts, threads)
         progress.update()
         int8 = _prepare(source, folder / "int8", "int8")
-        sample = check.of_many_lengths(texts, outliers.MESSAGES)
-        onnx.write_int8(fp32 / MODEL_FILE, int8, encoders["fp32"].tokenize(sample))
+        sample = check.of_many_lengths(texts, CALIBRATED_ON)
+        onnx.write_int8(plain, encoders["fp32"].tokenize(sample), int8 / MODEL_FILE)
+        plain.unlink()
         progress.update()
         encoders["int8"] = _checked(int8, model, texts, threads)
         progress.update()

@@ -6,17 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
 
+from feedsieve import engines
 from feedsieve.text import plain
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 DESCRIPTION_FILE = "encoder.json"
-# Padding included; larger batches leave the caches and gain nothing. 8-bit activations share one
-# scale within a batch, so that a text would be rounded by its company: there each runs alone.
-TOKENS_A_BATCH = {"fp32": 2048, "int8": 1}
+TOKENS_A_BATCH = 2048  # padding included; larger batches leave the caches and gain nothing
 TEXTS_TOKENIZED_AT_ONCE = 4096  # bounds memory while embedding a corpus
 
 
@@ -44,21 +42,18 @@ class EncoderDescription:
 class Encoder:
     """Turns texts into unit-length embeddings; safe to use from several threads."""
 
-    def __init__(self, folder: Path, threads: int = 0) -> None:
+    def __init__(self, folder: Path, threads: int = 0, engine: engines.Name | None = None) -> None:
         """Load the encoder that `export` wrote into `folder`; `threads` 0 means one a core.
 
-        Raises OSError if a file is missing and onnxruntime's own error if one is damaged.
+        Without `engine` the fastest that is there. Raises OSError if a file is missing and the
+        engine's own error if one is damaged.
         """
+        self.folder = folder
         self.description = EncoderDescription.read(folder)
-        self._tokens_a_batch = TOKENS_A_BATCH[self.description.precision]
+        self.engine = engines.start(folder / MODEL_FILE, threads, engine)
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.description.max_tokens)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"]
-        )
 
     def encode(
         self, texts: Sequence[str], progress: Callable[[int], object] | None = None
@@ -71,7 +66,7 @@ class Encoder:
         for start in range(0, len(texts), TEXTS_TOKENIZED_AT_ONCE):
             part = texts[start : start + TEXTS_TOKENIZED_AT_ONCE]
             tokens = self.tokenize(part)
-            for rows in batches([len(ids) for ids in tokens], self._tokens_a_batch):
+            for rows in batches([len(ids) for ids in tokens], TOKENS_A_BATCH):
                 embeddings[start + np.asarray(rows)] = self.run([tokens[row] for row in rows])
                 if progress:
                     progress(len(rows))
@@ -91,8 +86,7 @@ class Encoder:
         for row, ids in enumerate(tokens):
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = 1
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return self._session.run(["embedding"], inputs)[0]
+        return self.engine.run(input_ids, attention_mask)
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -81,7 +81,7 @@ def test_it_serves_the_very_pair(server, elsewhere):
 
 def test_what_serves_is_small(commands):
     names = installed(commands)
-    assert {"bentoml", "onnxruntime", "lightgbm", "tokenizers"} <= names
+    assert {"bentoml", "onnxruntime", "openvino", "lightgbm", "tokenizers"} <= names
     assert names & TRAINING == set()
 
 

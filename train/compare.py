@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from export import onnx, outliers, sources, vocabulary
+from export import onnx, sources, vocabulary
 from export import pipeline as export
 from export.sources import Source
 from feedsieve import classifier as scoring
-from feedsieve import encoder, features, lexicon, text, traits
+from feedsieve import encoder, engines, features, lexicon, text, traits
 from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
 from train import (
@@ -48,7 +48,7 @@ from train.slices import by_slice, precisions_at
 
 _JUDGING = (  # the code that scores depend on; a change of it makes what was kept worthless
     classifier, contenders, duplicates, encoder, evaluate, export, features, finetuning, layers,
-    lexical, lexicon, onnx, outliers, scoring, stack, text, traits, vocabulary,
+    engines, lexical, lexicon, onnx, scoring, stack, text, traits, vocabulary,
 )  # fmt: skip
 FOLDS = 5
 TEST = "test"

@@ -1,0 +1,103 @@
+"""What runs the encoder's ONNX file: OpenVINO where it is installed, onnxruntime everywhere.
+
+Both run the same file. OpenVINO's products of 8 bits are the faster ones, with whatever the CPU has
+for them: AMX, VNNI or plain AVX2. The figures are in docs/decisions/engine.md. Only the one that is
+used is imported: each takes tenths of a second and tens of megabytes.
+"""
+
+import logging
+from collections import deque
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+_log = logging.getLogger("feedsieve")
+
+OUTPUT = "embedding"
+Name = Literal["openvino", "onnxruntime"]
+
+
+class Engine(Protocol):
+    """Runs an encoder; safe to use from several threads."""
+
+    name: Name
+
+    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Return embeddings, (texts, dimension), of padded token ids, (texts, tokens)."""
+
+
+def start(path: Path, threads: int = 0, name: Name | None = None) -> Engine:
+    """Return the engine of that name with the ONNX file `path`, or the fastest that can run it.
+
+    `threads` 0 means one a core. Raises OSError if the file is absent, the engine's own error if
+    it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is absent")
+    if name == "openvino" or (name is None and find_spec("openvino")):
+        try:
+            return OpenVino(path, threads)
+        except RuntimeError as error:
+            if name:
+                raise
+            _log.warning("OpenVINO cannot run %s (%s)", path.name, str(error).splitlines()[0])
+    return OnnxRuntime(path, threads)
+
+
+class OpenVino:
+    """OpenVINO on CPU."""
+
+    name: Name = "openvino"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        settings: dict[str, Any] = {
+            # What is not of 8 bits stays in 32: 16 would make a score depend on its company.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
+            "ENABLE_CPU_PINNING": False,  # a machine may be shared
+        }
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._model = core.compile_model(core.read_model(path), "CPU", settings)
+        self._idle: deque[Any] = deque()  # requests, each with buffers that are used again
+        _log.info(
+            "the encoder runs on OpenVINO %s, which uses %s of this CPU",
+            openvino.get_version().split("-")[0],
+            ", ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        )
+
+    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._model.create_infer_request()
+        try:
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+            return np.array(request.infer(inputs, share_inputs=True)[OUTPUT])
+        finally:
+            self._idle.append(request)
+
+
+class OnnxRuntime:
+    """onnxruntime on CPU."""
+
+    name: Name = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        _log.info("the encoder runs on onnxruntime %s", onnxruntime.__version__)
+
+    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return self._session.run([OUTPUT], inputs)[0]
