@@ -19,8 +19,9 @@ from feedsieve.files import RunningAlready, one_run_at_a_time
 from feedsieve.text import plain
 from train import finetune as finetuning
 from train.classifier import folds
-from train.finetune import BATCH, CannotKeep, FineTuned, LikeLengths, finetune, last_checkpoint
+from train.finetune import FineTuned, finetune
 from train.layers import UpperLayers, lower_layers
+from train.trainer import BATCH, CannotKeep, LikeLengths, last_checkpoint
 
 COUNT = 240
 EPOCHS = 6
@@ -63,6 +64,7 @@ def fine_tuned(
     labels: np.ndarray | None = None,
     epochs: int = EPOCHS,
     count: int = COUNT,
+    student: Source | None = None,
 ) -> FineTuned:
     texts, told = messages()
     labels = told if labels is None else labels
@@ -71,8 +73,9 @@ def fine_tuned(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetuning, "EPOCHS", epochs)
         patch.setattr(finetuning, "RATE", 0.01)  # few and short messages need larger steps
+        patch.setattr(finetuning, "STUDENT_RATE", 0.01)
         patch.setattr(finetuning, "HEAD_RATE", 0.05)
-        return finetune(source, texts[:count], labels[:count], alone, 7, cache)
+        return finetune(source, texts[:count], labels[:count], alone, 7, cache, student)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +153,7 @@ class TestFineTuning:
     def test_without_16_bits(self, encoder, tmp_path, monkeypatch):
         """Most CPUs have none that are fast; what is kept of the lower layers has them still."""
         monkeypatch.setattr("train.layers.has_bf16", lambda: False)
-        monkeypatch.setattr(finetuning, "has_bf16", lambda: False)
+        monkeypatch.setattr("train.trainer.has_bf16", lambda: False)
         _texts, labels = messages()
         verdicts = fine_tuned(encoder, tmp_path).verdicts
         assert average_precision_score(labels, verdicts) > 0.9
@@ -188,7 +191,7 @@ class TestResuming:
         labels = np.random.default_rng(3).integers(0, 2, COUNT)
         unbroken = fine_tuned(encoder, tmp_path / "unbroken", labels, epochs=20)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(finetuning._Trainer, "predict", killed)
+            patch.setattr(finetuning.LengthTrainer, "predict", killed)
             with pytest.raises(KeyboardInterrupt):
                 fine_tuned(encoder, tmp_path / "killed", labels, epochs=20)
         again = fine_tuned(encoder, tmp_path / "killed", labels, epochs=20)
@@ -206,7 +209,7 @@ class TestResuming:
 
     def test_what_is_done_is_not_done_again(self, encoder, tmp_path, monkeypatch, capsys):
         first = fine_tuned(encoder, tmp_path)
-        monkeypatch.setattr(finetuning, "_Trainer", None)
+        monkeypatch.setattr(finetuning, "LengthTrainer", None)
         assert fine_tuned(encoder, tmp_path).verdicts.tolist() == first.verdicts.tolist()
         assert "4 of 4 encoders are done" in capsys.readouterr().out
         first.forget()

@@ -16,9 +16,9 @@ from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
 from train.failures import in_one_line
 from train.feature_store import NoFeatures
-from train.finetune import CannotKeep
 from train.registry import NoVersion
 from train.tracking import TrackingUnavailable
+from train.trainer import CannotKeep
 
 FAILURES = (
     InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,

@@ -37,6 +37,7 @@ from train import (
     lexical,
     stack,
     tracking,
+    trainer,
 )
 from train import finetune as finetuning
 from train.classifier import folds
@@ -48,7 +49,7 @@ from train.slices import by_slice, precisions_at
 
 _JUDGING = (  # the code that scores depend on; a change of it makes what was kept worthless
     classifier, contenders, duplicates, encoder, evaluate, export, features, finetuning, layers,
-    engines, lexical, lexicon, onnx, scoring, stack, text, traits, vocabulary,
+    engines, lexical, lexicon, onnx, scoring, stack, text, trainer, traits, vocabulary,
 )  # fmt: skip
 FOLDS = 5
 TEST = "test"

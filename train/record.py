@@ -37,7 +37,9 @@ def record(
     run.log(parameters=chosen, metrics=found, tags=asdict(pair))
     for row in metrics.get("finetuning", ()):
         name = f"finetuning.encoder {row['encoder']:.0f}"
-        measured = figures({name: {key: row[key] for key in row.keys() - {"encoder", "epoch"}}})
+        measured = figures(
+            {name: {key: row[key] for key in row.keys() - {"encoder", "epoch", "layers"}}}
+        )
         run.log(metrics=measured, step=int(row["epoch"]))
     threshold = metrics["threshold"]
     drawings = {

@@ -63,8 +63,9 @@ def write_report(
     figures for each precision of the encoder by its name, such as `fp32`, and may say which was
     `chosen` and the `reason`. `slices` are the rows of `train.slices.by_slice`, `behaviour` is what
     `Outcome.as_table` returns, `audit` the rows of `train.audit.what_if` and `suspects` how many
-    labels look wrong. `finetuning` has encoder, epoch, loss and average precision of each epoch.
-    Of `card` the page has what is words. What is not given has no section.
+    labels look wrong. `finetuning` has encoder, epoch, loss and average precision of each epoch,
+    and may have the encoder's layers. Of `card` the page has what is words. What is not given has
+    no section.
     Raises `ValueError` for lengths that differ or values out of range, `OSError` if the folder
     cannot be written to.
     """
