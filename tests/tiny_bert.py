@@ -13,7 +13,9 @@ ALPHABET = string.ascii_lowercase + string.digits + "абвгдеёжзийкл�
 WORDS = ["сдам", "сдаю", "сниму", "квартиру", "студию", "евро", "flat", "rent", "let", "euro"]
 
 
-def save_tiny_bert(folder: Path, *, pooling: str = "mean", prefix: str = "", seed: int = 0) -> Path:
+def save_tiny_bert(
+    folder: Path, *, pooling: str = "mean", prefix: str = "", seed: int = 0, layers: int = 2
+) -> Path:
     """Save an untrained encoder as `transformers` does, and how to use it as others do."""
     torch.manual_seed(seed)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -24,7 +26,7 @@ def save_tiny_bert(folder: Path, *, pooling: str = "mean", prefix: str = "", see
     config = BertConfig(
         vocab_size=len(pieces),
         hidden_size=HIDDEN,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=POSITIONS,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from train import command
 from train.behaviour.requirements import REQUIREMENTS
+from train.distil import is_layers
 from train.feature_store import REPOSITORY
 from train.pipeline import METRICS_FILE, Options, train
 from train.report import FILE as REPORT_FILE
@@ -16,6 +17,8 @@ def main() -> int:
     options = Options(**vars(parser.parse_args()))
     if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
         parser.error("--features brings its encoder along: leave out --encoder and --finetune")
+    if options.distil and not options.finetune:
+        parser.error("--distil makes the encoder that --finetune teaches: say --finetune too")
     return command.run("train", options.data, lambda: _train(options))
 
 
@@ -86,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
         help="where metrics.json and report.html go (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=7, help="same seed, same model (%(default)s)")
+    parser.add_argument(
+        "--distil",
+        type=_layers,
+        metavar="LAYERS",
+        help="with --finetune: keep so many layers of the encoder (the wheel's has 12), or those"
+        " of a list like 0,4,8,11, which is faster; before they learn the labels they imitate the"
+        " whole on all messages, those of --db too",
+    )
     command.add_cluster(
         parser,
         "its workers embed messages, compute features, fit LightGBM and score; fine-tuning and the"
@@ -93,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_no_track(parser)
     return parser
+
+
+def _layers(given: str) -> str:
+    if not is_layers(given):
+        raise argparse.ArgumentTypeError(f"a number, or numbers like 0,4,8,11, not {given!r}")
+    return given
 
 
 if __name__ == "__main__":

@@ -144,6 +144,7 @@ class Card:
         named = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return [
             *([f"Encoder: {self.source}, {tuned}"] if self.source else []),
+            *_distillation(metrics.get("distillation", {})),
             *_finetuning(history),
             *_export(metrics.get("precision", {}), metrics.get("export", {})),
             *([f"LightGBM reads: {columns}"] if columns else []),
@@ -229,20 +230,35 @@ def write(folder: Path, card: Card) -> Path:
     return folder / FILE
 
 
+def _distillation(told: Mapping[str, Any]) -> list[str]:
+    """Return a line about the layers that were kept, none if all were."""
+    if not told:
+        return []
+    kept = ", ".join(map(str, told["layers"]))
+    return [
+        f"Distillation: layers {kept} of {told['of']}, which first imitated the whole on"
+        f" {told['texts']:,} messages, and missed {told['history'][-1]['loss']:.1%} of the variance"
+        " of its output"
+    ]
+
+
 def _finetuning(history: Sequence[Mapping[str, float]]) -> list[str]:
-    """Return a line about the encoders that were trained, none if there were none."""
-    best: dict[float, float] = {}
+    """Return a line for each kind of encoder that was trained, none if there were none."""
+    best: dict[float | None, dict[float, float]] = {}  # by layers, then by encoder
     for row in history:
         if "average_precision" in row:  # not of the last encoder, which learns all of them
             figure = row["average_precision"]
-            best[row["encoder"]] = max(figure, best.get(row["encoder"], figure))
-    if not best:
-        return []
-    return [
-        f"Fine-tuning: {len(best)} encoders, each without a part of the messages, average precision"
-        f" on that part {min(best.values()):.3f} to {max(best.values()):.3f}; then one, which is"
-        " kept, with all of them"
+            kind = best.setdefault(row.get("layers"), {})
+            kind[row["encoder"]] = max(figure, kind.get(row["encoder"], figure))
+    lines = [
+        f"Fine-tuning: {len(kind)} encoders{f' of {layers} layers' if len(best) > 1 else ''},"
+        " each without a part of the messages, average precision on that part"
+        f" {min(kind.values()):.3f} to {max(kind.values()):.3f}"
+        for layers, kind in best.items()
     ]
+    if lines:
+        lines[-1] += "; then one, which is kept, with all of them"
+    return lines
 
 
 def _export(precision: Mapping[str, Any], checks: Mapping[str, Mapping[str, Any]]) -> list[str]:

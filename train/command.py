@@ -14,6 +14,7 @@ from feedsieve.message import StoreUnavailable
 from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
+from train.distil import NoSuchLayers
 from train.failures import in_one_line
 from train.feature_store import NoFeatures
 from train.registry import NoVersion
@@ -23,7 +24,7 @@ from train.trainer import CannotKeep
 FAILURES = (
     InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
     CannotKeep, RunningAlready, NoModel, TrackingUnavailable, NoVersion, NoFeatures,
-    NoEngine,
+    NoEngine, NoSuchLayers,
 )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from train.card import Card, Data, installed_versions
 from train.classifier import Fitted
 from train.compute import HERE, Compute, computing
 from train.data import Split, read_labeled, split
+from train.distil import Student, imitate, layers_of, texts_to_imitate
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import evaluate
@@ -68,12 +69,15 @@ class Options:
     track: bool  # in MLflow
     features: Path | None = None  # Feast's repository, if it has the embeddings
     cluster: str | None = None  # of Dask, if this process is not to compute alone
+    distil: str | None = None  # how many layers to keep, or which, if not all
 
     @property
     def reproducing(self) -> list[str]:
         """The arguments that decide what comes out."""
         encoder = ["--encoder", sources.public_name(self.encoder)]
         flags = ["--finetune"] if self.finetune else []
+        if self.distil:
+            flags += ["--distil", self.distil]
         where = []
         if self.cluster:  # whose address is nobody else's
             where = ["--cluster", self.cluster if "://" not in self.cluster else "tcp://HOST:PORT"]
@@ -87,6 +91,7 @@ class Options:
         return {
             "encoder": sources.public_name(self.encoder),
             "finetune": self.finetune,
+            "distil": self.distil,
             "features": self.features is not None,
             "cluster": self.cluster is not None,
             "behave": self.behave,
@@ -143,7 +148,7 @@ def train(options: Options) -> dict[str, Any]:
 
     Raises what its steps raise: `InvalidData`, `UnknownSource`, `BadWeights`, `BadExport`,
     `RunningAlready`, `CannotKeep`, `StoreUnavailable`, `NoFeatures`, `NoModel`,
-    `TrackingUnavailable`, `NoEngine`, OSError.
+    `TrackingUnavailable`, `NoEngine`, `NoSuchLayers`, OSError.
     """
     started = time.monotonic()
     options.report.mkdir(parents=True, exist_ok=True)
@@ -167,24 +172,31 @@ def _train(
     started: float,
 ) -> dict[str, Any]:
     texts, labels, groups = messages.texts, messages.labels, messages.groups
-    tuned = held = None
+    tuned = held = student = None
     if options.features:
         held = FeatureStore(options.features)
         encoder_tag, embedder, figures = _recall(held, messages.parts.train, compute)
     else:
         source = sources.load(options.encoder)
+        if options.distil:
+            student = _distil(source, options, messages, store)
         if options.finetune:
-            tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
+            smaller = student.source if student else None
+            tuned = finetune(source, texts, labels, groups, options.seed, settings().cache, smaller)
         encoder_tag, embedder, figures = _export(
             source, tuned, messages.parts.train, options.seed, compute
         )
         if tuned:
             figures["finetuning"] = tuned.history
+        if student:
+            figures["distillation"] = student.described
     embeddings = None if tuned else embedder.embed(texts, "embed")
     features, fitted = stack.fit(texts, labels, groups, embeddings, tuned, options.seed, compute)
     saved = _save(options, messages, embedder, encoder_tag, features, fitted, figures)
     if tuned:
         tuned.forget()
+    if student:
+        student.forget()
     preview: list[FeedItem] = []
     try:
         if store:
@@ -203,6 +215,19 @@ def _train(
                     files=[options.report / name for name in REPORTED],
                 )
     return saved.metrics
+
+
+def _distil(
+    source: Source, options: Options, messages: _Messages, store: MessageStore | None
+) -> Student:
+    """Return an encoder of the layers that were asked for; all texts but the test part teach it.
+
+    Raises NoSuchLayers, RunningAlready and CannotKeep.
+    """
+    kept = layers_of(str(options.distil), source.model.config.num_hidden_layers)
+    stored = [message.text for message in store.read_all()] if store else []
+    texts = texts_to_imitate(messages.texts, stored, messages.test_texts, options.seed)
+    return imitate(source, kept, texts, options.seed, settings().cache)
 
 
 def _export(
