@@ -9,26 +9,14 @@ from typing import Any
 import lightgbm
 import numpy as np
 
+from feedsieve.calibration import Calibration
+from feedsieve.cascade import Cascade
 from feedsieve.features import Features
 
 BOOSTER_FILE = "booster.txt"
 DESCRIPTION_FILE = "classifier.json"
 THREADS = 1  # a text takes 0.04 ms; more would wait for each other on a busy machine
 _LAST_SECTION = "\nend of parameters\n"  # of LightGBM's text format, after all trees
-_LIMIT = 36  # of a calibrated logit: from 37 on the nearest 64-bit float to its sigmoid is 1
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Platt scaling: probability = sigmoid(slope * logit + intercept), slope above 0."""
-
-    slope: float
-    intercept: float
-
-    def apply(self, logits: np.ndarray) -> np.ndarray:
-        """Return probabilities in (0, 1) of the same shape as `logits`."""
-        calibrated = np.clip(self.slope * logits + self.intercept, -_LIMIT, _LIMIT)
-        return 1 / (1 + np.exp(-calibrated))
 
 
 @dataclass(frozen=True)
@@ -68,6 +56,7 @@ class ClassifierDescription:
     features: dict[str, int]  # name of each block of columns, in order, and its width
     metrics: dict[str, Any]
     data_fingerprint: str
+    cascade: Cascade | None = None  # if words alone are to answer where they are sure
 
     def write(self, folder: Path) -> None:
         text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
@@ -76,8 +65,12 @@ class ClassifierDescription:
     @classmethod
     def read(cls, folder: Path) -> "ClassifierDescription":
         fields = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        start, calibration = Start(**fields["start"]), Calibration(**fields["calibration"])
-        return cls(**fields | {"start": start, "calibration": calibration})
+        parts = {
+            "start": Start(**fields["start"]),
+            "calibration": Calibration(**fields["calibration"]),
+            "cascade": Cascade.read(fields.get("cascade")),
+        }
+        return cls(**fields | parts)
 
 
 class Classifier:
@@ -109,14 +102,17 @@ class Classifier:
         self.features.save(folder)
         self.description.write(folder)
 
-    def score(self, texts: Sequence[str], embeddings: np.ndarray) -> np.ndarray:
+    def score(
+        self, texts: Sequence[str], embeddings: np.ndarray, lexical: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return a calibrated probability of positive a text, (texts,), in (0, 1).
 
-        `embeddings` are those of `texts`, (texts, dimension).
+        `embeddings` are those of `texts`, (texts, dimension), and `lexical` is what the lexicon
+        says of them, (texts,), if that is known.
         """
         if not len(texts):
             return np.empty(0)
-        columns = self.features.columns(texts, embeddings)
+        columns = self.features.columns(texts, embeddings, lexical)
         logits = self.description.start.boosted(self.booster, columns)
         return self.description.calibration.apply(logits)
 

@@ -1,14 +1,14 @@
 """Why a text scores as it does: what its features and its own words contribute."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from feedsieve.encoder import Encoder
-from feedsieve.features import EMBEDDING
+from feedsieve.features import EMBEDDING, LEXICON
 from feedsieve.scorer import Scorer
 from feedsieve.text import normalise
 
@@ -54,24 +54,49 @@ def explain(scorer: Scorer, text: str) -> Explanation:
     (occlusion: Zeiler and Fergus, https://arxiv.org/abs/1311.2901).
     """
     text = normalise(text)
-    classifier = scorer.classifier
-    embedding = scorer.encoder.encode([text])
-    columns = classifier.features.columns([text], embedding)
-    contributions, base = classifier.contributions(columns)
-    whole = _logits(classifier.score([text], embedding))[0]
+    base, features, whole, score = _features(scorer, text)
     words = text.split()
     spans = list(pairwise(_bounds(words, scorer.encoder)))
     rests = [" ".join(words[:start] + words[end:]) for start, end in spans]
-    changes = (whole - _logits(scorer.score(rests))).tolist()
+    changes = (_logits(whole) - _logits(score(rests))).tolist()
     return Explanation(
         base=base,
-        logit=float(whole),
-        features=_named(classifier.features.blocks, columns[0].tolist(), contributions[0].tolist()),
+        logit=float(_logits(whole)[0]),
+        features=features,
         words=[
             WordsContribution(" ".join(words[start:end]), change)
             for (start, end), change in zip(spans, changes, strict=True)
         ],
     )
+
+
+def _features(
+    scorer: Scorer, text: str
+) -> tuple[float, list[FeatureContribution], np.ndarray, Callable[[Sequence[str]], np.ndarray]]:
+    """Return base and contributions of features, the score, (1,), and what scores others likewise.
+
+    A text that words alone judged is explained by its words alone, and so is what is left of it.
+    """
+    classifier, cascade = scorer.classifier, scorer.cascade
+    lexical = classifier.features.lexical([text])
+    if cascade and cascade.is_sure(lexical)[0]:
+        calibration = cascade.calibration
+        added = calibration.slope * float(lexical[0])
+        words = FeatureContribution(LEXICON, float(lexical[0]), added)
+
+        def by_words(texts: Sequence[str]) -> np.ndarray:
+            return calibration.apply(classifier.features.lexical(texts))
+
+        return calibration.intercept, [words], calibration.apply(lexical), by_words
+
+    def by_all(texts: Sequence[str]) -> np.ndarray:
+        return classifier.score(texts, scorer.encoder.encode(texts))
+
+    embedding = scorer.encoder.encode([text])
+    columns = classifier.features.columns([text], embedding, lexical)
+    contributions, base = classifier.contributions(columns)
+    named = _named(classifier.features.blocks, columns[0].tolist(), contributions[0].tolist())
+    return base, named, classifier.score([text], embedding, lexical), by_all
 
 
 def _named(

@@ -51,14 +51,23 @@ class Features:
         head = {HEAD: 1} if self.head else {}
         return {LEXICON: 1} | head | dict.fromkeys(TRAITS, 1) | {EMBEDDING: self.embedding_width}
 
-    def columns(self, texts: Sequence[str], embeddings: np.ndarray) -> np.ndarray:
+    def lexical(self, texts: Sequence[str]) -> np.ndarray:
+        """Return what the lexicon says of each text, (texts,)."""
+        return self.lexicon.score([plain(text) for text in texts])
+
+    def columns(
+        self, texts: Sequence[str], embeddings: np.ndarray, lexical: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the features of texts whose embeddings are (texts, dimension).
 
-        The answer is (texts, columns), 64-bit floats, NaN where a text says nothing of a trait.
+        `lexical` is what `lexical` returns, if that is known. The answer is (texts, columns),
+        64-bit floats, NaN where a text says nothing of a trait.
         """
-        read = [plain(text) for text in texts]
+        if lexical is None:
+            lexical = self.lexical(texts)
+        named = traits([plain(text) for text in texts])
         verdicts = self.head.logits(embeddings) if self.head else None
-        return self.assemble(traits(read), embeddings, self.lexicon.score(read), verdicts)
+        return self.assemble(named, embeddings, lexical, verdicts)
 
     def assemble(
         self,

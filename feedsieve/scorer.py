@@ -1,7 +1,7 @@
 """Text to score: the one class that the service, evaluation, files and benchmarks all call."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,14 +11,30 @@ from feedsieve.encoder import Encoder
 Label = Literal["positive", "negative"]
 
 
-class Scorer:
-    """An encoder and the classifier that was fitted on its embeddings."""
+class Judged(NamedTuple):
+    """Scores of texts, and where they are from."""
 
-    def __init__(self, encoder: Encoder, classifier: Classifier, model: str) -> None:
-        """`model` is the classifier's tag, by which scores are kept."""
+    scores: np.ndarray  # probabilities of positive, (texts,), in (0, 1)
+    by_words: np.ndarray  # whether words alone gave the score, and not the encoder, (texts,)
+
+
+class Scorer:
+    """An encoder and the classifier that was fitted on its embeddings.
+
+    A classifier may have a cascade: of texts of which words say enough, nothing is embedded.
+    """
+
+    def __init__(
+        self, encoder: Encoder, classifier: Classifier, model: str, *, cascade: bool = True
+    ) -> None:
+        """`model` is the classifier's tag, by which scores are kept.
+
+        Without `cascade` the encoder reads every text, whatever the classifier has.
+        """
         self.encoder = encoder
         self.classifier = classifier
         self.model = model
+        self.cascade = classifier.description.cascade if cascade else None
 
     @property
     def threshold(self) -> float:
@@ -29,7 +45,37 @@ class Scorer:
         self, texts: Sequence[str], progress: Callable[[int], object] | None = None
     ) -> np.ndarray:
         """Return the probability of positive for each text, shape (texts,), in (0, 1)."""
-        return self.classifier.score(texts, self.encoder.encode(texts, progress))
+        return self.judge(texts, progress).scores
+
+    def judge(
+        self, texts: Sequence[str], progress: Callable[[int], object] | None = None
+    ) -> Judged:
+        """Return the scores of `texts`, and which of them words alone gave.
+
+        `progress` is called with the number of texts done since its last call.
+        """
+        if not self.cascade:
+            scores = self.classifier.score(texts, self.encoder.encode(texts, progress))
+            return Judged(scores, np.zeros(len(texts), bool))
+        lexical = self.classifier.features.lexical(texts)
+        by_words = self.cascade.is_sure(lexical)
+        scores = self.cascade.calibration.apply(lexical)
+        if progress and by_words.any():
+            progress(int(by_words.sum()))
+        read = np.flatnonzero(~by_words)
+        rest = [texts[row] for row in read.tolist()]
+        embeddings = self.encoder.encode(rest, progress)
+        scores[read] = self.classifier.score(rest, embeddings, lexical[read])
+        return Judged(scores, by_words)
+
+    def score_embedded(self, texts: Sequence[str], embeddings: np.ndarray) -> np.ndarray:
+        """Return what `score` returns, of texts whose embeddings, (texts, dimension), are known."""
+        lexical = self.classifier.features.lexical(texts)
+        scores = self.classifier.score(texts, embeddings, lexical)
+        if not self.cascade:
+            return scores
+        sure = self.cascade.is_sure(lexical)
+        return np.where(sure, self.cascade.calibration.apply(lexical), scores)
 
     def label(self, score: float) -> Label:
         """Return the decision that `score` means."""

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedsieve.calibration import Calibration
 from feedsieve.classifier import (
     BOOSTER_FILE,
     DESCRIPTION_FILE,
-    Calibration,
     Classifier,
     ClassifierDescription,
     Start,

@@ -12,7 +12,8 @@ import pytest
 from test_bad_input import assert_problem
 from test_service import BROWSER, Page
 
-from feedsieve.classifier import Calibration, Classifier, ClassifierDescription, Start
+from feedsieve.calibration import Calibration
+from feedsieve.classifier import Classifier, ClassifierDescription, Start
 from feedsieve.explain import (
     FEWEST_SPANS,
     MOST_SPANS,

@@ -13,7 +13,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from feedsieve.classifier import Calibration, Start
+from feedsieve.calibration import Calibration
+from feedsieve.cascade import Cascade
+from feedsieve.classifier import Start
 from train.compute import HERE, Compute
 from train.evaluate import evaluate, expected_threshold, fit_platt
 
@@ -46,6 +48,7 @@ class Fitted:
     threshold: float
     held_out: np.ndarray  # a score for each row by a booster that had not learnt from it, (rows,)
     validation: dict[str, float]
+    cascade: Cascade | None = None  # in which words alone answer where they are sure
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 
 from export import pipeline as export
 from export.sources import Source
-from feedsieve.classifier import Calibration
+from feedsieve.calibration import Calibration
 from feedsieve.text import plain
 from train import classifier, stack
 from train.classifier import Fitted

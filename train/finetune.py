@@ -34,7 +34,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 
 from export.sources import Source
 from feedsieve import text
-from feedsieve.classifier import Calibration
+from feedsieve.calibration import Calibration
 from feedsieve.features import Head
 from feedsieve.files import one_run_at_a_time, open_whole
 from train import classifier, layers

@@ -302,6 +302,7 @@ def _save(
         threshold=fitted.threshold,
         start=fitted.start,
         calibration=fitted.calibration,
+        cascade=fitted.cascade,
         features=features.blocks,
         metrics={},
         data_fingerprint=messages.described.fingerprint,
@@ -352,7 +353,7 @@ def _fill(
 ) -> list[FeedItem]:
     """Score what `store` holds; return the first messages of the feed."""
     texts, scorer = messages.texts, saved.scorer
-    scores = [*scorer.classifier.score(texts, embedder.embed(texts, "embed")), *saved.test_scores]
+    scores = [*scorer.score_embedded(texts, embedder.embed(texts, "embed")), *saved.test_scores]
     marks = map(fingerprint, [*texts, *messages.test_texts])
     known = dict(zip(marks, scores, strict=True))
     if held:
@@ -409,7 +410,7 @@ def _score_online(features: FeatureStore, store: MessageStore, scorer: Scorer) -
         texts = {mark: text for mark, text in batch if mark in embeddings}
         if texts:
             rows = np.stack([embeddings[mark] for mark in texts])
-            scores = scorer.classifier.score(list(texts.values()), rows)
+            scores = scorer.score_embedded(list(texts.values()), rows)
             known |= zip(texts, scores.tolist(), strict=True)
         after = batch[-1][0]
     return known

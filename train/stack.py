@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from feedsieve.features import Features
+from train import cascade as cascades
 from train import classifier, lexical
 from train.classifier import Fitted
 from train.compute import HERE, Compute
@@ -31,7 +32,7 @@ def fit(
     features, rows = columns(texts, labels, groups, embeddings, tuned, seed, compute)
     parameters = classifier.PARAMETERS["finetuned" if tuned else "frozen"]
     fitted = classifier.fit(rows, labels, groups, seed, features.log_odds, parameters, compute)
-    return features, fitted
+    return features, cascades.put_before(fitted, rows[:, 0], labels)
 
 
 def columns(
