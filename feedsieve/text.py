@@ -5,8 +5,10 @@ import re
 import unicodedata
 
 LONGEST = 10_000  # characters of a text that are read at all
-_CONTROL_CATEGORIES = {"Cc", "Cs"}  # control characters; surrogates, which have no UTF-8 form
-_SPACES = {"\t", "\n", "\r", "\u200b", "\u200c", "\u200d", "\ufeff"}
+_SPACES = re.compile("[\t\n\r\u200b-\u200d\ufeff]")
+_CONTROLS = re.compile(
+    "[\0-\x1f\x7f-\x9f\ud800-\udfff]"
+)  # and surrogates, which have no UTF-8 form
 _EMOJI = re.compile(  # but for digits, ©, ® and ™, and those that normalising turns into letters
     "[\u20e3\u2194-\u21aa\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf\u2934\u2935"
     "\u2b00-\u2bff\u3030\u303d\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
@@ -29,12 +31,8 @@ def normalise(text: str) -> str:
     lone surrogates go; runs of spaces fold into one. The result always encodes as UTF-8, and
     normalising it again changes nothing.
     """
-    kept = (
-        " " if character in _SPACES else character
-        for character in text
-        if character in _SPACES or unicodedata.category(character) not in _CONTROL_CATEGORIES
-    )
-    return " ".join(unicodedata.normalize("NFKC", "".join(kept)).split())
+    kept = _CONTROLS.sub("", _SPACES.sub(" ", text))
+    return " ".join(unicodedata.normalize("NFKC", kept).split())
 
 
 def fingerprint(text: str) -> str:
