@@ -6,28 +6,33 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import bentoml
-from bentoml.exceptions import BentoMLException
 from bentoml.models import BentoModel
+from bentoml.validators import ContentType
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
-from feedsieve import models, problems
+from feedsieve import metrics, models, problems
 from feedsieve.bodies import BodyMiddleware
 from feedsieve.logs import OneLine
-from feedsieve.pages import page_or_json
+from feedsieve.pages import page_or_json, prefers_page, unless_known
 from feedsieve.problems import ProblemResponse
+from feedsieve.recent import Recent
 from feedsieve.runtime import Runtime
 from feedsieve.scorer import Label
 from feedsieve.settings import settings
 from feedsieve.store import Cursor
 from feedsieve.text import LONGEST, normalise
+from feedsieve.waiting import WaitingMiddleware, WaitingRoom
 
 MOST_TEXTS = 256  # a request
 LARGEST_BODY = MOST_TEXTS * LONGEST * 12 + 1024  # bytes, were every character \uD83D\uDE00
+PAGE_SECONDS = 1.0  # that a page of the feed may be old
 SLOWEST_ANSWER = 240  # seconds; the largest request takes 25 on two idle cores
+
+ABOUT = "Ranks the messages of a chat, so that what matters comes first."
 
 Text = Annotated[str, Field(max_length=LONGEST)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
@@ -49,6 +54,10 @@ class Score(BaseModel):
 
     score: float = Field(ge=0, le=1, description="calibrated probability of positive")
     label: Label
+
+
+# Without a type BentoML makes the answer's schema at each answer to find out that it is JSON.
+Scores = Annotated[list[Score], ContentType("application/json")]
 
 
 class ScoredMessage(BaseModel):
@@ -131,138 +140,162 @@ IMAGE = (
 web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 problems.install(web)
 PROBLEMS = problems.documented(422, 503)
+runtime = Runtime(settings())
+room = WaitingRoom(settings().waiting, 2 * LARGEST_BODY)
+pages = Recent[Response](PAGE_SECONDS, most=256)
+explaining = asyncio.Semaphore(1)  # one at a time: the others wait outside the threads
 
 
-@bentoml.service(name="feedsieve", image=IMAGE, traffic={"timeout": SLOWEST_ANSWER})
+# Tracing, the access log and BentoML's metrics take three times the time of a small request itself.
+@bentoml.service(
+    name="feedsieve",
+    image=IMAGE,
+    traffic={"timeout": SLOWEST_ANSWER},
+    metrics={"enabled": False},  # feedsieve.metrics are in their place
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+)
 @bentoml.asgi_app(web)
 class Feedsieve:
     """Ranks the messages of a chat, so that what matters comes first."""
 
     classifier = BentoModel(CLASSIFIER)
     encoder = BentoModel(ENCODER)
-    to_async: Any  # a client of this service's own APIs, set by BentoML
-
-    def __init__(self) -> None:
-        self.runtime = Runtime(settings())
-        # One at a time, and the others wait outside the threads, which the feed needs too.
-        self.explaining = asyncio.Semaphore(1)
 
     @bentoml.on_startup
     def start(self) -> None:
-        self.runtime.start()
+        runtime.start()
 
     @bentoml.on_shutdown
     def stop(self) -> None:
-        self.runtime.stop()
+        runtime.stop()
 
     async def __is_ready__(self) -> bool:
-        return self.runtime.is_ready
+        return runtime.is_ready
 
     async def __is_alive__(self) -> bool:
-        return not self.runtime.has_failed
+        return not runtime.has_failed
 
-    @bentoml.api(
-        batchable=True, max_batch_size=MOST_TEXTS, max_latency_ms=1000 * SLOWEST_ANSWER // 2
-    )
-    def score(self, texts: Texts) -> list[Score]:
+    @bentoml.api
+    async def score(self, texts: Texts) -> Scores:
         """Score texts, in their order; requests that come together are scored together."""
-        scorer = self.runtime.scorer
-        return [
-            Score(score=score, label=scorer.label(score)) for score in self.runtime.score(texts)
-        ]
+        scores = await runtime.score(texts)
+        label = runtime.scorer.label
+        return [Score(score=score, label=label(score)) for score in scores]
 
-    @web.get("/feed", tags=["Feed"], response_model=Feed, responses=PROBLEMS)
-    @web.get("/feed/", include_in_schema=False)
-    def feed(self, request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
-        """Messages by falling score, `limit` a page. Browsers get a page to read."""
-        try:
-            after = Cursor.decode(cursor) if cursor else None
-        except ValueError as error:
-            raise ProblemResponse(422, f"cursor: {error}") from None
-        scorer, store = self.runtime.scorer, self.runtime.store
-        page = store.feed(store.shown_model(scorer.model), limit, after)
-        items = [
-            Item(
-                id=item.id,
-                text=item.text,
-                score=item.score,
-                label="positive" if item.is_positive else "negative",
-                rank=item.rank,
-            )
-            for item in page.items
-        ]
-        copies = {item.id: item.copies for item in page.items}
-        following = page.next.encode() if page.next else None
-        answer = Feed(model=page.model, items=items, next=following)
-        shown = {"limit": limit, "is_first": after is None, "copies": copies}
-        return page_or_json(request, "feed.html", answer, **shown)
 
-    @web.get("/messages", tags=["Feed"], responses=PROBLEMS)
-    @web.get("/messages/", include_in_schema=False)
-    def messages(self, limit: Limit = 10) -> MessageIds:
-        """Identifiers of `limit` messages drawn at random."""
-        return MessageIds(msg_ids=self.runtime.store.sample(limit))
+# Functions, not methods: for those BentoML looks up the service in a thread at each request.
+@web.get("/feed", tags=["Feed"], response_model=Feed, responses=PROBLEMS)
+@web.get("/feed/", include_in_schema=False)
+async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
+    """Messages by falling score, `limit` a page. Browsers get a page to read."""
+    question = limit, cursor, prefers_page(request.headers.get("accept", ""))
+    page = pages.find(question)
+    if page is None:
+        page = await run_in_threadpool(read_feed, request, limit, cursor)
+        pages.keep(question, page)
+    return unless_known(request, page)
 
-    @web.get(
-        "/messages/{identifier:path}",
-        tags=["Feed"],
-        response_model=MessageAnswer,
-        responses=PROBLEMS | problems.documented(404),
+
+def read_feed(request: Request, limit: int, cursor: str | None) -> Response:
+    try:
+        after = Cursor.decode(cursor) if cursor else None
+    except ValueError as error:
+        raise ProblemResponse(422, f"cursor: {error}") from None
+    scorer, store = runtime.scorer, runtime.store
+    page = store.feed(store.shown_model(scorer.model), limit, after)
+    items = [
+        Item(
+            id=item.id,
+            text=item.text,
+            score=item.score,
+            label="positive" if item.is_positive else "negative",
+            rank=item.rank,
+        )
+        for item in page.items
+    ]
+    copies = {item.id: item.copies for item in page.items}
+    following = page.next.encode() if page.next else None
+    answer = Feed(model=page.model, items=items, next=following)
+    shown = {"limit": limit, "is_first": after is None, "copies": copies}
+    return page_or_json(request, "feed.html", answer, **shown)
+
+
+@web.get("/messages", tags=["Feed"], responses=PROBLEMS)
+@web.get("/messages/", include_in_schema=False)
+def messages(limit: Limit = 10) -> MessageIds:
+    """Identifiers of `limit` messages drawn at random."""
+    return MessageIds(msg_ids=runtime.store.sample(limit))
+
+
+@web.get(
+    "/messages/{identifier:path}",
+    tags=["Feed"],
+    response_model=MessageAnswer,
+    responses=PROBLEMS | problems.documented(404),
+)
+async def message(identifier: str, request: Request, explain: Explain = "0") -> Response:
+    """One message with its score, which is computed if it has none yet."""
+    scorer, found = runtime.scorer, await runtime.find(identifier)
+    if found is None:
+        raise ProblemResponse(404, "no message has this identifier")
+    message, score = found.message, found.score
+    if score is None:
+        with room.place():
+            [score] = await runtime.score([message.text])
+        runtime.remember(message.text, score)
+    explanation = None
+    if explain in ("1", "true"):
+        async with explaining:
+            text = normalise(message.text)[:LONGEST]
+            explanation = await run_in_threadpool(runtime.explain, text)
+    answer = MessageAnswer(
+        id=message.id,
+        text=message.text,
+        score=score,
+        label=scorer.label(score),
+        model=scorer.model,
+        explanation=Explanation(**asdict(explanation)) if explanation else None,
     )
-    async def message(self, identifier: str, request: Request, explain: Explain = "0") -> Response:
-        """One message with its score, which is computed if it has none yet."""
-        scorer, store = self.runtime.scorer, self.runtime.store
-        found = await run_in_threadpool(store.get, identifier)
-        if found is None or found.id != identifier:  # the store looks for what can be stored
-            raise ProblemResponse(404, "no message has this identifier")
-        score = await run_in_threadpool(store.score_of, scorer.model, identifier)
-        text = normalise(found.text)[:LONGEST]
-        if score is None:
-            try:  # through the batches of /score
-                [fresh] = await self.to_async.score(texts=[text])
-            except BentoMLException as error:  # too much to do within its time
-                raise ProblemResponse(503, "the message cannot be scored now") from error
-            score = fresh.score
-            self.runtime.remember(found.text, score)
-        explanation = None
-        if explain in ("1", "true"):
-            async with self.explaining:
-                explanation = await run_in_threadpool(self.runtime.explain, text)
-        answer = MessageAnswer(
-            id=found.id,
-            text=found.text,
-            score=score,
-            label=scorer.label(score),
-            model=scorer.model,
-            explanation=Explanation(**asdict(explanation)) if explanation else None,
-        )
-        return page_or_json(request, "message.html", answer)
-
-    @web.get("/", include_in_schema=False)
-    def index(self) -> Response:
-        return RedirectResponse("/feed")
-
-    @web.get("/openapi.json", include_in_schema=False)
-    def openapi(self) -> dict[str, Any]:
-        """Return BentoML's document of every route, with our words and our errors."""
-        document = Feedsieve.openapi_spec.asdict()  # type: ignore[attr-defined]
-        about = {"title": "feedsieve", "description": self.__doc__, "version": CLASSIFIER}
-        errors = problems.documented(400, 413, 415, 503)
-        return problems.with_errors(document | {"info": about}, "/score", errors)
-
-    @web.get("/docs", include_in_schema=False)
-    def docs(self) -> Response:
-        """Show the document with the scripts that BentoML brings along: no network is needed."""
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="feedsieve",
-            swagger_js_url="/static_content/swagger-ui-bundle.js",
-            swagger_css_url="/static_content/swagger-ui.css",
-            swagger_favicon_url="/static_content/favicon-light-32x32.png",
-        )
+    return unless_known(request, page_or_json(request, "message.html", answer))
 
 
+@web.get("/", include_in_schema=False)
+def index() -> Response:
+    return RedirectResponse("/feed")
+
+
+@web.get("/metrics", include_in_schema=False)
+def show_metrics() -> Response:
+    return metrics.show()
+
+
+@web.get("/openapi.json", include_in_schema=False)
+def openapi() -> dict[str, Any]:
+    """Return BentoML's document of every route, with our words and our errors."""
+    document = Feedsieve.openapi_spec.asdict()  # type: ignore[attr-defined]
+    about = {"title": "feedsieve", "description": ABOUT, "version": CLASSIFIER}
+    errors = problems.documented(400, 413, 415, 503)
+    return problems.with_errors(document | {"info": about}, "/score", errors)
+
+
+@web.get("/docs", include_in_schema=False)
+def docs() -> Response:
+    """Show the document with the scripts that BentoML brings along: no network is needed."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="feedsieve",
+        swagger_js_url="/static_content/swagger-ui-bundle.js",
+        swagger_css_url="/static_content/swagger-ui.css",
+        swagger_favicon_url="/static_content/favicon-light-32x32.png",
+    )
+
+
+Feedsieve.add_asgi_middleware(metrics.MetricsMiddleware)  # type: ignore[attr-defined]
 Feedsieve.add_asgi_middleware(problems.ProblemMiddleware)  # type: ignore[attr-defined]
+Feedsieve.add_asgi_middleware(  # type: ignore[attr-defined]
+    WaitingMiddleware, path="/score", room=room, largest=LARGEST_BODY
+)
 Feedsieve.add_asgi_middleware(  # type: ignore[attr-defined]
     BodyMiddleware, path="/score", schema=ScoreRequest, largest=LARGEST_BODY
 )

@@ -4,15 +4,23 @@ BentoML checks them as well, but it reads any size, takes types that no client o
 logs each bad body with a trace and what was in it.
 """
 
+import asyncio
+
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feedsieve.problems import ProblemResponse, respond, sentence
+from feedsieve.problems import ProblemResponse, sentence
+
+GONE = 499  # nginx's status for a client that did not wait
 
 
 class BodyMiddleware:
-    """Lets JSON of one schema and a bounded size through to a path, and answers all else itself."""
+    """Lets JSON of one schema and a bounded size through to a path, and answers all else itself.
+
+    Work for a client that goes before it is answered is cancelled.
+    """
 
     def __init__(self, app: ASGIApp, path: str, schema: type[BaseModel], largest: int) -> None:
         """`largest` is in bytes."""
@@ -31,14 +39,9 @@ class BodyMiddleware:
         except ClientDisconnect:  # nobody is there to be answered
             return
         except ProblemResponse as problem:
-            await respond(request, problem.status, problem.detail)(scope, receive, send)
+            await problem.respond(request)(scope, receive, send)
             return
-        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_again() -> Message:
-            return unread.pop() if unread else await receive()
-
-        await self.app(scope, receive_again, send)
+        await _answer(self.app, scope, body, receive, send)
 
     async def _read(self, request: Request) -> bytes:
         media_type = request.headers.get("content-type", "application/json").partition(";")[0]
@@ -59,3 +62,38 @@ class BodyMiddleware:
         except ValidationError as error:
             raise ProblemResponse(400, sentence(error.errors(include_url=False))) from None
         return whole
+
+
+async def _answer(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    """Let `app` answer a request that was read, and cancel it if the client goes before that."""
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    task = asyncio.current_task()
+    assert task
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+
+    async def receive_again() -> Message:
+        return unread.pop() if unread else await receive()
+
+    async def send_unwatched(message: Message) -> None:
+        watcher.cancel()  # that an answer has ended looks like a client that goes
+        await send(message)
+
+    try:
+        await app(scope, receive_again, send_unwatched)
+    except asyncio.CancelledError:
+        if not is_gone:
+            raise
+        task.uncancel()
+        gone = Response(status_code=GONE)  # to nobody, but BentoML's time-out waits for an answer
+        await gone(scope, receive, send)
+    finally:
+        watcher.cancel()

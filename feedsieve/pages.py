@@ -1,6 +1,8 @@
 """Pages for people, made from templates in which every text is escaped."""
 
+import hashlib
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,12 +30,32 @@ def page_or_json(
     answer: BaseModel,
     **values: Any,
 ) -> Response:
-    """Return `answer` as the client prefers it: a page of it and `values`, or JSON."""
+    """Return `answer` as the client prefers it: a page of it and `values`, or JSON.
+
+    Its tag is a hash of the body, so that it changes exactly if the answer does. A client may keep
+    the answer, and is to ask whether it is still the same before using it again.
+    """
+    response: Response
     if prefers_page(request.headers.get("accept", "")):
-        return render(template, answer=answer, **values)
-    return Response(
-        answer.model_dump_json(), headers={"Vary": "Accept"}, media_type="application/json"
-    )
+        response = render(template, answer=answer, **values)
+    else:
+        response = Response(answer.model_dump_json(), media_type="application/json")
+    digest = hashlib.blake2b(response.body, digest_size=16).hexdigest()
+    for name, value in (("ETag", f'"{digest}"'), ("Cache-Control", "no-cache"), ("Vary", "Accept")):
+        response.headers[name] = value
+    return response
+
+
+def unless_known(request: Request, response: Response) -> Response:
+    """Return `response`, or 304 without its body if the client says that it has it (RFC 9110)."""
+    known = request.headers.get("if-none-match")
+    if not known:
+        return response
+    tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
+    if tags.isdisjoint((response.headers["ETag"], "*")):
+        return response
+    kept = {name: response.headers[name] for name in ("ETag", "Cache-Control", "Vary")}
+    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=kept)
 
 
 def render(

@@ -20,7 +20,7 @@ from feedsieve.runtime import NotReady
 _log = logging.getLogger("feedsieve")
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER = 5  # seconds; what is loading, locked or overloaded now may be well by then
+RETRY_AFTER = 5  # seconds; what is loading or locked now may be well by then
 _DETAILS = {
     404: "there is nothing at this address; /docs lists what there is",
     500: "an unexpected error, which the server has written to its log",
@@ -39,20 +39,32 @@ class Problem(BaseModel):
 class ProblemResponse(Exception):
     """Raised by a route to answer with a problem."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, retry_after: int = RETRY_AFTER) -> None:
+        """`retry_after` is in seconds, and said with status 503 only."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.retry_after = retry_after
+
+    def respond(self, request: Request) -> Response:
+        """Return the answer to `request`."""
+        return respond(request, self.status, self.detail, retry_after=self.retry_after)
 
 
-def respond(request: Request, status: int, detail: str, allow: str | None = None) -> Response:
+def respond(
+    request: Request,
+    status: int,
+    detail: str,
+    allow: str | None = None,
+    retry_after: int = RETRY_AFTER,
+) -> Response:
     """Return a problem as the client prefers it: a page for browsers, else JSON."""
     title = HTTPStatus(status).phrase
     headers = {"Vary": "Accept"}
     if allow:
         headers["Allow"] = allow
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER)
+        headers["Retry-After"] = str(retry_after)
     if prefers_page(request.headers.get("accept", "")):
         return render("problem.html", status, headers, title=title, detail=detail)
     problem = Problem(title=title, status=status, detail=detail)
@@ -89,7 +101,7 @@ def install(web: FastAPI) -> None:
 
     @web.exception_handler(ProblemResponse)
     def _(request: Request, error: ProblemResponse) -> Response:
-        return respond(request, error.status, error.detail)
+        return error.respond(request)
 
     @web.exception_handler(RequestValidationError)
     def _(request: Request, error: RequestValidationError) -> Response:

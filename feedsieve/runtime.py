@@ -1,24 +1,33 @@
 """What the service runs on: a scorer and a message store, brought up and kept up in a thread."""
 
+import gc
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
-import numpy as np
 from bentoml.exceptions import ServiceUnavailable
 
+from feedsieve import metrics
 from feedsieve.backlog import Courtesy, score_backlog
+from feedsieve.batches import Batches
 from feedsieve.explain import Explanation, explain
 from feedsieve.message import StoreUnavailable
 from feedsieve.models import load_scorer
+from feedsieve.recall import Recall
 from feedsieve.scorer import Scorer
 from feedsieve.settings import Settings
-from feedsieve.store import MessageStore
+from feedsieve.store import MessageStore, Scored
 from feedsieve.text import fingerprint
 
 _log = logging.getLogger("feedsieve")
 
+Texts = Mapping[str, str]  # by fingerprint
+Scores = Mapping[str, float]  # by fingerprint
+
+MOST_READ = 64  # messages at once
+LARGEST_BATCH = 256  # texts that are scored together; what comes meanwhile waits for all of them
 LOOK_EVERY = 5.0  # seconds between two looks for messages without a score
 LONGEST_GOODBYE = 5.0  # seconds; a container's engine kills after ten
 SHARE_OF_TIME = 0.05  # that looking may take, should the store grow so large that it is slow
@@ -46,6 +55,11 @@ class Runtime:
         self._look_took = 0.0  # seconds
         self._stopping = threading.Event()
         self._courtesy = Courtesy()
+        self._recall = Recall(settings.recalled)
+        self._scoring = Batches[Texts, Scores]("scoring", self._compute, LARGEST_BATCH)
+        self._reading = Batches[tuple[str, ...], dict[str, Scored]](
+            "reading", self._read, MOST_READ
+        )
         self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
 
     def start(self) -> None:
@@ -85,10 +99,26 @@ class Runtime:
             raise StoreUnavailable(self._store_failure)
         return self._store
 
-    def score(self, texts: Sequence[str]) -> np.ndarray:
-        """Return what the scorer says, shape (texts,), before any work in the background."""
-        with self._courtesy.request():
-            return self.scorer.score(texts)
+    async def score(self, texts: Sequence[str]) -> list[float]:
+        """Return a score for each text, in (0, 1), together with other requests.
+
+        Texts of one fingerprint are scored once, and not at all if they were before. Raises
+        NotReady.
+        """
+        marks = [fingerprint(text) for text in texts]
+        found: Scores = self._recall.find(marks)
+        new = {mark: text for mark, text in zip(marks, texts, strict=True) if mark not in found}
+        metrics.RECALLED.inc(len(texts) - len(new))
+        if new:
+            found = {**found, **await self._scoring.answer(new)}
+        return [found[mark] for mark in marks]
+
+    async def find(self, identifier: str) -> Scored | None:
+        """Return a message and its score, None if there is none of this identifier.
+
+        Those that are asked for together are read together. Raises NotReady and StoreUnavailable.
+        """
+        return (await self._reading.answer((identifier,))).get(identifier)
 
     def explain(self, text: str) -> Explanation:
         """Return what contributes to the score of `text`, before any work in the background."""
@@ -99,6 +129,23 @@ class Runtime:
         """Let the background save this score of a stored message, instead of computing it."""
         self._known[fingerprint(text)] = score
 
+    def _read(self, requests: Sequence[tuple[str, ...]]) -> dict[str, Scored]:
+        return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
+
+    def _compute(self, requests: Sequence[Texts]) -> Scores:
+        """Score the texts of `requests`, but for those that the batch before has scored."""
+        texts = {mark: text for request in requests for mark, text in request.items()}
+        scores = self._recall.find(texts)
+        new = {mark: text for mark, text in texts.items() if mark not in scores}
+        with self._courtesy.request():
+            computed = self.scorer.score(list(new.values()))
+        scores |= zip(new, computed.tolist(), strict=True)
+        self._recall.keep(scores)
+        metrics.BATCH.observe(sum(map(len, requests)))
+        metrics.EMBEDDED.inc(len(new))
+        metrics.RECALLED.inc(sum(map(len, requests)) - len(new))
+        return scores
+
     def _run(self) -> None:
         try:
             scorer = load_scorer(self._settings.model, self._settings.threads)
@@ -107,6 +154,8 @@ class Runtime:
             self._failure = error
             _log.exception("the model %s cannot be loaded", self._settings.model)
             return
+        gc.collect()
+        gc.freeze()  # what is loaded stays; looking through it again would hold up requests
         self._scorer = scorer
         _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
         while not self._stopping.is_set():

@@ -23,6 +23,17 @@ class Settings(BaseSettings):
     threads: int = Field(
         default=0, ge=0, le=256, description="threads of the encoder; 0: one a core"
     )
+    recalled: int = Field(
+        default=50_000,
+        ge=0,
+        description="scores kept in memory, so that a text that comes again is not embedded again;"
+        " 250 bytes each; 0: none",
+    )
+    waiting: int = Field(
+        default=96,
+        ge=1,
+        description="requests that may be at /score at once; the next one is refused with 503",
+    )
     cache: Path = Field(
         default=Path("~/.cache/feedsieve"),
         description="where downloaded and converted encoders are kept",

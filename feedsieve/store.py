@@ -13,6 +13,8 @@ from sqlalchemy import (
     Connection,
     Engine,
     Select,
+    and_,
+    bindparam,
     exists,
     func,
     select,
@@ -37,6 +39,7 @@ __all__ = [
     "Message",
     "MessageStore",
     "Post",
+    "Scored",
     "StoreUnavailable",
 ]
 
@@ -50,6 +53,14 @@ class Post:
     id: str
     fingerprint: str
     time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A message, and a model's score of it, from 0 to 1, if it has scored it."""
+
+    message: Message
+    score: float | None
 
 
 class MessageStore:
@@ -209,15 +220,16 @@ class MessageStore:
         with self._transaction(writes=True) as connection:
             connection.execute(upsert(connection, scores).on_conflict_do_nothing(), rows)
 
-    def score_of(self, model: str, identifier: str) -> float | None:
-        """Return the model's score of a message, from 0 to 1, or None if it has not scored it."""
-        statement = (
-            select(scores.c.score)
-            .join(messages, messages.c.fingerprint == scores.c.fingerprint)
-            .where(scores.c.model == model, messages.c.id == storable(identifier))
-        )
+    def find(self, model: str, identifiers: Sequence[str]) -> dict[str, Scored]:
+        """Return the messages that there are of these identifiers, by identifier.
+
+        Each has the score that the model gave it, None if it has not scored it yet.
+        """
+        asked = {storable(identifier) for identifier in identifiers}
+        values = {"model": model, "identifiers": list(asked)}
         with self._transaction() as connection:
-            return connection.execute(statement).scalar_one_or_none()
+            found = connection.execute(_FOUND, values).all()
+        return {row.id: Scored(Message(*row[:-1]), row.score) for row in found}
 
     def scores_by(self, model: str) -> dict[str, float]:
         """Return every score that the model gave, from 0 to 1, by fingerprint."""
@@ -238,14 +250,9 @@ class MessageStore:
         That is `current` once it was complete, whatever came in since; before, the one that was
         marked complete last; `current` if none ever was.
         """
-        statement = (
-            select(models.c.tag)
-            .where(models.c.completed_at.is_not(None))
-            .order_by(models.c.tag != current, models.c.completed_at.desc(), models.c.tag)
-            .limit(1)
-        )
         with self._transaction() as connection:
-            return connection.execute(statement).scalar_one_or_none() or current
+            shown = connection.execute(_SHOWN, {"current": current}).scalar_one_or_none()
+        return shown or current
 
     def feed(self, model: str, limit: int, after: Cursor | None = None) -> FeedPage:
         """Return a page of up to `limit` messages by falling score, equal ones by fingerprint.
@@ -258,19 +265,17 @@ class MessageStore:
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1")
-        ranked = _ranked(after.model if after else model)
-        parts = [ranked]
-        if after:  # two ranges of the index; one condition with OR would read all before them
-            same, lower = scores.c.score == after.score, scores.c.score < after.score
-            parts = [
-                ranked.where(same, scores.c.fingerprint > after.fingerprint),
-                ranked.where(lower),
-            ]
+        values: dict[str, Any] = {"model": after.model if after else model}
+        parts = [_RANKED]
+        if after:
+            parts = [_EQUAL, _LOWER]
+            values |= {"last_score": after.score, "last_fingerprint": after.fingerprint}
         found: list[Any] = []
         with self._transaction() as connection:
             for part in parts:
                 if len(found) <= limit:
-                    found += connection.execute(part.limit(limit + 1 - len(found))).all()
+                    rest = {"rows": limit + 1 - len(found)}
+                    found += connection.execute(part, values | rest).all()
         first = after.rank + 1 if after else 1
         items = [
             FeedItem(row.id, row.text, row.score, row.score >= row.threshold, rank, row.copies)
@@ -304,7 +309,7 @@ class MessageStore:
             _log.info("imported %s: %s, empty: %d", path, counts, skipped)
 
 
-def _ranked(model: str) -> Select[Any]:
+def _ranked() -> Select[Any]:
     twins = messages.alias("twins")
     same_text = twins.c.fingerprint == scores.c.fingerprint
     first = select(func.min(twins.c.id)).where(same_text).scalar_subquery()
@@ -313,9 +318,34 @@ def _ranked(model: str) -> Select[Any]:
         select(scores, models.c.threshold, messages.c.id, messages.c.text, copies.label("copies"))
         .join_from(scores, messages, messages.c.id == first)
         .join(models, models.c.tag == scores.c.model)
-        .where(scores.c.model == model)
+        .where(scores.c.model == bindparam("model"))
         .order_by(scores.c.score.desc(), scores.c.fingerprint)
+        .limit(bindparam("rows"))
     )
+
+
+# Built once: for SQLAlchemy that takes longer than for the database to answer.
+_FOUND = (
+    select(messages.c.id, messages.c.text, messages.c.channel, messages.c.time, scores.c.score)
+    .outerjoin(
+        scores,
+        and_(scores.c.model == bindparam("model"), scores.c.fingerprint == messages.c.fingerprint),
+    )
+    .where(messages.c.id.in_(bindparam("identifiers", expanding=True)))
+)
+_SHOWN = (
+    select(models.c.tag)
+    .where(models.c.completed_at.is_not(None))
+    .order_by(models.c.tag != bindparam("current"), models.c.completed_at.desc(), models.c.tag)
+    .limit(1)
+)
+_RANKED = _ranked()
+# What follows a cursor is two ranges of the index; one condition with OR would read all before.
+_EQUAL = _RANKED.where(
+    scores.c.score == bindparam("last_score"),
+    scores.c.fingerprint > bindparam("last_fingerprint"),
+)
+_LOWER = _RANKED.where(scores.c.score < bindparam("last_score"))
 
 
 def _unavailable(location: str | Path, error: Exception) -> StoreUnavailable:

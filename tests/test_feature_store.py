@@ -247,7 +247,7 @@ class TestTrain:
         for post in store.posts():
             if post.id != LATE:
                 old, new = (
-                    store.score_of(run["classifier_tag"], post.id)
+                    store.find(run["classifier_tag"], [post.id])[post.id].score
                     for run in (project.direct, stored)
                 )
                 assert new == pytest.approx(old, abs=1e-9)

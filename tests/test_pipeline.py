@@ -163,7 +163,7 @@ class TestTrain:
         assert store.unscored(tag, 10) == []
         assert store.shown_model("another") == tag
         for identifier, score in loaded["scores"].items():
-            assert store.score_of(tag, identifier) == pytest.approx(score, abs=1e-9)
+            assert store.find(tag, [identifier])[identifier].score == pytest.approx(score, abs=1e-9)
         store.close()
 
     def test_the_best_of_the_feed_is_in_the_report(self, trained):
