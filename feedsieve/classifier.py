@@ -4,14 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightgbm
 import numpy as np
 
 from feedsieve.calibration import Calibration
 from feedsieve.cascade import Cascade
 from feedsieve.features import Features
+
+if TYPE_CHECKING:
+    import lightgbm
 
 BOOSTER_FILE = "booster.txt"
 DESCRIPTION_FILE = "classifier.json"
@@ -35,7 +37,7 @@ class Start:
         """Return the logit of each row of `columns`, (rows,)."""
         return self.logit + self.contributions(columns).sum(axis=1)
 
-    def boosted(self, booster: lightgbm.Booster, columns: np.ndarray) -> np.ndarray:
+    def boosted(self, booster: "lightgbm.Booster", columns: np.ndarray) -> np.ndarray:
         """Return the logit of each row of `columns`, (rows,), with what trees add to it."""
         trees = booster.predict(columns, raw_score=True, num_threads=THREADS)
         return self.logits(columns) + np.asarray(trees)
@@ -77,7 +79,7 @@ class Classifier:
     """Turns texts and their embeddings into scores; safe to use from several threads."""
 
     def __init__(
-        self, booster: lightgbm.Booster, features: Features, description: ClassifierDescription
+        self, booster: "lightgbm.Booster", features: Features, description: ClassifierDescription
     ) -> None:
         self.booster = booster
         self.features = features
@@ -86,6 +88,10 @@ class Classifier:
     @classmethod
     def load(cls, folder: Path) -> "Classifier":
         """Load what `save` wrote; raises OSError if a file is absent, ValueError if one is bad."""
+        # Here, since it takes seconds where scikit-learn is installed, and `bentoml serve` has a
+        # process that imports the service without ever scoring.
+        import lightgbm
+
         path = folder / BOOSTER_FILE
         text = path.read_text(encoding="utf-8")
         if not text.startswith("tree\n") or _LAST_SECTION not in text:
