@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from urllib.parse import quote
 
 import pytest
+from serving import serve, wait_until_ready
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 OFFER = "Сдаётся квартира 2+1 в Лимассоле, центр, 1200 евро в месяц, на длительный срок"
@@ -90,6 +91,26 @@ class TestFeed:
         assert response.headers["content-type"] == media_type
         assert response.headers["vary"] == "Accept"
 
+    @pytest.mark.parametrize("accept", ["application/json", "text/html"])
+    def test_who_has_it_is_not_sent_it_again(self, server, accept):
+        first = server.client.get("/feed?limit=3", headers={"Accept": accept})
+        assert first.headers["cache-control"] == "no-cache"
+        known = {"Accept": accept, "If-None-Match": f'"other", W/{first.headers["etag"]}'}
+        again = server.client.get("/feed?limit=3", headers=known)
+        assert again.status_code == 304
+        assert again.content == b""
+        assert again.headers["etag"] == first.headers["etag"]
+        assert again.headers["vary"] == "Accept"
+        other = server.client.get("/feed?limit=4", headers=known)
+        assert other.status_code == 200
+
+    def test_page_and_data_have_tags_of_their_own(self, server):
+        tags = {
+            server.client.get("/feed", headers={"Accept": accept}).headers["etag"]
+            for accept in ("application/json", "text/html")
+        }
+        assert len(tags) == 2
+
     def test_the_root_leads_to_it(self, server):
         assert server.client.get("/").headers["location"] == "/feed"
 
@@ -104,6 +125,15 @@ class TestMessages:
         answer = server.client.get(f"/messages/{item['id']}").json()
         assert answer.pop("model").startswith("feedsieve-classifier:")
         assert answer == {name: item[name] for name in ("id", "text", "score", "label")}
+
+    def test_who_has_it_is_not_sent_it_again(self, server):
+        item = server.client.get("/feed?limit=1").json()["items"][0]
+        path = f"/messages/{item['id']}"
+        tag = server.client.get(path).headers["etag"]
+        assert server.client.get(path, headers={"If-None-Match": tag}).status_code == 304
+        assert server.client.get(path, headers={"If-None-Match": '"x"'}).status_code == 200
+        explained = server.client.get(f"{path}?explain=1", headers={"If-None-Match": tag})
+        assert explained.status_code == 200
 
     def test_its_page(self, server):
         item = server.client.get("/feed?limit=1").json()["items"][0]
@@ -155,6 +185,24 @@ class TestScore:
         item = server.client.get("/feed?limit=1").json()["items"][0]
         assert score(server, item["text"])[0]["score"] == pytest.approx(item["score"], abs=1e-4)
 
+    def test_a_text_seen_before_is_not_embedded_again(self, server):
+        text = f"{OFFER}, в первый раз"
+        once = score(server, text, f"  {text}\n", text)
+        before = counts(server)
+        assert score(server, text, f"{text}\u200b") == once[:2]
+        embedded, recalled = (now - then for now, then in zip(counts(server), before, strict=True))
+        assert (embedded, recalled) == (0, 2)
+        assert once[0] == once[1] == once[2]
+
+    def test_remembering_changes_no_score(self, server, environment, tmp_path):
+        texts = [OFFER, CHATTER, OFFER.upper(), "+", "", f"{OFFER} {CHATTER}"]
+        remembered = [score(server, text) for text in texts for _ in range(2)]
+        own = {"FEEDSIEVE_RECALLED": "0", "FEEDSIEVE_DB": str(tmp_path / "new.db")}
+        with serve(environment | own, tmp_path) as forgetful:
+            wait_until_ready(forgetful)
+            assert [score(forgetful, text) for text in texts for _ in range(2)] == remembered
+            assert counts(forgetful) == (2 * len(texts), 0)
+
     def test_many_clients_at_once_are_batched(self, server):
         before = batches(server)
         texts = [f"{CHATTER} {number}" for number in range(200)]
@@ -172,11 +220,34 @@ class TestScore:
 
 def batches(server):
     """Return how many batches there were, and how many texts were in them."""
-    name = "bentoml_service_adaptive_batch_size"
+    name = "feedsieve_batch_texts"
     return tuple(sum(server.metric(f"{name}_{part}").values()) for part in ("count", "sum"))
 
 
+def counts(server):
+    """Return how many texts were embedded, and of how many the score was known."""
+    return tuple(
+        server.metric(f"feedsieve_texts_{what}_total")[""] for what in ("embedded", "recalled")
+    )
+
+
 class TestOperations:
+    def test_metrics_do_not_grow_with_the_addresses_asked_for(self, server):
+        def series():
+            return set(server.metric("feedsieve_request_seconds_count"))
+
+        for path in ("/messages/nobody", "/nothing"):
+            server.client.get(path)
+        before = series()
+        for number in range(20):
+            server.client.get(f"/messages/nobody-{number}")
+            server.client.get(f"/nothing/{number}")
+        assert series() == before
+        assert {
+            'endpoint="/messages/{identifier}",status="404"',
+            'endpoint="other",status="404"',
+        } <= before
+
     def test_alive_and_ready(self, server):
         assert server.client.get("/livez").status_code == 200
         assert server.client.get("/readyz").status_code == 200

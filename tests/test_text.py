@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedsieve.text import fingerprint, normalise, storable
+from feedsieve.text import fingerprint, normalise, plain, storable
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 
@@ -24,6 +24,17 @@ class TestNormalise:
     )
     def test_what_becomes_what(self, text, normal):
         assert normalise(text) == normal
+
+    def test_control_characters_and_surrogates_go_and_no_others(self):
+        spaces = "\t\n\r\u200b\u200c\u200d\ufeff"
+        for character in map(chr, range(0x110000)):
+            if character not in spaces and unicodedata.category(character) in ("Cc", "Cs"):
+                assert normalise(f"a{character}b") == "ab"
+            else:
+                expected = unicodedata.normalize(
+                    "NFKC", "a b" if character in spaces else f"a{character}b"
+                )
+                assert normalise(f"a{character}b") == " ".join(expected.split())
 
     def test_case_stays(self):
         assert normalise("Flat TO let") == "Flat TO let"
@@ -49,6 +60,11 @@ class TestFingerprint:
     def test_nothing_has_one_too(self):
         assert fingerprint("") == fingerprint(" \u200b\ud800")
         assert len(fingerprint("")) == 32
+
+    @given(ANY_TEXT)
+    @settings(max_examples=300, deadline=None)
+    def test_models_read_no_more_than_it_is_taken_of(self, text):
+        assert plain(normalise(text)) == plain(text)
 
 
 class TestStorable:

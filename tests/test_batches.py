@@ -1,0 +1,81 @@
+import asyncio
+import threading
+
+import pytest
+
+from feedsieve.batches import Batches
+
+
+class Doubling:
+    """Doubles numbers once it is let, and remembers what came together."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.done: list[list[int]] = []
+
+    def __call__(self, requests):
+        self.free.wait(10)
+        self.done.append([number for request in requests for number in request])
+        return {number: 2 * number for number in self.done[-1]}
+
+
+async def answers(batches, *requests):
+    """Return tasks that wait for the answers, of which the first has begun."""
+    tasks = [asyncio.create_task(batches.answer(requests[0]))]
+    await asyncio.sleep(0.05)
+    tasks += [asyncio.create_task(batches.answer(request)) for request in requests[1:]]
+    await asyncio.sleep(0.05)
+    return tasks
+
+
+def test_what_comes_meanwhile_is_done_together():
+    async def run():
+        doubling = Doubling()
+        tasks = await answers(Batches("test", doubling, 10), [1], [2, 3], [4])
+        doubling.free.set()
+        assert [(await task)[number] for task, number in zip(tasks, (1, 3, 4), strict=True)] == [
+            2,
+            6,
+            8,
+        ]
+        assert doubling.done == [[1], [2, 3, 4]]
+
+    asyncio.run(run())
+
+
+def test_no_batch_is_larger_than_allowed_but_for_a_single_request():
+    async def run():
+        doubling = Doubling()
+        tasks = await answers(Batches("test", doubling, 3), [1], [2, 3], [4], [5, 6, 7, 8], [9])
+        doubling.free.set()
+        await asyncio.gather(*tasks)
+        assert doubling.done == [[1], [2, 3, 4], [5, 6, 7, 8], [9]]
+
+    asyncio.run(run())
+
+
+def test_what_nobody_waits_for_is_not_done():
+    async def run():
+        doubling = Doubling()
+        first, second, third = await answers(Batches("test", doubling, 10), [1], [2], [3])
+        first.cancel()  # it has begun; the others are done all the same
+        second.cancel()
+        await asyncio.sleep(0)
+        doubling.free.set()
+        assert (await third)[3] == 6
+        assert doubling.done == [[1], [3]]
+
+    asyncio.run(run())
+
+
+def test_an_error_reaches_those_of_the_batch_and_nobody_else():
+    def invert(requests):
+        return {number: 1 / number for request in requests for number in request}
+
+    async def run():
+        batches = Batches("test", invert, 10)
+        with pytest.raises(ZeroDivisionError):
+            await batches.answer([0])
+        assert await batches.answer([2]) == {2: 0.5}
+
+    asyncio.run(run())

@@ -1,0 +1,73 @@
+"""What the server does when more comes in than it can score, and when clients do not wait."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from serving import serve, wait_for, wait_until_ready
+
+PLACES = 3
+
+
+@pytest.fixture(scope="module")
+def crowded(environment, tmp_path_factory):
+    """A server with three places for requests that are scored, and nothing in its store."""
+    folder = tmp_path_factory.mktemp("crowded")
+    own = {"FEEDSIEVE_WAITING": str(PLACES), "FEEDSIEVE_DB": str(folder / "new.db")}
+    with serve(environment | own, folder) as server:
+        wait_until_ready(server)
+        yield server
+
+
+def many(mark):
+    """Return as many texts as a request may have; none of them was seen before."""
+    return [f"{mark} {number}: сдаётся квартира в центре, рядом море" for number in range(256)]
+
+
+def embedded(server):
+    return server.metric("feedsieve_texts_embedded_total")[""]
+
+
+def test_one_too_many_is_refused_at_once_and_the_others_are_answered(crowded):
+    def post(number):
+        started = time.monotonic()
+        answer = crowded.client.post("/score", json={"texts": many(f"client {number}")})
+        return time.monotonic() - started, answer
+
+    with ThreadPoolExecutor(12) as clients:
+        answers = list(clients.map(post, range(12)))
+    accepted = [took for took, answer in answers if answer.status_code == 200]
+    refused = [(took, answer) for took, answer in answers if answer.status_code == 503]
+    assert len(accepted) >= PLACES
+    assert len(accepted) + len(refused) == 12
+    for took, answer in refused:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["retry-after"] == "1"
+        assert "wait to be scored" in answer.json()["detail"]
+        assert took < max(accepted)
+    assert crowded.client.post("/score", json={"texts": ["afterwards"]}).status_code == 200
+
+
+def test_other_routes_are_open_meanwhile(crowded):
+    with ThreadPoolExecutor(PLACES) as clients:
+        posts = [
+            clients.submit(crowded.client.post, "/score", json={"texts": many(f"busy {number}")})
+            for number in range(PLACES)
+        ]
+        wait_for(crowded, "/metrics", lambda _: True)
+        assert crowded.client.get("/feed").status_code == 200
+        assert crowded.client.get("/readyz").status_code == 200
+        assert not all(post.done() for post in posts)
+
+
+def test_what_a_client_did_not_wait_for_is_not_scored(crowded):
+    before = embedded(crowded)
+    with ThreadPoolExecutor(1) as clients:
+        first = clients.submit(crowded.client.post, "/score", json={"texts": many("patient")})
+        time.sleep(0.2)  # it has begun
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{crowded.url}/score", json={"texts": many("gone")}, timeout=0.2)
+        assert first.result().status_code == 200
+    assert crowded.client.post("/score", json={"texts": ["the next"]}).status_code == 200
+    assert embedded(crowded) - before == 256 + 1
