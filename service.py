@@ -30,7 +30,8 @@ from feedsieve.waiting import WaitingMiddleware, WaitingRoom
 MOST_TEXTS = 256  # a request
 LARGEST_BODY = MOST_TEXTS * LONGEST * 12 + 1024  # bytes, were every character \uD83D\uDE00
 PAGE_SECONDS = 1.0  # that a page of the feed may be old
-SLOWEST_ANSWER = 240  # seconds; the largest request takes 25 on two idle cores
+MOST_BYTES = 8_000_000  # of bodies at /score at once; what is in them is scored within a minute
+SLOWEST_ANSWER = 60  # seconds; for as long BentoML's time-out keeps 800 bytes of each request
 
 ABOUT = "Ranks the messages of a chat, so that what matters comes first."
 
@@ -141,7 +142,7 @@ web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 problems.install(web)
 PROBLEMS = problems.documented(422, 503)
 runtime = Runtime(settings())
-room = WaitingRoom(settings().waiting, 2 * LARGEST_BODY)
+room = WaitingRoom(settings().waiting, MOST_BYTES)
 pages = Recent[Response](PAGE_SECONDS, most=256)
 explaining = asyncio.Semaphore(1)  # one at a time: the others wait outside the threads
 

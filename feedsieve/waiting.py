@@ -13,12 +13,17 @@ RETRY_AFTER = 1  # seconds; by then those that wait now have been answered
 
 
 class WaitingRoom:
-    """Counts who waits and how much memory it takes. To be used from one event loop."""
+    """Counts who waits and how much there is to read. To be used from one event loop."""
 
     def __init__(self, requests: int, size: int) -> None:
-        """`requests` and their `size` in bytes are the most that may be in the room at once."""
+        """At most `requests` may be in the room at once, and `size` bytes, or a larger one alone.
+
+        As many are to fit as are answered while a client waits.
+        """
         self._requests = requests
         self._size = size
+        self._taken = 0
+        self._used = 0
 
     @contextmanager
     def place(self, size: int = 0) -> Iterator[None]:
@@ -26,15 +31,15 @@ class WaitingRoom:
 
         Raises ProblemResponse, 503, if there is none.
         """
-        if not self._requests or size > self._size:
+        if self._taken and (self._taken == self._requests or self._used + size > self._size):
             raise ProblemResponse(503, "too many requests wait to be scored", RETRY_AFTER)
-        self._requests -= 1
-        self._size -= size
+        self._taken += 1
+        self._used += size
         try:
             yield
         finally:
-            self._requests += 1
-            self._size += size
+            self._taken -= 1
+            self._used -= size
 
 
 class WaitingMiddleware:

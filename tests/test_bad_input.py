@@ -6,6 +6,7 @@ import time
 from urllib.parse import quote
 
 import pytest
+from serving import serve, wait_for
 from test_service import BROWSER, Page
 
 from feedsieve.cursor import Cursor
@@ -190,12 +191,16 @@ class TestBodies:
         assert "Traceback" not in added
         assert "secret" not in added
 
-    def test_a_path_with_a_line_end_stays_on_its_line(self, server):
-        server.client.get("/messages/a%0aFORGED%20LINE%0d%e2%80%a8")
-        deadline = time.monotonic() + 10  # the line is written once the answer is sent
-        while "FORGED" not in server.log.read_text() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        found = [line for line in server.log.read_text().splitlines() if "FORGED" in line]
+    def test_a_path_with_a_line_end_stays_on_its_line(self, environment, tmp_path):
+        """In the access log, which is off unless it is asked for."""
+        asked = "services.feedsieve.logging.access.enabled=true"
+        own = {"BENTOML_CONFIG_OPTIONS": asked, "FEEDSIEVE_DB": str(tmp_path / "new.db")}
+        with serve(environment | own, tmp_path) as server:
+            wait_for(server, "/messages/a%0aFORGED%20LINE%0d%e2%80%a8", lambda _: True)
+            deadline = time.monotonic() + 10  # the line is written once the answer is sent
+            while "FORGED" not in server.log.read_text() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            found = [line for line in server.log.read_text().splitlines() if "FORGED" in line]
         assert found
         assert not [line for line in found if line.startswith("FORGED")]
 
