@@ -30,7 +30,7 @@ import importlib, pkgutil, sys
 import feedsieve
 for module in pkgutil.walk_packages(feedsieve.__path__, "feedsieve."):
     importlib.import_module(module.name)
-import onnxruntime, openvino  # whichever runs the encoder
+import lightgbm, onnxruntime, openvino  # which feedsieve imports when it loads a model
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
