@@ -52,7 +52,8 @@ class Runtime:
         self._failure: Exception | None = None
         self._known: dict[str, float] = {}  # scores by fingerprint that are yet to be saved
         self._is_complete = False  # whether every message had a score once
-        self._look_took = 0.0  # seconds
+        self._look_took = 0.0  # seconds; a look goes through all messages
+        self._looked_at: int | None = None  # the version of the store in which all had scores
         self._stopping = threading.Event()
         self._courtesy = Courtesy()
         self._recall = Recall(settings.recalled)
@@ -176,6 +177,9 @@ class Runtime:
                 self._store = MessageStore.open(
                     self._settings.db, state_folder=self._settings.state
                 )
+            version = self._store.version()
+            if version is not None and version == self._looked_at:
+                return
             started = time.monotonic()
             found = self._store.unscored(scorer.model, 1)
             self._look_took = time.monotonic() - started
@@ -183,6 +187,7 @@ class Runtime:
                 score_backlog(self._store, scorer, self._known, show, self._between_batches)
                 self._is_complete = True
                 self._known = {}
+            self._looked_at = version
         except _Stopped:
             pass
         except StoreUnavailable as error:

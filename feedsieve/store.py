@@ -72,6 +72,7 @@ class MessageStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._watching: Connection | None = None
         self.location = shown(engine.url.render_as_string(hide_password=False))
 
     @classmethod
@@ -105,7 +106,24 @@ class MessageStore:
 
     def close(self) -> None:
         """Close the connections that no thread is using."""
+        if self._watching:
+            self._watching.close()
         self._engine.dispose()
+
+    def version(self) -> int | None:
+        """Return a number that is another one once anything was written, by whatever process.
+
+        None if the database has no such number: PostgreSQL. To be called from one thread.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return None
+        try:
+            if self._watching is None:  # the number is one of this connection's own
+                self._watching = self._engine.connect()
+            with self._watching.begin():
+                return self._watching.exec_driver_sql("PRAGMA data_version").scalar_one()
+        except (DBAPIError, TimeoutError) as error:
+            raise _unavailable(self.location, error) from error
 
     def add(self, messages: Iterable[Message], progress: Progress | None = None) -> ImportCounts:
         """Store messages, all or none of them, and return what became of them.

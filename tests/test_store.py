@@ -829,6 +829,21 @@ def plans(tmp_path_factory) -> Callable[[Method], list[str]]:
     return steps_of
 
 
+class TestVersion:
+    def test_it_changes_with_what_any_store_writes_and_not_otherwise(self, store, location):
+        before = store.version()
+        assert store.version() == before
+        store.count()
+        assert store.version() == before
+        other = MessageStore.open(location)
+        other.add(chat(3))
+        added = store.version()
+        assert added != before
+        store.start_model(MODEL, THRESHOLD)
+        assert store.version() not in (before, added)
+        other.close()
+
+
 class TestQueryPlans:
     @pytest.mark.parametrize(
         "method",
