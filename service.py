@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import bentoml
@@ -192,11 +193,8 @@ class Feedsieve:
 async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
     """Messages by falling score, `limit` a page. Browsers get a page to read."""
     question = limit, cursor, prefers_page(request.headers.get("accept", ""))
-    page = pages.find(question)
-    if page is None:
-        page = await run_in_threadpool(read_feed, request, limit, cursor)
-        pages.keep(question, page)
-    return unless_known(request, page)
+    read = partial(run_in_threadpool, read_feed, request, limit, cursor)
+    return unless_known(request, await pages.answer(question, read))
 
 
 def read_feed(request: Request, limit: int, cursor: str | None) -> Response:

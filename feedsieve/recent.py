@@ -1,8 +1,9 @@
 """Answers that are good for a moment: what many ask for at once is made once."""
 
+import asyncio
 import time
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
 
 Answer = TypeVar("Answer")
 
@@ -13,18 +14,26 @@ class Recent(Generic[Answer]):
     def __init__(self, seconds: float, most: int) -> None:
         self._seconds = seconds
         self._most = most
-        self._answers: dict[Hashable, tuple[float, Answer]] = {}  # by question, oldest first
+        self._made: dict[Hashable, tuple[float, asyncio.Task[Answer]]] = {}  # oldest first
 
-    def find(self, question: Hashable) -> Answer | None:
-        """Return the answer, or None if there is none that is young enough."""
-        if question not in self._answers:
-            return None
-        made, answer = self._answers[question]
-        return answer if time.monotonic() - made < self._seconds else None
+    async def answer(
+        self, question: Hashable, make: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
+        """Return the answer that is young enough or being made, or else what `make` returns.
 
-    def keep(self, question: Hashable, answer: Answer) -> None:
-        """Keep an answer, and forget the oldest if there are too many."""
-        self._answers.pop(question, None)
-        self._answers[question] = time.monotonic(), answer
-        if len(self._answers) > self._most:
-            del self._answers[next(iter(self._answers))]
+        What `make` raises is raised for all who wait for it, and is not kept.
+        """
+        made, task = self._made.get(question, (0.0, None))
+        if task is None or time.monotonic() - made >= self._seconds or _has_failed(task):
+            task = asyncio.create_task(make())
+            self._made.pop(question, None)
+            self._made[question] = time.monotonic(), task
+            if len(self._made) > self._most:
+                del self._made[next(iter(self._made))]
+        if task.done():
+            return task.result()
+        return await asyncio.shield(task)  # one client that goes leaves it to the others
+
+
+def _has_failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

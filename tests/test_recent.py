@@ -1,19 +1,62 @@
-import time
+import asyncio
+
+import pytest
 
 from feedsieve.recent import Recent
 
 
-def test_an_answer_is_kept_for_its_time():
-    recent = Recent[str](seconds=0.2, most=10)
-    recent.keep("question", "answer")
-    assert recent.find("question") == "answer"
-    assert recent.find("another") is None
-    time.sleep(0.25)
-    assert recent.find("question") is None
+class Counting:
+    """Answers with how often it was asked, after a moment."""
+
+    count = 0
+
+    async def __call__(self):
+        self.count += 1
+        number = self.count
+        await asyncio.sleep(0.02)
+        return number
+
+
+def test_what_many_ask_for_at_once_is_made_once_and_kept_for_its_time():
+    async def run():
+        recent, make = Recent[int](seconds=0.3, most=10), Counting()
+        assert await asyncio.gather(*(recent.answer("a", make) for _ in range(5))) == [1] * 5
+        assert await recent.answer("a", make) == 1
+        assert await recent.answer("b", make) == 2
+        await asyncio.sleep(0.35)
+        assert await recent.answer("a", make) == 3
+
+    asyncio.run(run())
 
 
 def test_the_oldest_goes_first():
-    recent = Recent[int](seconds=60, most=2)
-    for number in (1, 2, 1, 3):
-        recent.keep(number, number)
-    assert [recent.find(number) for number in (1, 2, 3)] == [1, None, 3]
+    async def run():
+        recent, make = Recent[int](seconds=60, most=2), Counting()
+        assert [await recent.answer(question, make) for question in "abac"] == [1, 2, 1, 3]
+        assert [await recent.answer(question, make) for question in "cba"] == [3, 2, 4]
+
+    asyncio.run(run())
+
+
+def test_a_failure_is_not_kept():
+    async def fail():
+        raise KeyError
+
+    async def run():
+        recent = Recent[int](seconds=60, most=2)
+        with pytest.raises(KeyError):
+            await recent.answer("a", fail)
+        assert await recent.answer("a", Counting()) == 1
+
+    asyncio.run(run())
+
+
+def test_who_goes_does_not_take_it_from_the_others():
+    async def run():
+        recent, make = Recent[int](seconds=60, most=2), Counting()
+        first, second = (asyncio.create_task(recent.answer("a", make)) for _ in range(2))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        assert await second == 1
+
+    asyncio.run(run())
