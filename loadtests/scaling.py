@@ -8,15 +8,13 @@ import argparse
 import csv
 import os
 import platform
-import random
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +28,10 @@ from feedsieve import bulk, models, tables
 from feedsieve.bulk import Progress, score_file
 from feedsieve.settings import settings
 from feedsieve.tables import ROWS_A_PART, Part, open_table
+from loadtests.messages import SEED, variations
 from train.cluster import Sent, connect
 
 SAMPLE = 5000  # messages of the sample corpus, which the file repeats with variations
-SEED = 7
 SAMPLED_EVERY = 0.2  # seconds
 BILLION = 1_000_000_000
 CORES = 16  # of a machine in the extrapolation
@@ -93,14 +91,6 @@ class _NoScores:
 
     def label(self, score: float) -> Any:
         return "negative"
-
-
-def variations(texts: Sequence[str]) -> Iterator[str]:
-    """Yield `texts` over and over, with other digits and a number, so that no two are the same."""
-    rng = random.Random(SEED)
-    for number in count():
-        varied = re.sub(r"\d", lambda _digit: rng.choice("0123456789"), texts[number % len(texts)])
-        yield f"{varied} №{number}"
 
 
 def write_messages(texts: Sequence[str], rows: int, path: Path) -> None:

@@ -32,11 +32,12 @@ def running(
     log: Path,
     environment: Mapping[str, str],
     within: float,
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Run a server until the block ends, which begins when the URL `ready` answers with success.
 
-    What the server prints goes into `log`. `environment` is added to that of this process, and it
-    may take `within` seconds. It is ended, and all that it started. Raises NoAnswer.
+    Yields the id of its process. What it prints goes into `log`. `environment` is added to that of
+    this process, and it may take `within` seconds. It is ended, and all that it started. Raises
+    NoAnswer.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -49,7 +50,7 @@ def running(
         )
     try:
         _wait(process, ready, log, within)
-        yield
+        yield process.pid
     finally:
         _end(process)
 

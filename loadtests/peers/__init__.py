@@ -1,0 +1,1 @@
+"""Other servers for the same encoder, each in an environment of its own."""

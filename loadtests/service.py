@@ -1,0 +1,263 @@
+"""How fast `/score` answers over HTTP, ours and peers', and what of the engine is left of it."""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from feedsieve import models
+from loadtests import page, plots
+from loadtests.alone import alone
+from loadtests.baselines import Baselines
+from loadtests.clients import Job, Load, load
+from loadtests.peers.start import PEERS, NoPeer, peer
+from loadtests.plan import Plan
+from loadtests.server import Server, bento
+from loadtests.watch import Usage, memory, watching
+from train.servers import NoAnswer
+
+OURS = "feedsieve"
+CLIENTS = (1, 8, 32, 64)
+BULK = 256  # texts a request
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What clients ask for. `settings` are the server's, beside those of its surroundings."""
+
+    name: str
+    stream: str = "different"
+    texts_a_request: int = 1
+    clients: tuple[int, ...] = CLIENTS
+    settings: Mapping[str, str] | None = None
+
+
+DIFFERENT = Workload("different")
+REPEATING = Workload("repeating", stream="repeating")
+IN_BULK = Workload("bulk", texts_a_request=BULK, clients=(1, 8))
+
+
+def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
+    """Return the figures of every server and workload. Raises `NoModel`, NoAnswer for ours."""
+    models.find_pair(plan.model)
+    rounds = plan.few_or_many(1, 3)
+    runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    unavailable: dict[str, str] = {}
+    loops: dict[str, list[dict[str, float]]] = {}
+    with tqdm(total=rounds * (len(PEERS) + 4), desc="service", unit="server") as progress:
+        for _ in range(rounds):
+            for workload in (DIFFERENT, REPEATING, IN_BULK):
+                environment = empty_store(plan) | dict(workload.settings or {})
+                with bento(plan.folder / f"{workload.name}.log", environment) as server:
+                    _visit(plan, server, workload, runs.setdefault(workload.name, {}))
+                progress.update()
+            for batch in (max(CLIENTS), BULK):
+                seconds = plan.few_or_many(2.0, 10.0)
+                gives = alone(plan.model, plan.texts, plan.next_run(), batch, seconds)
+                loops.setdefault(str(batch), []).append(gives)
+            progress.update()
+            for which in PEERS:
+                if which.name not in unavailable:
+                    try:
+                        with peer(which, of, plan.folder / f"{which.name}.log") as server:
+                            seen = runs.setdefault(which.name, {})
+                            _visit(plan, server, DIFFERENT, seen, **which.asked(of))
+                    except (NoPeer, NoAnswer) as error:
+                        unavailable[which.name] = str(error)
+                progress.update()
+    return {
+        "rounds": rounds,
+        "servers": {
+            name: {clients: _median(loads) for clients, loads in by_clients.items()}
+            for name, by_clients in runs.items()
+        },
+        "unavailable": unavailable,
+        "alone": {
+            batch: {name: statistics.median(one[name] for one in found) for name in found[0]}
+            for batch, found in loops.items()
+        },
+    }
+
+
+def empty_store(plan: Plan) -> dict[str, str]:
+    """Return settings of our server with no messages, so that nothing else is scored meanwhile."""
+    return {"FEEDSIEVE_MODEL": plan.model, "FEEDSIEVE_DB": str(plan.folder / "empty.db")}
+
+
+def _visit(
+    plan: Plan,
+    server: Server,
+    workload: Workload,
+    found: dict[str, list[dict[str, Any]]],
+    **asked: Any,
+) -> None:
+    """Load a server with each number of clients, and add what was seen to `found`."""
+    at_start, _rss = memory(server.pid)
+    for clients in workload.clients:
+        job = score_job(plan, server, workload, clients, **asked)
+        with watching(server.pid) as usage:
+            said = load(job)
+        record = _record(said, usage, job) | {"start_pss": at_start}
+        found.setdefault(str(clients), []).append(record)
+
+
+def score_job(plan: Plan, server: Server, workload: Workload, clients: int, **asked: Any) -> Job:
+    """Return what the clients of a workload do, with texts that no run before had.
+
+    `asked` says how, if it is not as our server wants it: fields of `Job`.
+    """
+    texts = plan.chat if workload.stream == "repeating" else plan.texts
+    return Job(
+        url=server.url,
+        seconds=plan.few_or_many(4.0, 15.0),
+        warm_up=plan.few_or_many(2.0, 5.0),
+        clients=clients,
+        texts=list(texts),
+        stream=workload.stream,
+        texts_a_request=workload.texts_a_request,
+        run=plan.next_run(),
+        **asked,
+    )
+
+
+def _record(said: Load, usage: Usage, job: Job) -> dict[str, Any]:
+    """Return what one run showed: rates a second, latencies in ms, sizes in bytes, cores."""
+    success = said.success
+    return {
+        "messages_a_second": said.throughput * job.texts_a_request,
+        "p50": success and success.p50,
+        "p95": success and success.p95,
+        "p99": success and success.p99,
+        "failures": said.failures,
+        "client_cpu": said.client_cpu,
+        "server_cpu": usage.cpu / (job.seconds + job.warm_up),
+        "largest_pss": usage.largest_pss,
+        "largest_rss": usage.largest_rss,
+    }
+
+
+def _median(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the medians of several runs, the failures of all, and the largest memory."""
+    failures: Counter[str] = Counter()
+    for record in records:
+        failures.update(record["failures"])
+    merged: dict[str, Any] = {"failures": dict(failures)}
+    for name in records[0].keys() - {"failures"}:
+        values = [record[name] for record in records if record[name] is not None]
+        pick = max if name.startswith("largest") else statistics.median
+        merged[name] = pick(values) if values else None
+    merged["each"] = [record["messages_a_second"] for record in records]
+    return merged
+
+
+def section(found: dict[str, Any]) -> str:
+    """Return the section of the page. Ratios are ours to a peer's, at as many clients."""
+    servers = found["servers"]
+    titles = {DIFFERENT.name: OURS} | {which.name: which.title for which in PEERS}
+    rows = []
+    for name, title in titles.items():
+        if name in found["unavailable"]:
+            rows.append([title, *["–"] * 9, found["unavailable"][name]])
+            continue
+        for clients, one in servers[name].items():
+            rows.append([title, clients, *_cells(one), _ratio(servers, clients, name)])
+    single = page.table((*HEAD, "ours to it"), rows)
+    loops = found["alone"]
+    shares = [
+        _share("64 clients, one message a request", servers["different"]["64"], loops["64"]),
+        *(
+            _share(f"{clients} clients, {BULK} messages a request", one, loops[str(BULK)])
+            for clients, one in servers["bulk"].items()
+        ),
+    ]
+    repeating = [
+        [clients, *_cells(one), _ratios_to_peers(servers, one, clients)]
+        for clients, one in servers["repeating"].items()
+    ]
+    return f"""## Service
+
+`POST /score` in a closed loop: each client has one request in flight, and the clients run in a
+process of their own on the same cores. Medians of {found["rounds"]} rounds, between which every
+server is started anew. Peers run the 12-layer encoder and, in place of the classifier, nothing or
+one product. Memory is what all processes of the server take together (PSS), the largest seen.
+
+### One message a request, each different from all others
+
+{single}
+
+![Messages a second by the number of clients, feedsieve and its peers](images/service.svg)
+
+### One message a request, repeating as the chat does
+
+{page.table((*HEAD[1:], "ours to peers with different messages"), repeating)}
+
+### What is left of the engine
+
+The same kind of messages in a loop without a server, in batches of as many as there are clients, or
+as there are in a request: messages a second of the encoder, and with the classifier, and what the
+service gives of that.
+
+{page.table(("", "service", "encoder", "of it", "encoder and classifier", "of it"), shares)}
+"""
+
+
+HEAD = (
+    "server", "clients", "messages a second", "p50, ms", "p95, ms", "p99, ms", "failed",
+    "memory at start, MiB", "under load, MiB", "cores, server + clients",
+)  # fmt: skip
+
+
+def _cells(one: dict[str, Any]) -> list[str]:
+    failures = ", ".join(f"{count} × {status}" for status, count in one["failures"].items())
+    return [
+        *(page.figure(one[name]) for name in ("messages_a_second", "p50", "p95", "p99")),
+        failures or "0",
+        page.mebibytes(one["start_pss"]),
+        page.mebibytes(one["largest_pss"]),
+        f"{one['server_cpu']:.2f} + {one['client_cpu']:.2f}",
+    ]
+
+
+def _ratio(servers: dict[str, Any], clients: str, name: str) -> str:
+    if name == DIFFERENT.name:
+        return ""
+    return _times(servers[DIFFERENT.name][clients], servers[name][clients])
+
+
+def _ratios_to_peers(servers: dict[str, Any], one: dict[str, Any], clients: str) -> str:
+    return ", ".join(
+        f"{which.name} {_times(one, servers[which.name][clients])}"
+        for which in PEERS
+        if which.name in servers
+    )
+
+
+def _times(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    if not theirs["messages_a_second"]:
+        return "–"
+    return f"{ours['messages_a_second'] / theirs['messages_a_second']:.1f}"
+
+
+def _share(what: str, one: dict[str, Any], alone: dict[str, float]) -> list[str]:
+    rate = one["messages_a_second"]
+    shares = ((alone[name], rate / alone[name]) for name in ("encoder", "scorer"))
+    cells = [(page.figure(of), f"{100 * share:.0f} %") for of, share in shares]
+    return [what, page.figure(rate), *(cell for pair in cells for cell in pair)]
+
+
+def draw(found: dict[str, Any], folder: Path) -> None:
+    """Write the plot of messages a second by the number of clients. Raises OSError."""
+    titles = {DIFFERENT.name: OURS, REPEATING.name: f"{OURS}, repeating as the chat does"}
+    titles |= {which.name: which.title for which in PEERS}
+    lines = {
+        title: {
+            int(clients): one["messages_a_second"]
+            for clients, one in found["servers"].get(name, {}).items()
+        }
+        for name, title in titles.items()
+    }
+    plots.lines(folder / "service.svg", lines, "clients", "messages a second")
