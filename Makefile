@@ -14,6 +14,8 @@ NOTEBOOK_PORT ?= 8888
 BACKEND ?= docker
 TEST_PROCESSES ?= logical
 BUILD_FLAGS ?=
+BENCHMARK ?=
+LOADTEST ?=
 LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +30,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample labelstudio features train mlflow notebook screenshots promote serve test test-lab lint format bento package container build loadtest cluster constraints clean
+.PHONY: help setup sample labelstudio features train mlflow notebook screenshots promote serve test test-lab lint format bento package container build benchmark loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,8 +128,11 @@ build: ## make the image of the dev container, feedsieve-lab, by BACKEND (docker
 	$(BACKEND) build --file .devcontainer/Dockerfile --tag feedsieve-lab \
 		--build-arg UID=$$(id -u) --build-arg PIP_EXTRA_INDEX_URL $(BUILD_FLAGS) .
 
-loadtest: $(VENV)/dev ## load a server that this starts, and write reports/loadtest.html
-	$(BIN)/python -m loadtests
+benchmark: $(VENV)/dev ## measure engine, service, feed and start beside others, and write docs/performance.md: an hour
+	$(BIN)/python -m loadtests.benchmark $(BENCHMARK)
+
+loadtest: $(VENV)/dev ## load a server that this starts, write reports/loadtest.html, fail if a threshold is broken
+	$(BIN)/python -m loadtests $(LOADTEST)
 
 cluster: $(VENV)/lab ## start a Dask scheduler and two workers, for --cluster; dashboard on 127.0.0.1:8787
 	$(BIN)/python -m train.cluster

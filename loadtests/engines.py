@@ -61,7 +61,7 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
         }
         for name, process in processes.items():
             found[name] = process.submit(_about, texts).result()
-        grid = processes[SERVED].submit(_texts_of_lengths, plan.texts).result()
+        grid = processes[SERVED].submit(_texts_of_lengths, list(plan.texts)).result()
         steps = rounds * len(names) * 3
         with tqdm(total=steps, desc="engines", unit="step") as progress:
             for name, process in list(processes.items()) * rounds:

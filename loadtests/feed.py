@@ -156,8 +156,8 @@ def section(found: dict[str, Any]) -> str:
     return f"""## Feed
 
 Stored scores, read by {CLIENTS} clients in a closed loop. Texts repeat as in the chat. Pages
-anywhere follow cursors drawn at random, and so are messages. Beside it is the empty GET of a FastAPI
-app in a Bento that nobody configured.
+anywhere follow cursors drawn at random, and so are messages. Beside it is the empty GET of a
+FastAPI app in a Bento that nobody configured.
 
 {page.table(HEAD, rows)}
 

@@ -1,13 +1,42 @@
-"""What readers and integrators do: `locust -f loadtests/locustfile.py`, or `make loadtest`."""
+"""What readers and integrators do: `make loadtest`, or `locust -f loadtests/locustfile.py`.
+
+Locust lets users be chosen by their class: `locust -f loadtests/locustfile.py Reader` is the
+scenario of readers alone, and without a name both come.
+"""
 
 import random
+import sys
 from itertools import count
+from typing import Any
 
-from locust import HttpUser, between, task
+from locust import HttpUser, between, events, task
+
+from loadtests.thresholds import Thresholds
 
 MOST_TEXTS = 2000  # taken from the feed to be scored again
 _texts: list[str] = []
 _numbers = count()
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: Any) -> None:
+    parser.add_argument(
+        "--slack", type=float, default=1.0, help="how many times slower the machine may be"
+    )
+
+
+@events.quitting.add_listener
+def check_thresholds(environment: Any, **_said: Any) -> None:
+    """Fail the run, and say on stderr which thresholds do not hold."""
+    classes = {user.__name__ for user in environment.user_classes}
+    scenario = "mixed" if len(classes) > 1 else min(classes).lower()
+    routes = {name: entry for (name, _method), entry in environment.stats.entries.items()}
+    broken = Thresholds(scenario, environment.parsed_options.slack).broken(
+        routes, environment.stats.total
+    )
+    for line in broken:
+        print(f"threshold broken: {line}", file=sys.stderr)
+    environment.process_exit_code = int(bool(broken))
 
 
 def fresh_texts(how_many: int) -> list[str]:
