@@ -56,7 +56,7 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
                     _visit(plan, server, workload, runs.setdefault(workload.name, {}))
                 progress.update()
             for batch in (max(CLIENTS), BULK):
-                seconds = plan.few_or_many(2.0, 10.0)
+                seconds = plan.few_or_many(1.0, 10.0)
                 gives = alone(plan.model, plan.texts, plan.next_run(), batch, seconds)
                 loops.setdefault(str(batch), []).append(gives)
             progress.update()
@@ -113,8 +113,8 @@ def score_job(plan: Plan, server: Server, workload: Workload, clients: int, **as
     texts = plan.chat if workload.stream == "repeating" else plan.texts
     return Job(
         url=server.url,
-        seconds=plan.few_or_many(4.0, 15.0),
-        warm_up=plan.few_or_many(2.0, 5.0),
+        seconds=plan.few_or_many(2.0, 15.0),
+        warm_up=plan.few_or_many(1.0, 5.0),
         clients=clients,
         texts=list(texts),
         stream=workload.stream,
