@@ -16,7 +16,7 @@ from feedsieve.settings import settings
 from loadtests import baselines, engines, feed, machine, overload, page, service, start
 from loadtests.baselines import Baselines
 from loadtests.messages import read_texts
-from loadtests.plan import Plan
+from loadtests.plan import Failed, Plan
 from train import command
 from train.failures import in_one_line
 from train.servers import NoAnswer
@@ -37,7 +37,7 @@ SECTIONS = {
     "feed": Section(lambda plan, _of: feed.measure(plan), feed.section, feed.draw),
     "start": Section(lambda plan, _of: start.measure(plan), start.section),
 }
-FAILURES = (*command.FAILURES, UnreadableFile, NoAnswer, RuntimeError)
+FAILURES = (*command.FAILURES, UnreadableFile, NoAnswer, Failed)
 
 
 def main() -> int:

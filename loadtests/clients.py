@@ -21,6 +21,7 @@ import aiohttp
 import numpy as np
 
 from loadtests.messages import different, repeating
+from loadtests.plan import Failed
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = {"different": different, "repeating": repeating}
@@ -105,7 +106,7 @@ class _Answer(NamedTuple):
 
 
 def load(job: Job) -> Load:
-    """Run the clients in a process of their own. Raises RuntimeError if it fails."""
+    """Run the clients in a process of their own. Raises Failed."""
     done = subprocess.run(
         [sys.executable, "-m", "loadtests.clients"],
         cwd=ROOT,
@@ -114,7 +115,7 @@ def load(job: Job) -> Load:
         text=True,
     )
     if done.returncode:
-        raise RuntimeError(f"the clients failed: {done.stderr.strip().splitlines()[-1]}")
+        raise Failed(f"the clients failed: {done.stderr.strip().splitlines()[-1]}")
     said = json.loads(done.stdout)
     by_status = {status: Latency(**latency) for status, latency in said.pop("by_status").items()}
     return Load(by_status, **said)

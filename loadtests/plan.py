@@ -9,6 +9,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class Failed(RuntimeError):
+    """A program that the benchmark started failed; says which, and its last words."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Texts, the model, how long to measure, and a folder that is gone afterwards."""

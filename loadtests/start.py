@@ -12,14 +12,14 @@ from tqdm import tqdm
 
 from feedsieve import models
 from loadtests import page
-from loadtests.plan import Plan
+from loadtests.plan import Failed, Plan
 from loadtests.server import ROOT, bento
 from loadtests.service import empty_store
 from loadtests.watch import memory
 
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """Return seconds to ready and sizes in bytes. Raises NoModel, NoAnswer, RuntimeError."""
+    """Return seconds to ready and sizes in bytes. Raises NoModel, NoAnswer, Failed."""
     models.find_pair(plan.model)
     seconds, sizes = [], []
     for _ in tqdm(range(plan.few_or_many(2, 5)), desc="start", unit="start"):
@@ -67,7 +67,7 @@ def _bento_size(plan: Plan) -> int:
             text=True,
         )
         if done.returncode:
-            raise RuntimeError(f"bentoml {words[0]} failed: {done.stderr.strip()[-500:]}")
+            raise Failed(f"bentoml {words[0]} failed: {done.stderr.strip()[-500:]}")
         return done.stdout
 
     tag = bentoml("build", "--output", "tag").strip().rpartition("__tag__:")[2]

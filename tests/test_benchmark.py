@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -16,13 +17,13 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 from aiohttp import web
-from locust.stats import RequestStats
 from serving import ROOT
 from tiny_bert import HIDDEN, save_tiny_bert
 
 from feedsieve.settings import settings
 from feedsieve.text import fingerprint
 from loadtests import baselines, page, service
+from loadtests.__main__ import LOCUSTFILE
 from loadtests.baselines import Baselines
 from loadtests.clients import Job, load
 from loadtests.flops import Shape
@@ -199,10 +200,10 @@ class TestPeers:
             "messages_a_second": 10.0, "p50": 1.0, "p95": 2.0, "p99": 3.0, "failures": {},
             "start_pss": 1, "largest_pss": 2, "server_cpu": 1.0, "client_cpu": 0.1,
         }  # fmt: skip
-        loads = {clients: one for clients in ("1", "8", "32", "64")}
+        loads = dict.fromkeys(("1", "8", "32", "64"), one)
         found = {
             "rounds": 1,
-            "servers": {name: loads for name in ("different", "repeating", "bulk")}
+            "servers": dict.fromkeys(("different", "repeating", "bulk"), loads)
             | {which.name: loads for which in start.PEERS[:2]},
             "unavailable": {"infinity": str(raised.value)},
             "alone": {size: {"encoder": 20.0, "scorer": 10.0} for size in ("64", "256")},
@@ -230,33 +231,49 @@ def test_the_page_keeps_what_was_not_measured_again(tmp_path):
     assert text.count("<!-- start -->") == 1
 
 
+@dataclass
+class Entry:
+    """What Locust counts; Locust itself patches sockets when it is imported."""
+
+    p99: float = 10
+    num_failures: int = 0
+    num_requests: int = 100
+    total_rps: float = 100
+
+    def get_response_time_percentile(self, percent: float) -> float:
+        assert percent == 0.99
+        return self.p99
+
+
 class TestThresholds:
-    def seen(self, p99: int = 10, failures: int = 0) -> RequestStats:
-        stats = RequestStats()
-        for _ in range(100):
-            stats.log_request("GET", "/feed", p99, 100)
-        for _ in range(failures):
-            stats.log_error("GET", "/feed", "503")
-        stats.total.last_request_timestamp = stats.total.start_time + 1
-        return stats
-
-    def broken(self, stats: RequestStats, slack: float = 1.0) -> list[str]:
-        routes = {name: entry for (name, _method), entry in stats.entries.items()}
-        return Thresholds("reader", slack).broken(routes, stats.total)
-
     def test_what_holds_says_nothing(self):
-        assert self.broken(self.seen()) == []
+        assert Thresholds("reader").broken({"/feed": Entry(), "/new": Entry(9999)}, Entry()) == []
 
     def test_what_does_not_is_named(self):
-        [line] = self.broken(self.seen(p99=SLOWEST["/feed"] + 50))
+        slow = {"/feed": Entry(p99=SLOWEST["/feed"] + 1), "/messages": Entry()}
+        [line] = Thresholds("reader").broken(slow, Entry())
         assert line.startswith("/feed: p99")
-        assert self.broken(self.seen(p99=SLOWEST["/feed"] + 50), slack=2) == []
-        [line] = self.broken(self.seen(failures=1))
+        assert Thresholds("reader", slack=2).broken(slow, Entry()) == []
+        [line] = Thresholds("reader").broken({"/feed": Entry(num_failures=1)}, Entry())
         assert line == "/feed: 1 of 100 requests failed"
-        slow = self.seen()
-        slow.total.last_request_timestamp = slow.total.start_time + 100
-        [line] = self.broken(slow)
+        [line] = Thresholds("reader").broken({"/feed": Entry()}, Entry(total_rps=1))
         assert line.startswith("reader: 1.0 requests a second")
+
+    @pytest.mark.parametrize(("slack", "code"), [("0.001", 1), ("1000", 0)])
+    def test_they_fail_a_load_test(self, server, slack, code, tmp_path):
+        done = subprocess.run(
+            [Path(sys.executable).with_name("locust"), "--headless", "--locustfile", LOCUSTFILE]
+            + ["--host", server.url, "--users", "2", "--spawn-rate", "2", "--run-time", "4s"]
+            + ["--slack", slack, "--html", tmp_path / "report.html", "Reader"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        assert ("threshold broken: /feed: p99" in done.stderr) == (code == 1)
+        assert "/score" not in done.stderr
+        assert (tmp_path / "report.html").stat().st_size > 0
 
 
 def test_without_a_model_it_says_what_makes_one(tmp_path):
