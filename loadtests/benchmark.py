@@ -5,7 +5,9 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +59,8 @@ def _run(options: argparse.Namespace) -> None:
         def of() -> Baselines:
             place = Path(folder) / "encoders"
             place.mkdir()
-            return baselines.write(options.encoder, place)
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:  # exporting takes 3 GB
+                return process.submit(baselines.write, options.encoder, place).result()
 
         for name in options.only:
             section = SECTIONS[name]

@@ -134,11 +134,14 @@ def section(found: dict[str, Any]) -> str:
     ]
     return f"""## Engine
 
-{found["messages"]:,} different messages to embeddings in one call, tokenizing included, and each by
-itself. Medians of {found["rounds"]} rounds, in which the engines take turns, each in a process of
-its own. Ratios are to *{FP32}*. Operations are those of matrix products, of tokens without padding;
-square matrix products reach {page.figure(peaks["fp32"])} GFLOPS here in 32-bit floats and
-{page.figure(peaks["bf16"])} in bfloat16, and shares are of the first.
+{found["messages"]:,} different messages to embeddings in one call, tokenizing included, and some of
+them each by itself. Medians of {found["rounds"]} rounds, in which the engines take turns, each in a
+process of its own.
+
+- Ratios are to *{FP32}*.
+- Operations are those of matrix products, of tokens without padding. Square matrix products reach
+  {page.figure(peaks["fp32"])} GFLOPS here in 32-bit floats and {page.figure(peaks["bf16"])} in
+  bfloat16; shares are of the first, so that fewer bits may give more than all of it.
 
 {page.table(HEAD, rows)}
 
@@ -146,8 +149,8 @@ square matrix products reach {page.figure(peaks["fp32"])} GFLOPS here in 32-bit 
 
 ### By batch and length
 
-Messages a second by texts in a call × tokens in each, and how many times *{FP32}* gives what is
-served.
+Messages a second by texts in a call × tokens in each. Ratios are of what is served to
+*{FP32}*.
 
 {page.table(("texts × tokens", *grid, "ratio"), cells)}
 

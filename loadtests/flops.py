@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-LOOK_UP = {"Gather", "EmbedLayerNormalization"}  # operators that read rows of a table
+LOOK_UP = {"Gather", "EmbedLayerNormalization", "QEmbedLayerNormalization"}  # rows of a table
 PASS_ON = {"DequantizeLinear", "QuantizeLinear", "Cast", "Transpose", "Reshape", "Identity"}
 
 

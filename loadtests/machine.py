@@ -14,7 +14,7 @@ import psutil
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16")
 PACKAGES = ("bentoml", "onnxruntime", "openvino", "numpy", "torch", "transformers")
 GEMM_SIZE = 2048  # rows and columns: large enough for the peak, small enough for a second
-GEMM_TRIES = 10
+GEMM_TRIES = 30
 
 
 def describe() -> dict[str, Any]:
