@@ -1,7 +1,7 @@
 """What is compared: the same 12-layer encoder as others would run it, in transformers and ONNX.
 
-These stay what they are while what we serve changes, so nothing here goes through
-`feedsieve.encoder`.
+These stay what they are while what we serve changes, so they share neither its way of running an
+encoder nor its way of exporting one.
 """
 
 import json
@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
+from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.optimizer import optimize_model
 from optimum.exporters.onnx.convert import export
 from optimum.exporters.onnx.model_configs import BertOnnxConfig
 from optimum.onnxruntime import ORTQuantizer
@@ -21,11 +25,13 @@ from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from tokenizers import Tokenizer
 from transformers import BertModel
 
-from export import onnx, sources
+from export import sources
+from export.onnx import PooledBert, PooledBertOnnxConfig, pooled
 from feedsieve.text import plain
 
 TOKENS_A_BATCH = 2048  # padding included; of 512 to 8,192 none is faster in 32 bits
 OPSET = 17
+MODEL_FILE = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -49,15 +55,15 @@ def write(source: str, folder: Path) -> Baselines:
         place.mkdir()
         encoder.tokenizer.save_pretrained(place)
     encoder.model.save_pretrained(places["transformers"])
-    fp32 = onnx.write_fp32(onnx.pooled(encoder), places["fp32"])
     logging.getLogger("optimum").setLevel(logging.ERROR)
+    fp32 = _write_fused(pooled(encoder), places["fp32"] / MODEL_FILE)
     ORTQuantizer.from_pretrained(fp32.parent, file_name=fp32.name).quantize(
         AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True),
         save_dir=places["int8"],
         file_suffix="",
     )
     plain_export = BertOnnxConfig(encoder.model.config, task="feature-extraction")
-    export(encoder.model, plain_export, places["hidden"] / onnx.MODEL_FILE, opset=OPSET)
+    export(encoder.model, plain_export, places["hidden"] / MODEL_FILE, opset=OPSET)
     # infinity-emb cuts texts where the positions end; here it is to cut them where the others do.
     settings = encoder.model.config.to_dict() | {"max_position_embeddings": encoder.max_tokens}
     (places["hidden"] / "config.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -67,6 +73,22 @@ def write(source: str, folder: Path) -> Baselines:
         max_tokens=encoder.max_tokens,
         dimension=encoder.model.config.hidden_size,
     )
+
+
+def _write_fused(model: PooledBert, path: Path) -> Path:
+    """Export with Optimum, fuse with onnxruntime's optimiser for BERT, and return `path`."""
+    export(model, PooledBertOnnxConfig(model.config, task="feature-extraction"), path, opset=OPSET)
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    fused = optimize_model(
+        str(path),
+        model_type="bert",
+        num_heads=model.config.num_attention_heads,
+        hidden_size=model.config.hidden_size,
+        optimization_options=FusionOptions("bert"),
+    )
+    # The quantiser needs every tensor's type, which plain ONNX cannot infer behind fused operators.
+    onnx.save(SymbolicShapeInference.infer_shapes(fused.model, auto_merge=True), str(path))
+    return path
 
 
 class _Tokens:
@@ -113,7 +135,7 @@ class OnnxRuntime(_Tokens):
     def __init__(self, folder: Path, of: Baselines) -> None:
         super().__init__(folder, of)
         self._session = onnxruntime.InferenceSession(
-            str(folder / onnx.MODEL_FILE), providers=["CPUExecutionProvider"]
+            str(folder / MODEL_FILE), providers=["CPUExecutionProvider"]
         )
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

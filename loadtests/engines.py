@@ -18,9 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from feedsieve import models
-from feedsieve.encoder import MODEL_FILE, Encoder
+from feedsieve.encoder import Encoder
 from loadtests import baselines, messages, page, plots
-from loadtests.baselines import Baselines
+from loadtests.baselines import MODEL_FILE, Baselines
 from loadtests.flops import Shape
 from loadtests.machine import gemm_peaks
 from loadtests.operators import by_operator
