@@ -1,8 +1,6 @@
 """How fast `/score` answers over HTTP, ours and peers', and what of the engine is left of it."""
 
-import statistics
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from loadtests import page, plots
 from loadtests.alone import alone
 from loadtests.baselines import Baselines
 from loadtests.clients import Job, Load, load
+from loadtests.medians import medians
 from loadtests.peers.start import PEERS, NoPeer, peer
 from loadtests.plan import Plan
 from loadtests.server import Server, bento
@@ -72,14 +71,11 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
     return {
         "rounds": rounds,
         "servers": {
-            name: {clients: _median(loads) for clients, loads in by_clients.items()}
+            name: {clients: medians(loads) for clients, loads in by_clients.items()}
             for name, by_clients in runs.items()
         },
         "unavailable": unavailable,
-        "alone": {
-            batch: {name: statistics.median(one[name] for one in found) for name in found[0]}
-            for batch, found in loops.items()
-        },
+        "alone": {batch: medians(rates) for batch, rates in loops.items()},
     }
 
 
@@ -138,20 +134,6 @@ def _record(said: Load, usage: Usage, job: Job) -> dict[str, Any]:
         "largest_pss": usage.largest_pss,
         "largest_rss": usage.largest_rss,
     }
-
-
-def _median(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the medians of several runs, the failures of all, and the largest memory."""
-    failures: Counter[str] = Counter()
-    for record in records:
-        failures.update(record["failures"])
-    merged: dict[str, Any] = {"failures": dict(failures)}
-    for name in records[0].keys() - {"failures"}:
-        values = [record[name] for record in records if record[name] is not None]
-        pick = max if name.startswith("largest") else statistics.median
-        merged[name] = pick(values) if values else None
-    merged["each"] = [record["messages_a_second"] for record in records]
-    return merged
 
 
 def section(found: dict[str, Any]) -> str:

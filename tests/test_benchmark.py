@@ -27,6 +27,7 @@ from loadtests.__main__ import LOCUSTFILE
 from loadtests.baselines import Baselines
 from loadtests.clients import Job, load
 from loadtests.flops import Shape
+from loadtests.medians import medians
 from loadtests.messages import different, of_length, read_texts, repeating
 from loadtests.peers import start
 from loadtests.thresholds import SLOWEST, Thresholds
@@ -243,6 +244,18 @@ class Entry:
     def get_response_time_percentile(self, percent: float) -> float:
         assert percent == 0.99
         return self.p99
+
+
+def test_several_runs_are_one_by_their_medians():
+    runs = [
+        {"a_second": 1.0, "p99": None, "largest_pss": 5, "p50": None, "failures": {"503": 2}},
+        {"a_second": 9.0, "p99": 2.0, "largest_pss": 7, "p50": None, "failures": {}},
+        {"a_second": 3.0, "p99": 4.0, "largest_pss": 6, "p50": None, "failures": {"429": 1}},
+    ]
+    assert medians(runs) == {
+        "a_second": 3.0, "p99": 3.0, "largest_pss": 7, "failures": {"503": 2, "429": 1},
+        "p50": None, "each": runs,
+    }  # fmt: skip
 
 
 class TestThresholds:
