@@ -40,34 +40,40 @@ REPEATING = Workload("repeating", stream="repeating")
 IN_BULK = Workload("bulk", texts_a_request=BULK, clients=(1, 8))
 
 
+WORKLOADS = (DIFFERENT, REPEATING, IN_BULK)  # of our server; peers get the first alone
+
+Runs = dict[str, list[dict[str, Any]]]  # what was seen of a server, by the number of clients
+
+
 def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
-    """Return the figures of every server and workload. Raises `NoModel`, NoAnswer for ours."""
+    """Return the figures of every server. Raises NoModel, Failed, and NoAnswer for ours."""
     models.find_pair(plan.model)
     rounds = plan.few_or_many(1, 3)
-    runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    runs: dict[str, Runs] = {}
     unavailable: dict[str, str] = {}
     loops: dict[str, list[dict[str, float]]] = {}
-    with tqdm(total=rounds * (len(PEERS) + 4), desc="service", unit="server") as progress:
+    loads = sum(len(workload.clients) for workload in WORKLOADS) + len(PEERS) * len(CLIENTS)
+    with tqdm(total=rounds * (loads + 2), desc="service", unit="load") as progress:
         for _ in range(rounds):
-            for workload in (DIFFERENT, REPEATING, IN_BULK):
-                environment = empty_store(plan) | dict(workload.settings or {})
-                with bento(plan.folder / f"{workload.name}.log", environment) as server:
-                    _visit(plan, server, workload, runs.setdefault(workload.name, {}))
-                progress.update()
+            for workload in WORKLOADS:
+                settings = empty_store(plan) | dict(workload.settings or {})
+                with bento(plan.folder / f"{workload.name}.log", settings) as server:
+                    seen = runs.setdefault(workload.name, {})
+                    _visit(plan, server, workload, seen, progress)
             for batch in (max(CLIENTS), BULK):
                 seconds = plan.few_or_many(1.0, 10.0)
                 gives = alone(plan.model, plan.texts, plan.next_run(), batch, seconds)
                 loops.setdefault(str(batch), []).append(gives)
-            progress.update()
+                progress.update()
             for which in PEERS:
-                if which.name not in unavailable:
-                    try:
+                try:
+                    if which.name not in unavailable:
                         with peer(which, of, plan.folder / f"{which.name}.log") as server:
                             seen = runs.setdefault(which.name, {})
-                            _visit(plan, server, DIFFERENT, seen, **which.asked(of))
-                    except (NoPeer, NoAnswer) as error:
-                        unavailable[which.name] = str(error)
-                progress.update()
+                            asked = which.asked(of)
+                            _visit(plan, server, DIFFERENT, seen, progress, **asked)
+                except (NoPeer, NoAnswer) as error:
+                    unavailable[which.name] = str(error)
     return {
         "rounds": rounds,
         "servers": {
@@ -88,7 +94,8 @@ def _visit(
     plan: Plan,
     server: Server,
     workload: Workload,
-    found: dict[str, list[dict[str, Any]]],
+    found: Runs,
+    progress: tqdm,
     **asked: Any,
 ) -> None:
     """Load a server with each number of clients, and add what was seen to `found`."""
@@ -99,6 +106,7 @@ def _visit(
             said = load(job)
         record = _record(said, usage, job) | {"start_pss": at_start}
         found.setdefault(str(clients), []).append(record)
+        progress.update()
 
 
 def score_job(plan: Plan, server: Server, workload: Workload, clients: int, **asked: Any) -> Job:
