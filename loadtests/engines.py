@@ -5,44 +5,28 @@ machine does is shared out among them.
 """
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from feedsieve import models
-from feedsieve.encoder import Encoder
-from loadtests import baselines, messages, page, plots
+from loadtests import contender, messages, page, plots
 from loadtests.baselines import MODEL_FILE, Baselines
+from loadtests.contender import BATCHES, EAGER, FP32, INT8, LENGTHS, ONE_BY_ONE, SERVED, Contender
 from loadtests.flops import Shape
 from loadtests.machine import gemm_peaks
-from loadtests.operators import by_operator
+from loadtests.medians import medians
 from loadtests.plan import Plan
 
-ONE_BY_ONE = "transformers, one text at a time"
-EAGER = "transformers, batches sorted by length"
-FP32 = "onnxruntime fp32, 12 layers, batches sorted by length"  # the baseline of the ratios
-INT8 = "onnxruntime int8, Optimum's dynamic, batches sorted by length"
-SERVED = "feedsieve, as served"
-BATCHES = (1, 8, 64)
-LENGTHS = (16, 32, 64, 96, 128)  # tokens; the shortest maximum of an encoder of ours is 160
 PROFILED_BATCH, PROFILED_LENGTH = 16, 96
 MOST_OPERATORS = 8  # in the table
-LEAST_SECONDS = 0.5  # that a figure of the grid is measured for
-
-
-class Engine(Protocol):
-    """Turns texts into token ids and unit-length embeddings."""
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...
-    def encode(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
 def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
@@ -52,58 +36,59 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
     names = (ONE_BY_ONE, EAGER, FP32, INT8, SERVED)
     rounds, corpus = plan.few_or_many(1, 5), plan.few_or_many(64, 512)
     singles = plan.few_or_many(20, 200)
+    least = plan.few_or_many(0.05, 0.5)  # seconds
     texts = list(islice(messages.different(plan.texts, plan.next_run()), corpus))
-    found: dict[str, Any] = {name: {} for name in names}
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        peaks = process.submit(gemm_peaks).result()
     with ExitStack() as stack:
-        peaks = stack.enter_context(_process()).submit(gemm_peaks).result()
-        processes = {
-            name: stack.enter_context(_process(_load, name, of, plan.model)) for name in names
-        }
-        for name, process in processes.items():
-            found[name] = process.submit(_about, texts).result()
-        grid = processes[SERVED].submit(_texts_of_lengths, list(plan.texts)).result()
-        steps = rounds * len(names) * 3
-        with tqdm(total=steps, desc="engines", unit="step") as progress:
-            for name, process in list(processes.items()) * rounds:
-                one = found[name]
-                one.setdefault("seconds", []).append(process.submit(_seconds, texts).result())
+        contenders = {name: stack.enter_context(Contender(name, of, plan.model)) for name in names}
+        found = {name: one.ask(contender.describe, texts) for name, one in contenders.items()}
+        grid = contenders[SERVED].ask(contender.texts_of_lengths, list(plan.texts))
+        runs: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in names}
+        with tqdm(total=rounds * len(names) * 3, desc="engines", unit="step") as progress:
+            for name, one in list(contenders.items()) * rounds:
+                runs[name]["seconds"].append(one.ask(contender.seconds, texts))
                 progress.update()
-                one.setdefault("single", []).extend(process.submit(_each, texts[:singles]).result())
+                runs[name]["single"] += one.ask(contender.seconds_each, texts[:singles])
                 progress.update()
-                if name != ONE_BY_ONE:
-                    cells = process.submit(_grid, grid).result()
-                    for key, rate in cells.items():
-                        one.setdefault("grid", {}).setdefault(key, []).append(rate)
+                if name != ONE_BY_ONE:  # it knows no batches
+                    runs[name]["grid"].append(one.ask(contender.grid, grid, least))
                 progress.update()
         profiled = grid[PROFILED_LENGTH][:PROFILED_BATCH]
         operators = {
-            FP32: processes[FP32].submit(_operators, profiled, "onnxruntime", of.fp32 / MODEL_FILE),
-            SERVED: processes[SERVED].submit(_operators, profiled, None, served / MODEL_FILE),
+            name: contenders[name].ask(contender.operators, profiled, folder / MODEL_FILE)
+            for name, folder in ((FP32, of.fp32), (SERVED, served))
         }
-        shared = {name: future.result() for name, future in operators.items()}
     twelve = Shape.of(of.fp32 / MODEL_FILE, of.dimension)
     own = Shape.of(served / MODEL_FILE, found[SERVED]["dimension"])
-    for name, one in found.items():
-        _finish(one, own if name == SERVED else twelve, len(texts))
     return {
         "peaks": peaks,
         "messages": len(texts),
         "rounds": rounds,
-        "engines": found,
-        "operators": shared,
+        "engines": {
+            name: _merged(found[name], runs[name], own if name == SERVED else twelve)
+            for name in names
+        },
+        "operators": operators,
     }
 
 
-def _finish(one: dict[str, Any], shape: Shape, texts: int) -> None:
-    """Replace what was measured by medians and what follows from them."""
-    lengths, seconds = one.pop("tokens"), statistics.median(one["seconds"])
-    one["layers"] = shape.layers
-    one["messages_a_second"] = texts / seconds
-    one["tokens_a_second"] = sum(lengths) / seconds
-    one["gflops"] = shape.flops(lengths) / seconds / 1e9
-    single = np.percentile(one.pop("single"), (50, 99)) * 1000
-    one["single_p50"], one["single_p99"] = single.tolist()  # ms
-    one["grid"] = {key: statistics.median(rates) for key, rates in one.get("grid", {}).items()}
+def _merged(about: dict[str, Any], runs: dict[str, list[Any]], shape: Shape) -> dict[str, Any]:
+    """Return the medians of an engine's runs, and what follows from them."""
+    tokens, seconds = about["tokens"], statistics.median(runs["seconds"])
+    median, p99 = (1000 * np.percentile(runs["single"], (50, 99))).tolist()
+    return {
+        "engine": about["engine"],
+        "precision": about.get("precision"),
+        "layers": shape.layers,
+        "seconds": runs["seconds"],
+        "messages_a_second": len(tokens) / seconds,
+        "tokens_a_second": sum(tokens) / seconds,
+        "gflops": shape.flops(tokens) / seconds / 1e9,
+        "single_p50": median,  # ms
+        "single_p99": p99,
+        "grid": medians(runs["grid"]) if runs["grid"] else {},
+    }
 
 
 def section(found: dict[str, Any]) -> str:
@@ -186,79 +171,3 @@ def draw(found: dict[str, Any], folder: Path) -> None:
     """Write the plot of messages a second by engine. Raises OSError."""
     rates = {_title(name, one): one["messages_a_second"] for name, one in found["engines"].items()}
     plots.bars(folder / "engine.svg", rates, "messages a second")
-
-
-# What runs in the process of an engine.
-
-_engine: Engine
-
-
-def _process(start: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, get_context("spawn"), start, arguments)
-
-
-def _load(name: str, of: Baselines, model: str) -> None:
-    global _engine
-    if name == ONE_BY_ONE:
-        _engine = baselines.Transformers(of, tokens_a_batch=1)
-    elif name == EAGER:
-        _engine = baselines.Transformers(of)
-    elif name == SERVED:
-        _engine = models.load_scorer(model).encoder
-    else:
-        _engine = baselines.OnnxRuntime(of.fp32 if name == FP32 else of.int8, of)
-
-
-def _about(texts: list[str]) -> dict[str, Any]:
-    """Return how many tokens each text has, and what the engine says of itself; it is warm then."""
-    embeddings = _engine.encode(texts[:32])
-    said: dict[str, Any] = {"tokens": [len(ids) for ids in _engine.tokenize(texts)]}
-    said["dimension"] = embeddings.shape[1]
-    if isinstance(_engine, Encoder):
-        said["engine"] = _engine_name(_engine)
-        said["precision"] = _engine.description.precision
-    return said
-
-
-def _engine_name(encoder: Encoder) -> str:
-    return encoder.engine.name if hasattr(encoder, "engine") else "onnxruntime"
-
-
-def _seconds(texts: list[str]) -> float:
-    began = time.perf_counter()
-    _engine.encode(texts)
-    return time.perf_counter() - began
-
-
-def _each(texts: list[str]) -> list[float]:
-    return [_seconds([text]) for text in texts]
-
-
-def _texts_of_lengths(texts: list[str]) -> dict[int, list[str]]:
-    def count_tokens(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in _engine.tokenize(texts)]
-
-    return {
-        length: messages.of_length(texts, length, max(BATCHES), count_tokens) for length in LENGTHS
-    }
-
-
-def _grid(texts: dict[int, list[str]]) -> dict[str, float]:
-    """Return messages a second by `batch×length`."""
-    rates = {}
-    for length, ones in texts.items():
-        for batch in BATCHES:
-            done, began = 0, time.perf_counter()
-            while (taken := time.perf_counter() - began) < LEAST_SECONDS:
-                first = done % len(ones)
-                _engine.encode(ones[first : first + batch])
-                done += batch
-            rates[f"{batch}×{length}"] = done / taken
-    return rates
-
-
-def _operators(texts: list[str], engine: str | None, file: Any) -> dict[str, float]:
-    if engine is None:
-        assert isinstance(_engine, Encoder)
-        engine = _engine_name(_engine)
-    return by_operator(engine, file, _engine.tokenize(texts))

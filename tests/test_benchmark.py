@@ -26,6 +26,7 @@ from loadtests import baselines, page, service
 from loadtests.__main__ import LOCUSTFILE
 from loadtests.baselines import Baselines
 from loadtests.clients import Job, load
+from loadtests.contender import SERVED
 from loadtests.flops import Shape
 from loadtests.medians import medians
 from loadtests.messages import different, of_length, read_texts, repeating
@@ -287,6 +288,30 @@ class TestThresholds:
         assert ("threshold broken: /feed: p99" in done.stderr) == (code == 1)
         assert "/score" not in done.stderr
         assert (tmp_path / "report.html").stat().st_size > 0
+
+
+def test_a_section_is_measured_and_shown(environment, tmp_path):
+    """The engines' section, of a tiny encoder beside the one that is served."""
+    figures = tmp_path / "benchmark.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtests.benchmark", "--quick", "--only", "engine"]
+        + ["--encoder", save_tiny_bert(tmp_path / "tiny")]
+        + ["--out", tmp_path / "docs", "--figures", figures],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())["engine"]
+    layers = {name: one["layers"] for name, one in found["engines"].items()}
+    assert layers.pop(SERVED) == 12
+    assert set(layers.values()) == {LAYERS}
+    for shares in found["operators"].values():
+        assert sum(shares.values()) == pytest.approx(1)
+    text = (tmp_path / "docs" / page.PAGE).read_text()
+    assert all(name in text for name in found["engines"])
+    assert (tmp_path / "docs" / "images" / "engine.svg").stat().st_size > 0
 
 
 def test_without_a_model_it_says_what_makes_one(tmp_path):
