@@ -74,6 +74,7 @@ class Load:
     """
 
     by_status: dict[str, Latency]
+    answered: float  # successful requests, of those that the ends of the time cut the part within
     seconds: float
     retry_after: int  # answers that said when to try again
     client_cpu: float  # share of a core that the clients took
@@ -81,7 +82,7 @@ class Load:
     @property
     def throughput(self) -> float:
         """Successful requests a second."""
-        return self.success.requests / self.seconds if self.success else 0.0
+        return self.answered / self.seconds
 
     @property
     def success(self) -> Latency | None:
@@ -99,10 +100,15 @@ class Load:
 
 
 class _Answer(NamedTuple):
+    began: float
     ended: float
-    seconds: float
     status: str
     says_when: bool
+
+    def part_within(self, began: float, ended: float) -> float:
+        """Return which part of the request's time, 0 to 1, lies between two moments."""
+        within = min(self.ended, ended) - max(self.began, began)
+        return max(0.0, within) / (self.ended - self.began)
 
 
 def load(job: Job) -> Load:
@@ -144,13 +150,15 @@ async def _run(job: Job) -> Load:
         await asyncio.sleep(job.seconds)
         ended, cpu = time.perf_counter(), time.process_time() - cpu
         await loop
-    seconds = defaultdict(list)
+    taken = defaultdict(list)
     # Of an open loop all count: what is answered late was sent in time.
     counted = [one for one in answers if job.rate or began <= one.ended <= ended]
     for answer in counted:
-        seconds[answer.status].append(answer.seconds)
+        taken[answer.status].append(answer.ended - answer.began)
+    successes = [one for one in answers if one.status == "200"]
     return Load(
-        by_status={status: Latency.of(taken) for status, taken in sorted(seconds.items())},
+        by_status={status: Latency.of(seconds) for status, seconds in sorted(taken.items())},
+        answered=sum(1.0 if job.rate else one.part_within(began, ended) for one in successes),
         seconds=ended - began,
         retry_after=sum(answer.says_when for answer in counted),
         client_cpu=cpu / (ended - began),
@@ -203,8 +211,7 @@ async def _ask(
             status, says_when = str(response.status), "Retry-After" in response.headers
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         status = type(error).__name__
-    ended = time.perf_counter()
-    return _Answer(ended, ended - since, status, says_when)
+    return _Answer(since, time.perf_counter(), status, says_when)
 
 
 def main() -> int:

@@ -158,9 +158,11 @@ def section(found: dict[str, Any]) -> str:
     single = page.table((*HEAD, "ours to it"), rows)
     loops = found["alone"]
     shares = [
-        _share("64 clients, one message a request", servers["different"]["64"], loops["64"]),
+        _share("64 clients × 1 message", servers["different"]["64"], loops["64"]),
         *(
-            _share(f"{clients} clients, {BULK} messages a request", one, loops[str(BULK)])
+            _share(
+                f"{clients} client{'s' * (clients != '1')} × {BULK} messages", one, loops[str(BULK)]
+            )
             for clients, one in servers["bulk"].items()
         ),
     ]
@@ -171,7 +173,7 @@ def section(found: dict[str, Any]) -> str:
     return f"""## Service
 
 `POST /score` in a closed loop: each client has one request in flight, and the clients run in a
-process of their own on the same cores. Medians of {found["rounds"]} rounds, between which every
+process of their own on the same cores. Medians of {found["rounds"]} rounds, for each of which every
 server is started anew. Peers run the 12-layer encoder and, in place of the classifier, nothing or
 one product. Memory is what all processes of the server take together (PSS), the largest seen.
 
@@ -191,13 +193,17 @@ The same kind of messages in a loop without a server, in batches of as many as t
 as there are in a request: messages a second of the encoder, and with the classifier, and what the
 service gives of that.
 
-{page.table(("", "service", "encoder", "of it", "encoder and classifier", "of it"), shares)}
+{page.table(ALONE_HEAD, shares)}
 """
 
 
 HEAD = (
     "server", "clients", "messages a second", "p50, ms", "p95, ms", "p99, ms", "failed",
     "memory at start, MiB", "under load, MiB", "cores, server + clients",
+)  # fmt: skip
+ALONE_HEAD = (
+    "clients × messages a request", "service", "encoder", "of it", "encoder and classifier",
+    "of it",
 )  # fmt: skip
 
 
