@@ -119,9 +119,9 @@ def _wait_for_feed(server: Server) -> None:
 def _read_all(plan: Plan, server: Server, paths: dict[str, list[str]]) -> dict[str, Any]:
     """Return the figures by route; routes take turns."""
     runs: dict[str, list[dict[str, Any]]] = {route: [] for route in paths}
-    for _ in range(plan.few_or_many(1, 3)):
-        for route, some in paths.items():
-            runs[route].append(_read(plan, server, some))
+    turns = list(paths.items()) * plan.few_or_many(1, 3)
+    for route, some in tqdm(turns, desc="feed", unit="load", leave=False):
+        runs[route].append(_read(plan, server, some))
     return {route: medians(records) for route, records in runs.items()}
 
 

@@ -4,10 +4,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from tqdm import tqdm
+
 from feedsieve import models
 from loadtests import page
 from loadtests.clients import Load, load
-from loadtests.plan import Plan
+from loadtests.plan import Failed, Plan
 from loadtests.server import bento
 from loadtests.service import DIFFERENT, empty_store, score_job
 from loadtests.watch import memory, watching
@@ -18,23 +20,31 @@ REFUSALS = ("429", "503")
 
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """Return what was seen before, during and after the overload. Raises NoModel, NoAnswer."""
+    """Return what was seen before, during and after the overload. Raises NoModel, NoAnswer, Failed."""
     models.find_pair(plan.model)
-    with bento(plan.folder / "overload.log", empty_store(plan)) as server:
+    log = plan.folder / "overload.log"
+    with (
+        bento(log, empty_store(plan)) as server,
+        tqdm(total=3, desc="overload", unit="load") as progress,
+    ):
 
         def closed_loop() -> Load:
-            return load(score_job(plan, server, DIFFERENT, CLIENTS))
+            said = load(score_job(plan, server, DIFFERENT, CLIENTS))
+            progress.update()
+            return said
 
         before, memory_before = closed_loop(), memory(server.pid)[0]
-        calm = score_job(plan, server, DIFFERENT, CLIENTS)
+        if not before.throughput:
+            raise Failed(f"{CLIENTS} clients got no answer: {before.failures}")
         job = replace(
-            calm,
+            score_job(plan, server, DIFFERENT, CLIENTS),
             rate=TIMES * before.throughput,
             seconds=plan.few_or_many(10.0, 60.0),
             warm_up=0.0,
         )
         with watching(server.pid) as usage:
             during = load(job)
+        progress.update()
         memory_after = memory(server.pid)[0]
         time.sleep(plan.few_or_many(1.0, 5.0))
         after = closed_loop()
