@@ -20,7 +20,7 @@ REFUSALS = ("429", "503")
 
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """Return what was seen before, during and after the overload. Raises NoModel, NoAnswer, Failed."""
+    """Return what was seen before, during and after it. Raises NoModel, NoAnswer, Failed."""
     models.find_pair(plan.model)
     log = plan.folder / "overload.log"
     with (
