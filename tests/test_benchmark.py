@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -176,8 +177,10 @@ def test_memory_and_time_of_all_processes_are_seen():
     process = subprocess.Popen([sys.executable, "-c", parent], start_new_session=True)
     try:
         with watching(process.pid) as usage:
+            deadline = time.monotonic() + 60
             while usage.largest_pss < 100_000_000:
-                assert process.poll() is None
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
         assert usage.cpu > 0
         assert usage.largest_rss >= usage.largest_pss
     finally:
