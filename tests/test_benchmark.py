@@ -301,6 +301,7 @@ class TestThresholds:
         assert (tmp_path / "report.html").stat().st_size > 0
 
 
+@pytest.mark.lab  # a minute: each engine is loaded in a process of its own
 def test_a_section_is_measured_and_shown(environment, tmp_path):
     """The engines' section, of a tiny encoder beside the one that is served."""
     figures = tmp_path / "benchmark.json"
