@@ -21,7 +21,7 @@ from feedsieve.pages import page_or_json, prefers_page, unless_known
 from feedsieve.problems import ProblemResponse
 from feedsieve.recent import Recent
 from feedsieve.runtime import Runtime
-from feedsieve.scorer import Label
+from feedsieve.scorer import By, Label
 from feedsieve.settings import settings
 from feedsieve.store import Cursor
 from feedsieve.text import LONGEST, normalise
@@ -55,6 +55,7 @@ class Score(BaseModel):
 
     score: float = Field(ge=0, le=1, description="calibrated probability of positive")
     label: Label
+    by: By = Field(description="what gave the score: words alone, or the encoder")
 
 
 SCORES = TypeAdapter(list[Score])
@@ -179,9 +180,9 @@ class Feedsieve:
     @bentoml.api
     async def score(self, texts: Texts) -> list[Score]:
         """Score texts, in their order; requests that come together are scored together."""
-        scores = await runtime.score(texts)
+        verdicts = await runtime.score(texts)
         label = runtime.scorer.label
-        answer = [Score(score=score, label=label(score)) for score in scores]
+        answer = [Score(score=score, label=label(score), by=by) for score, by in verdicts]
         # Whole: BentoML would check it once more, and send it in two parts.
         body = SCORES.dump_json(answer)
         return Response(body, media_type="application/json")  # type: ignore[return-value]
@@ -242,7 +243,7 @@ async def message(identifier: str, request: Request, explain: Explain = "0") -> 
     message, score = found.message, found.score
     if score is None:
         with room.place():
-            [score] = await runtime.score([message.text])
+            [(score, _by)] = await runtime.score([message.text])
         runtime.remember(message.text, score)
     explanation = None
     if explain in ("1", "true"):

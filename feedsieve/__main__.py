@@ -69,7 +69,9 @@ def _engine(cluster: str | None) -> Iterator[Engine]:
     What serves knows of no cluster: `feedsieve[cluster]` announces one as an entry point.
     """
     if cluster is None:
-        yield InProcess(load_scorer(settings().model, settings().threads))
+        yield InProcess(
+            load_scorer(settings().model, settings().threads, cascade=settings().cascade)
+        )
         return
     try:
         connect = entry_points(group="feedsieve.engines")["cluster"].load()

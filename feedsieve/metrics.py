@@ -16,6 +16,7 @@ ENDPOINTS = {"/", "/feed", "/messages", "/score", "/livez", "/readyz", "/metrics
 MESSAGE = "/messages/{identifier}"
 
 RECALLED = Counter("feedsieve_texts_recalled", "Texts in requests whose score was known already")
+BY_WORDS = Counter("feedsieve_texts_by_words", "Texts in requests whose words alone gave a score")
 EMBEDDED = Counter("feedsieve_texts_embedded", "Texts that the encoder read for requests")
 BATCH = Histogram("feedsieve_batch_texts", "Texts that were scored together", buckets=TEXTS)
 _SECONDS = Histogram(

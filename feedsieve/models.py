@@ -35,8 +35,10 @@ def find_pair(tag: str) -> tuple[str, str]:
     return str(classifier.tag), str(_get(encoder).tag)
 
 
-def load_scorer(tag: str, threads: int = 0) -> Scorer:
+def load_scorer(tag: str, threads: int = 0, *, cascade: bool = True) -> Scorer:
     """Load the pair that `tag` names, from `CLASSIFIER:latest` to an exact version.
+
+    Without `cascade` the encoder reads every text.
 
     Raises `NoModel`, also for a model that is damaged or was made by another version.
     """
@@ -49,7 +51,7 @@ def load_scorer(tag: str, threads: int = 0) -> Scorer:
             f"{classifier_tag} with {encoder_tag} cannot be loaded, it is damaged or was made by "
             f"another version of feedsieve; `make train` or `python -m train` makes one ({error})"
         ) from error
-    return Scorer(encoder, classifier, classifier_tag)
+    return Scorer(encoder, classifier, classifier_tag, cascade=cascade)
 
 
 def folder(tag: str) -> Path:

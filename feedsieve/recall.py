@@ -4,6 +4,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
+from feedsieve.scorer import Verdict
+
 
 class Recall:
     """Scores by fingerprint; what was asked for longest ago is forgotten first.
@@ -13,12 +15,12 @@ class Recall:
     """
 
     def __init__(self, entries: int) -> None:
-        """`entries` is how many scores are kept, about 250 bytes each; 0 keeps none."""
+        """`entries` is how many scores are kept, about 300 bytes each; 0 keeps none."""
         self._entries = entries
-        self._scores: OrderedDict[str, float] = OrderedDict()
+        self._scores: OrderedDict[str, Verdict] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, fingerprints: Iterable[str]) -> dict[str, float]:
+    def find(self, fingerprints: Iterable[str]) -> dict[str, Verdict]:
         """Return the scores that are known, by fingerprint."""
         found = {}
         with self._lock:
@@ -28,7 +30,7 @@ class Recall:
                     found[mark] = self._scores[mark]
         return found
 
-    def keep(self, scores: Mapping[str, float]) -> None:
+    def keep(self, scores: Mapping[str, Verdict]) -> None:
         """Remember scores by fingerprint."""
         with self._lock:
             self._scores |= scores

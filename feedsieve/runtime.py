@@ -16,7 +16,7 @@ from feedsieve.explain import Explanation, explain
 from feedsieve.message import StoreUnavailable
 from feedsieve.models import load_scorer
 from feedsieve.recall import Recall
-from feedsieve.scorer import Scorer
+from feedsieve.scorer import Scorer, Verdict
 from feedsieve.settings import Settings
 from feedsieve.store import MessageStore, Scored
 from feedsieve.text import fingerprint
@@ -24,7 +24,7 @@ from feedsieve.text import fingerprint
 _log = logging.getLogger("feedsieve")
 
 Texts = Mapping[str, str]  # by fingerprint
-Scores = Mapping[str, float]  # by fingerprint
+Verdicts = Mapping[str, Verdict]  # by fingerprint
 
 MOST_READ = 64  # messages at once
 LARGEST_BATCH = 256  # texts that are scored together; what comes meanwhile waits for all of them
@@ -57,7 +57,7 @@ class Runtime:
         self._stopping = threading.Event()
         self._courtesy = Courtesy()
         self._recall = Recall(settings.recalled)
-        self._scoring = Batches[Texts, Scores]("scoring", self._compute, LARGEST_BATCH)
+        self._scoring = Batches[Texts, Verdicts]("scoring", self._compute, LARGEST_BATCH)
         self._reading = Batches[tuple[str, ...], dict[str, Scored]](
             "reading", self._read, MOST_READ
         )
@@ -100,14 +100,14 @@ class Runtime:
             raise StoreUnavailable(self._store_failure)
         return self._store
 
-    async def score(self, texts: Sequence[str]) -> list[float]:
-        """Return a score for each text, in (0, 1), together with other requests.
+    async def score(self, texts: Sequence[str]) -> list[Verdict]:
+        """Return a verdict on each text, given together with those of other requests.
 
         Texts of one fingerprint are scored once, and not at all if they were before. Raises
         NotReady.
         """
         marks = [fingerprint(text) for text in texts]
-        found: Scores = self._recall.find(marks)
+        found: Verdicts = self._recall.find(marks)
         new = {mark: text for mark, text in zip(marks, texts, strict=True) if mark not in found}
         metrics.RECALLED.inc(len(texts) - len(new))
         if new:
@@ -133,24 +133,28 @@ class Runtime:
     def _read(self, requests: Sequence[tuple[str, ...]]) -> dict[str, Scored]:
         return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
 
-    def _compute(self, requests: Sequence[Texts]) -> Scores:
+    def _compute(self, requests: Sequence[Texts]) -> Verdicts:
         """Score the texts of `requests`, but for those that the batch before has scored."""
         texts = {mark: text for request in requests for mark, text in request.items()}
-        scores = self._recall.find(texts)
-        new = {mark: text for mark, text in texts.items() if mark not in scores}
+        found = self._recall.find(texts)
+        new = {mark: text for mark, text in texts.items() if mark not in found}
         with self._courtesy.request():
-            computed = self.scorer.score(list(new.values()))
-        scores |= zip(new, computed.tolist(), strict=True)
-        self._recall.keep(scores)
+            judged = self.scorer.judge(list(new.values()))
+        found |= zip(new, judged.verdicts(), strict=True)
+        self._recall.keep(found)
+        by_words = int(judged.by_words.sum())
         metrics.BATCH.observe(sum(map(len, requests)))
-        metrics.EMBEDDED.inc(len(new))
+        metrics.BY_WORDS.inc(by_words)
+        metrics.EMBEDDED.inc(len(new) - by_words)
         metrics.RECALLED.inc(sum(map(len, requests)) - len(new))
-        return scores
+        return found
 
     def _run(self) -> None:
         try:
-            scorer = load_scorer(self._settings.model, self._settings.threads)
-            scorer.score(["the first call is slow"])
+            settings = self._settings
+            scorer = load_scorer(settings.model, settings.threads, cascade=settings.cascade)
+            first = ["the first call is slow"]
+            scorer.classifier.score(first, scorer.encoder.encode(first))
         except Exception as error:
             self._failure = error
             _log.exception("the model %s cannot be loaded", self._settings.model)

@@ -9,6 +9,14 @@ from feedsieve.classifier import Classifier
 from feedsieve.encoder import Encoder
 
 Label = Literal["positive", "negative"]
+By = Literal["words", "encoder"]
+
+
+class Verdict(NamedTuple):
+    """The score of a text, a probability of positive in (0, 1), and what gave it."""
+
+    score: float
+    by: By
 
 
 class Judged(NamedTuple):
@@ -16,6 +24,13 @@ class Judged(NamedTuple):
 
     scores: np.ndarray  # probabilities of positive, (texts,), in (0, 1)
     by_words: np.ndarray  # whether words alone gave the score, and not the encoder, (texts,)
+
+    def verdicts(self) -> list[Verdict]:
+        """Return them one by one."""
+        return [
+            Verdict(score, "words" if by_words else "encoder")
+            for score, by_words in zip(self.scores.tolist(), self.by_words.tolist(), strict=True)
+        ]
 
 
 class Scorer:

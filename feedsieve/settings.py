@@ -23,11 +23,16 @@ class Settings(BaseSettings):
     threads: int = Field(
         default=0, ge=0, le=256, description="threads of the encoder; 0: one a core"
     )
+    cascade: bool = Field(
+        default=True,
+        description="let words answer where the model is sure of them; 0: the encoder reads every"
+        " text",
+    )
     recalled: int = Field(
         default=50_000,
         ge=0,
         description="scores kept in memory, so that a text that comes again is not embedded again;"
-        " 250 bytes each; 0: none",
+        " 300 bytes each; 0: none",
     )
     waiting: int = Field(
         default=96,

@@ -162,9 +162,10 @@ class TestMessages:
 class TestScore:
     def test_an_offer_scores_above_chatter(self, server):
         offer, chatter = score(server, OFFER, CHATTER)
-        assert set(offer) == {"score", "label"}
+        assert set(offer) == {"score", "label", "by"}
         assert offer["label"] == "positive"
         assert chatter["label"] == "negative"
+        assert offer["by"] == "encoder"
         assert 0 < chatter["score"] < offer["score"] < 1
 
     def test_order_and_company_change_nothing(self, server):
