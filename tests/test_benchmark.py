@@ -158,7 +158,7 @@ class TestClients:
         in_flight = said.throughput * said.success.p50 / 1000  # Little's law
         assert in_flight == pytest.approx(3, rel=0.05)
         assert len(flaky.bodies) == 6
-        assert said.success.requests == 3  # of the others the last part is not waited for
+        assert said.success.requests == 3  # the others end too late to count
 
     def test_an_open_loop_does_not_wait_for_answers(self, flaky):
         said = load(self.job(flaky, rate=300.0))
