@@ -45,7 +45,9 @@ def tiny(tmp_path_factory) -> Baselines:
     """A tiny BERT, exported in every way."""
     folder = tmp_path_factory.mktemp("baselines")
     (folder / "written").mkdir()
-    return baselines.write(str(save_tiny_bert(folder / "tiny")), folder / "written")
+    return baselines.write(
+        str(save_tiny_bert(folder / "tiny", prefix="query: ")), folder / "written"
+    )
 
 
 class TestMessages:
