@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import rich
 import torch
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
@@ -86,6 +87,7 @@ def write_int8(plain: Path, tokens: Sequence[Sequence[int]], path: Path) -> None
     import nncf  # takes two seconds, and what only reads an encoder does not need it
 
     nncf.set_log_level(logging.ERROR)
+    rich.reconfigure(quiet=True, force_jupyter=False)  # it draws bars into what others read
     inputs = [
         {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
         for ids in tokens

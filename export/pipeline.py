@@ -19,7 +19,7 @@ from feedsieve.encoder import (
     EncoderDescription,
 )
 
-CALIBRATED_ON = 64  # messages, of every length
+CALIBRATED_ON = 128  # messages, of every length
 
 
 def export_encoder(

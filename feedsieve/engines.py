@@ -7,6 +7,8 @@ used is imported: each takes tenths of a second and tens of megabytes.
 
 import logging
 from collections import deque
+from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -52,9 +54,7 @@ class OpenVino:
     name: Name = "openvino"
 
     def __init__(self, path: Path, threads: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = _core()
         settings: dict[str, Any] = {
             # What is not of 8 bits stays in 32: 16 would make a score depend on its company.
             "INFERENCE_PRECISION_HINT": "f32",
@@ -67,7 +67,7 @@ class OpenVino:
         self._idle: deque[Any] = deque()  # requests, each with buffers that are used again
         _log.info(
             "the encoder runs on OpenVINO %s, which uses %s of this CPU",
-            openvino.get_version().split("-")[0],
+            version("openvino"),
             ", ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         )
 
@@ -81,6 +81,18 @@ class OpenVino:
             return np.array(request.infer(inputs, share_inputs=True)[OUTPUT])
         finally:
             self._idle.append(request)
+
+
+@cache
+def _core() -> Any:
+    """Return the one OpenVINO of this process, which lives as long as the process.
+
+    Where all had gone, the next signal ended the process: the stack for signals, which OpenVINO had
+    set up, was gone as well.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class OnnxRuntime:
