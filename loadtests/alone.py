@@ -20,7 +20,7 @@ def alone(
 
 
 def _loops(model: str, texts: list[str], run: int, batch: int, seconds: float) -> dict[str, float]:
-    scorer, stream = load_scorer(model), different(texts, run)
+    scorer, stream = load_scorer(model, cascade=False), different(texts, run)
 
     def rate(work: Callable[[list[str]], Any]) -> float:
         work(list(islice(stream, batch)))  # the first call is slow

@@ -75,7 +75,7 @@ def describe(texts: list[str]) -> dict[str, Any]:
 
 
 def _name() -> str:
-    return getattr(getattr(_engine, "engine", None), "name", "onnxruntime")
+    return _engine.engine.name if isinstance(_engine, Encoder) else "onnxruntime"
 
 
 def seconds(texts: list[str]) -> float:

@@ -24,7 +24,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     models.find_pair(plan.model)
     log = plan.folder / "overload.log"
     with (
-        bento(log, empty_store(plan)) as server,
+        bento(log, empty_store(plan) | dict(DIFFERENT.settings)) as server,
         tqdm(total=3, desc="overload", unit="load") as progress,
     ):
 

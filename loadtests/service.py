@@ -1,7 +1,7 @@
 """How fast `/score` answers over HTTP, ours and peers', and what of the engine is left of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,14 @@ class Workload:
     stream: str = "different"
     texts_a_request: int = 1
     clients: tuple[int, ...] = CLIENTS
-    settings: Mapping[str, str] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
-DIFFERENT = Workload("different")
+# Every text is read by the encoder: nothing is remembered, and words alone answer nothing.
+PLAIN = {"FEEDSIEVE_RECALLED": "0", "FEEDSIEVE_CASCADE": "0"}
+DIFFERENT = Workload("different", settings=PLAIN)
 REPEATING = Workload("repeating", stream="repeating")
-IN_BULK = Workload("bulk", texts_a_request=BULK, clients=(1, 8))
-
-
+IN_BULK = Workload("bulk", texts_a_request=BULK, clients=(1, 8), settings=PLAIN)
 WORKLOADS = (DIFFERENT, REPEATING, IN_BULK)  # of our server; peers get the first alone
 
 Runs = dict[str, list[dict[str, Any]]]  # what was seen of a server, by the number of clients
@@ -56,7 +56,7 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
     with tqdm(total=rounds * (loads + 2), desc="service", unit="load") as progress:
         for _ in range(rounds):
             for workload in WORKLOADS:
-                settings = empty_store(plan) | dict(workload.settings or {})
+                settings = empty_store(plan) | dict(workload.settings)
                 with bento(plan.folder / f"{workload.name}.log", settings) as server:
                     seen = runs.setdefault(workload.name, {})
                     _visit(plan, server, workload, seen, progress)
@@ -179,11 +179,15 @@ one product. Memory is what all processes of the server take together (PSS), the
 
 ### One message a request, each different from all others
 
+Without cascade and without remembered scores: the encoder reads every message.
+
 {single}
 
 ![Messages a second by the number of clients, feedsieve and its peers](images/service.svg)
 
 ### One message a request, repeating as the chat does
+
+As it is by default, with the cascade and with remembered scores.
 
 {page.table((*HEAD[1:], "ours to peers with different messages"), repeating)}
 
