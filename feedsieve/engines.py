@@ -30,11 +30,11 @@ class Engine(Protocol):
         """Return embeddings, (texts, dimension), of padded token ids, (texts, tokens)."""
 
 
-def start(path: Path, threads: int = 0, name: Name | None = None) -> Engine:
+def start(path: Path, threads: int, name: Name | None = None) -> Engine:
     """Return the engine of that name with the ONNX file `path`, or the fastest that can run it.
 
-    `threads` 0 means one a core. Raises OSError if the file is absent, the engine's own error if
-    it is damaged.
+    It runs as many batches at once as there are `threads`, each in one. Raises OSError if the file
+    is absent, the engine's own error if it is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is absent")
@@ -45,7 +45,7 @@ def start(path: Path, threads: int = 0, name: Name | None = None) -> Engine:
             if name:
                 raise
             _log.warning("OpenVINO cannot run %s (%s)", path.name, str(error).splitlines()[0])
-    return OnnxRuntime(path, threads)
+    return OnnxRuntime(path)
 
 
 class OpenVino:
@@ -58,11 +58,10 @@ class OpenVino:
         settings: dict[str, Any] = {
             # What is not of 8 bits stays in 32: 16 would make a score depend on its company.
             "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # a machine may be shared
         }
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
         self._model = core.compile_model(core.read_model(path), "CPU", settings)
         self._idle: deque[Any] = deque()  # requests, each with buffers that are used again
         _log.info(
@@ -100,11 +99,11 @@ class OnnxRuntime:
 
     name: Name = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )

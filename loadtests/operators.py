@@ -14,7 +14,8 @@ from loadtests.baselines import padded
 ROUNDS = 10
 OPENVINO = {  # as it is served, and profiled
     "INFERENCE_PRECISION_HINT": "f32",
-    "PERFORMANCE_HINT": "LATENCY",
+    "NUM_STREAMS": 1,
+    "INFERENCE_NUM_THREADS": 1,
     "PERF_COUNT": True,
 }
 

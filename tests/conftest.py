@@ -1,4 +1,3 @@
-import logging
 import os
 import shutil
 import subprocess
@@ -34,14 +33,6 @@ def sample(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
     subprocess.run([sys.executable, "-m", "data.generate", "--out", folder], cwd=ROOT, check=True)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _loggers_speak() -> None:
-    """Libraries that configure logging in this process disable the loggers that are there."""
-    for name, logger in logging.root.manager.loggerDict.items():
-        if isinstance(logger, logging.Logger) and name.startswith(("train", "feedsieve")):
-            logger.disabled = False
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import httpx
 
-# Texts are padded beside others, and what is rounded may fall to either side
-MOST_BY_COMPANY = 0.01  # that a score moves by
 ROOT = Path(__file__).resolve().parent.parent
 BENTOML = Path(sys.executable).with_name("bentoml")
 START_WITHIN = 60.0  # seconds; it takes about six when the machine has nothing else to do

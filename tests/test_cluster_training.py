@@ -46,7 +46,7 @@ def client() -> Iterator[Client]:
 @pytest.fixture
 def workers(client) -> Iterator[ClusterCompute]:
     compute = ClusterCompute(client)
-    client.wait_for_workers(2, timeout=180)  # one that was killed comes back
+    client.wait_for_workers(2, timeout=60)  # one that was killed comes back
     yield compute
     compute.close()
 

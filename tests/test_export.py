@@ -22,7 +22,7 @@ from export.pipeline import describe, export_encoder
 from export.sources import Source, UnknownSource
 from export.vocabulary import LATIN_PIECES, kept_pieces
 from export.wheel import BadWeights
-from feedsieve.encoder import MODEL_FILE, Encoder, EncoderDescription, batches
+from feedsieve.encoder import MODEL_FILE, TOKENS_A_BATCH, Encoder, EncoderDescription, batches
 from feedsieve.settings import settings
 from feedsieve.text import plain
 
@@ -89,7 +89,7 @@ class TestEncoder:
 
     def test_order_is_kept_across_batches(self, encoder, monkeypatch):
         expected = np.concatenate([encoder.encode([text]) for text in TEXTS])
-        monkeypatch.setattr("feedsieve.encoder.TOKENS_A_BATCH", 256)
+        monkeypatch.setitem(TOKENS_A_BATCH, "fp32", 256)
         monkeypatch.setattr("feedsieve.encoder.TEXTS_TOKENIZED_AT_ONCE", 40)
         again = Encoder(encoder.folder, threads=1)
         assert again.encode(TEXTS) == pytest.approx(expected, abs=1e-5)
@@ -104,11 +104,17 @@ class TestEncoder:
         assert np.abs(openvino - onnxruntime).max() < allowed
         assert (openvino * onnxruntime).sum(axis=1).min() > 0.999
 
-    def test_eight_bits_depend_little_on_their_company(self, exported):
+    @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+    def test_threads_change_nothing(self, exported, name):
+        folder = exported["int8"].folder
+        one, three = (Encoder(folder, threads, engine=name).encode(TEXTS) for threads in (1, 3))
+        assert one.tolist() == three.tolist()
+
+    def test_eight_bits_are_the_same_in_any_company(self, exported):
         encoder = exported["int8"]
         together = encoder.encode(TEXTS)
-        alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
-        assert (together * alone).sum(axis=1).min() > 0.999
+        assert together.tolist() == encoder.encode(TEXTS[::-1])[::-1].tolist()
+        assert together[:20].tolist() == [encoder.encode([text])[0].tolist() for text in TEXTS[:20]]
 
     def test_eight_bits_are_close_and_unequal(self, tiny, exported):
         expected = embeddings_by_transformers(tiny, TEXTS)

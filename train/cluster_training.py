@@ -46,7 +46,8 @@ class ClusterEncoder(Encoder):
     ) -> np.ndarray:
         """Return what `Encoder.encode` returns.
 
-        It is the same but for rounding, since texts are padded in other company. Raises NoEngine.
+        With 8 bits it is the same to the last bit; with 32, whose texts are padded in company, it
+        is to the last few. Raises NoEngine.
         """
         embeddings = np.empty((len(texts), self.description.dimension), np.float32)
         starts = range(0, len(texts), TEXTS_A_PART)
