@@ -103,13 +103,17 @@ class Encoder:
 
     def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the embeddings of one padded batch, shape (texts, dimension)."""
-        longest = max(len(ids) for ids in tokens)
-        input_ids = np.zeros((len(tokens), longest), np.int64)
-        attention_mask = np.zeros((len(tokens), longest), np.int64)
-        for row, ids in enumerate(tokens):
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-        return self.engine.run(input_ids, attention_mask)
+        return self.engine.run(padded(tokens))
+
+
+def padded(tokens: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """Return what BERT reads of a batch: ids and mask, each (texts, tokens of the longest)."""
+    shape = len(tokens), max(len(ids) for ids in tokens)
+    input_ids, attention_mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for row, ids in enumerate(tokens):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -26,8 +26,8 @@ class Engine(Protocol):
 
     name: Name
 
-    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        """Return embeddings, (texts, dimension), of padded token ids, (texts, tokens)."""
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Return embeddings, (texts, dimension), of what `feedsieve.encoder.padded` returns."""
 
 
 def start(path: Path, threads: int, name: Name | None = None) -> Engine:
@@ -70,13 +70,12 @@ class OpenVino:
             ", ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         )
 
-    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         try:
             request = self._idle.pop()
         except IndexError:
             request = self._model.create_infer_request()
         try:
-            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
             return np.array(request.infer(inputs, share_inputs=True)[OUTPUT])
         finally:
             self._idle.append(request)
@@ -109,6 +108,5 @@ class OnnxRuntime:
         )
         _log.info("the encoder runs on onnxruntime %s", onnxruntime.__version__)
 
-    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         return self._session.run([OUTPUT], inputs)[0]

@@ -1,7 +1,6 @@
 """What is compared: the same 12-layer encoder as others would run it, in transformers and ONNX.
 
-These stay what they are while what we serve changes, so they share neither its way of running an
-encoder nor its way of exporting one.
+These stay what they are while what we serve changes, so they have sessions of their own.
 """
 
 import json
@@ -9,15 +8,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-from onnxruntime.transformers.fusion_options import FusionOptions
-from onnxruntime.transformers.optimizer import optimize_model
 from optimum.exporters.onnx.convert import export
 from optimum.exporters.onnx.model_configs import BertOnnxConfig
 from optimum.onnxruntime import ORTQuantizer
@@ -26,7 +22,8 @@ from tokenizers import Tokenizer
 from transformers import BertModel
 
 from export import sources
-from export.onnx import PooledBert, PooledBertOnnxConfig, pooled
+from export.onnx import pooled, write_fp32, write_plain
+from feedsieve.encoder import batches, padded
 from feedsieve.text import plain
 
 TOKENS_A_BATCH = 2048  # padding included; of 512 to 8,192 none is faster in 32 bits
@@ -56,7 +53,12 @@ def write(source: str, folder: Path) -> Baselines:
         encoder.tokenizer.save_pretrained(place)
     encoder.model.save_pretrained(places["transformers"])
     logging.getLogger("optimum").setLevel(logging.ERROR)
-    fp32 = _write_fused(pooled(encoder), places["fp32"] / MODEL_FILE)
+    fp32, model = places["fp32"] / MODEL_FILE, pooled(encoder)
+    write_plain(model, fp32)
+    write_fp32(fp32, model, fp32)
+    # The quantiser needs every tensor's type, which plain ONNX cannot infer behind fused operators.
+    fused = SymbolicShapeInference.infer_shapes(onnx.load(str(fp32)), auto_merge=True)
+    onnx.save(fused, str(fp32))
     ORTQuantizer.from_pretrained(fp32.parent, file_name=fp32.name).quantize(
         AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True),
         save_dir=places["int8"],
@@ -73,22 +75,6 @@ def write(source: str, folder: Path) -> Baselines:
         max_tokens=encoder.max_tokens,
         dimension=encoder.model.config.hidden_size,
     )
-
-
-def _write_fused(model: PooledBert, path: Path) -> Path:
-    """Export with Optimum, fuse with onnxruntime's optimiser for BERT, and return `path`."""
-    export(model, PooledBertOnnxConfig(model.config, task="feature-extraction"), path, opset=OPSET)
-    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
-    fused = optimize_model(
-        str(path),
-        model_type="bert",
-        num_heads=model.config.num_attention_heads,
-        hidden_size=model.config.hidden_size,
-        optimization_options=FusionOptions("bert"),
-    )
-    # The quantiser needs every tensor's type, which plain ONNX cannot infer behind fused operators.
-    onnx.save(SymbolicShapeInference.infer_shapes(fused.model, auto_merge=True), str(path))
-    return path
 
 
 class _Tokens:
@@ -149,23 +135,7 @@ class OnnxRuntime(_Tokens):
 
 def _batches(
     tokens: Sequence[Sequence[int]], most: int
-) -> Iterator[tuple[list[int], dict[str, Any]]]:
+) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
     """Yield the rows and the padded inputs of each batch of at most `most` tokens, or one text."""
-    rows: list[int] = []
-    for row in sorted(range(len(tokens)), key=lambda row: -len(tokens[row])):
-        if rows and (len(rows) + 1) * len(tokens[rows[0]]) > most:
-            yield rows, padded([tokens[row] for row in rows])
-            rows = []
-        rows.append(row)
-    if rows:
+    for rows in batches([len(ids) for ids in tokens], most):
         yield rows, padded([tokens[row] for row in rows])
-
-
-def padded(tokens: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """Return what BERT reads of a batch: ids and mask, each (texts, tokens of the longest)."""
-    shape = len(tokens), max(len(ids) for ids in tokens)
-    input_ids, attention_mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for row, ids in enumerate(tokens):
-        input_ids[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnxruntime
 
-from loadtests.baselines import padded
+from feedsieve.encoder import padded
 
 ROUNDS = 10
 OPENVINO = {  # as it is served, and profiled
