@@ -86,7 +86,8 @@ def write_int8(plain: Path, tokens: Sequence[Sequence[int]], path: Path) -> None
     os.environ.setdefault("NNCF_CI", "1")  # or NNCF tells its makers of each use
     import nncf  # takes two seconds, and what only reads an encoder does not need it
 
-    nncf.set_log_level(logging.ERROR)
+    # Not nncf.set_log_level, which silences the handlers that others added to its logger too
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     rich.reconfigure(quiet=True, force_jupyter=False)  # it draws bars into what others read
     inputs = [
         {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
