@@ -17,9 +17,11 @@ from feedsieve.text import plain
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 DESCRIPTION_FILE = "encoder.json"
-# Padding included; larger batches leave the caches and gain nothing. With 8 bits each text runs
-# alone: in company its last digits differ, and what is rounded may then fall to the other side.
-TOKENS_A_BATCH = {"fp32": 2048, "int8": 1}
+# Texts are padded to multiples of it, alone as in company: the numbers of a text, to the last bit,
+# depend on how far it is padded, and not on who is beside it. An engine also gets to see, and to
+# compile for, a tenth of the shapes.
+PAD_TO = 16
+TOKENS_A_BATCH = 512  # padding included; larger batches gain nothing and take memory
 TEXTS_TOKENIZED_AT_ONCE = 4096  # bounds memory while embedding a corpus
 
 
@@ -57,7 +59,8 @@ class Encoder:
         self.folder = folder
         self.description = EncoderDescription.read(folder)
         self._threads = threads or os.cpu_count() or 1
-        self.engine = engines.start(folder / MODEL_FILE, self._threads, engine)
+        precision = self.description.precision
+        self.engine = engines.start(folder / MODEL_FILE, precision, self._threads, engine)
         self._pool = ThreadPoolExecutor(self._threads, "encoder")
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         self._tokenizer.no_padding()
@@ -85,9 +88,8 @@ class Encoder:
 
         No more is begun before it is asked for, so that others may have the threads in between.
         """
-        most = TOKENS_A_BATCH[self.description.precision]
         begun: deque[tuple[list[int], Future[np.ndarray]]] = deque()
-        for rows in batches([len(ids) for ids in tokens], most):
+        for rows in batches([self._padded_length(len(ids)) for ids in tokens]):
             begun.append((rows, self._pool.submit(self.run, [tokens[row] for row in rows])))
             if len(begun) > self._threads:
                 rows, done = begun.popleft()
@@ -102,13 +104,16 @@ class Encoder:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared)]
 
     def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the embeddings of one padded batch, shape (texts, dimension)."""
-        return self.engine.run(padded(tokens))
+        """Return the embeddings of one batch, shape (texts, dimension), padded for the longest."""
+        return self.engine.run(padded(tokens, self._padded_length(max(map(len, tokens)))))
+
+    def _padded_length(self, tokens: int) -> int:
+        return max(tokens, min(-(-tokens // PAD_TO) * PAD_TO, self.description.max_tokens))
 
 
-def padded(tokens: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """Return what BERT reads of a batch: ids and mask, each (texts, tokens of the longest)."""
-    shape = len(tokens), max(len(ids) for ids in tokens)
+def padded(tokens: Sequence[Sequence[int]], length: int) -> dict[str, np.ndarray]:
+    """Return what BERT reads of a batch: ids and mask, each of shape (texts, length)."""
+    shape = len(tokens), length
     input_ids, attention_mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for row, ids in enumerate(tokens):
         input_ids[row, : len(ids)] = ids
@@ -116,16 +121,18 @@ def padded(tokens: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
-def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Yield rows so that a batch holds texts of like length, at most `tokens` of them or one text.
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield rows of one length each, at most `TOKENS_A_BATCH` tokens of them or one text.
 
-    Longest first: the first batch shows at once whether memory suffices.
+    Longest first: the first batch shows at once whether memory suffices. As many texts as a power
+    of two: an engine compiles for each size that it meets.
     """
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    alike: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        alike.setdefault(length, []).append(row)
+    for length, rows in sorted(alike.items(), reverse=True):
+        most = max(1, TOKENS_A_BATCH // length)
+        while rows:
+            count = 1 << min(most, len(rows)).bit_length() - 1
+            yield rows[:count]
+            rows = rows[count:]

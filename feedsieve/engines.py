@@ -30,17 +30,18 @@ class Engine(Protocol):
         """Return embeddings, (texts, dimension), of what `feedsieve.encoder.padded` returns."""
 
 
-def start(path: Path, threads: int, name: Name | None = None) -> Engine:
+def start(path: Path, precision: str, threads: int, name: Name | None = None) -> Engine:
     """Return the engine of that name with the ONNX file `path`, or the fastest that can run it.
 
-    It runs as many batches at once as there are `threads`, each in one. Raises OSError if the file
-    is absent, the engine's own error if it is damaged.
+    It runs as many batches at once as there are `threads`, each in one. Where `precision` is
+    "int8", what is not of 8 bits may be computed in 16. Raises OSError if the file is absent, the
+    engine's own error if it is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is absent")
     if name == "openvino" or (name is None and find_spec("openvino")):
         try:
-            return OpenVino(path, threads)
+            return OpenVino(path, precision, threads)
         except RuntimeError as error:
             if name:
                 raise
@@ -53,21 +54,15 @@ class OpenVino:
 
     name: Name = "openvino"
 
-    def __init__(self, path: Path, threads: int) -> None:
-        core = _core()
-        settings: dict[str, Any] = {
-            # What is not of 8 bits stays in 32: 16 would make a score depend on its company.
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": threads,
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # a machine may be shared
-        }
-        self._model = core.compile_model(core.read_model(path), "CPU", settings)
+    def __init__(self, path: Path, precision: str, threads: int) -> None:
+        self._model = compiled_by_openvino(path, precision, threads)
         self._idle: deque[Any] = deque()  # requests, each with buffers that are used again
         _log.info(
-            "the encoder runs on OpenVINO %s, which uses %s of this CPU",
+            "the encoder runs on OpenVINO %s, in %s and %s, which uses %s of this CPU",
             version("openvino"),
-            ", ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+            precision,
+            self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
+            ", ".join(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         )
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -79,6 +74,20 @@ class OpenVino:
             return np.array(request.infer(inputs, share_inputs=True)[OUTPUT])
         finally:
             self._idle.append(request)
+
+
+def compiled_by_openvino(path: Path, precision: str, threads: int, **settings: Any) -> Any:
+    """Return the model in the ONNX file `path` as it is served, but for `settings` of OpenVINO."""
+    core = _core()
+    # What is not of 8 bits: products of attention, sums and norms
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    served = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "int8" and has_bf16 else "f32",
+        "NUM_STREAMS": threads,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # a machine may be shared
+    }
+    return core.compile_model(core.read_model(path), "CPU", served | settings)
 
 
 @cache

@@ -13,6 +13,7 @@ from feedsieve import metrics
 from feedsieve.backlog import Courtesy, score_backlog
 from feedsieve.batches import Batches
 from feedsieve.explain import Explanation, explain
+from feedsieve.lean import import_lightgbm_alone
 from feedsieve.message import StoreUnavailable
 from feedsieve.models import load_scorer
 from feedsieve.recall import Recall
@@ -152,6 +153,7 @@ class Runtime:
     def _run(self) -> None:
         try:
             settings = self._settings
+            import_lightgbm_alone()
             scorer = load_scorer(settings.model, settings.threads, cascade=settings.cascade)
             first = ["the first call is slow"]
             scorer.classifier.score(first, scorer.encoder.encode(first))

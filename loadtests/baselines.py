@@ -23,7 +23,7 @@ from transformers import BertModel
 
 from export import sources
 from export.onnx import pooled, write_fp32, write_plain
-from feedsieve.encoder import batches, padded
+from feedsieve.encoder import padded
 from feedsieve.text import plain
 
 TOKENS_A_BATCH = 2048  # padding included; of 512 to 8,192 none is faster in 32 bits
@@ -138,4 +138,16 @@ def _batches(
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
     """Yield the rows and the padded inputs of each batch of at most `most` tokens, or one text."""
     for rows in batches([len(ids) for ids in tokens], most):
-        yield rows, padded([tokens[row] for row in rows])
+        yield rows, padded([tokens[row] for row in rows], len(tokens[rows[0]]))
+
+
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Yield rows, longest first, in batches of at most `tokens`, padding included, or one text."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

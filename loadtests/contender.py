@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from feedsieve import models
+from feedsieve import engines, models
 from feedsieve.encoder import Encoder
 from loadtests import baselines, messages
 from loadtests.baselines import Baselines
@@ -67,15 +67,20 @@ def _load(name: str, of: Baselines, model: str) -> None:
 def describe(texts: list[str]) -> dict[str, Any]:
     """Return how many tokens each text has, and what the engine says of itself; it is warm then."""
     embeddings = _engine.encode(texts[:32])
-    said = {"dimension": embeddings.shape[1], "engine": _name()}
-    said["tokens"] = [len(ids) for ids in _engine.tokenize(texts)]
-    if isinstance(_engine, Encoder):
-        said["precision"] = _engine.description.precision
-    return said
+    return {
+        "dimension": embeddings.shape[1],
+        "engine": _name(),
+        "precision": _precision(),
+        "tokens": [len(ids) for ids in _engine.tokenize(texts)],
+    }
 
 
-def _name() -> str:
+def _name() -> engines.Name:
     return _engine.engine.name if isinstance(_engine, Encoder) else "onnxruntime"
+
+
+def _precision() -> str:
+    return _engine.description.precision if isinstance(_engine, Encoder) else "fp32"
 
 
 def seconds(texts: list[str]) -> float:
@@ -117,4 +122,4 @@ def grid(texts: dict[int, list[str]], least: float) -> dict[str, float]:
 
 def operators(texts: list[str], file: Path) -> dict[str, float]:
     """Return the share of the time by operator of the engine's ONNX file, all texts in a batch."""
-    return by_operator(_name(), file, _engine.tokenize(texts))
+    return by_operator(_name(), file, _precision(), _engine.tokenize(texts))

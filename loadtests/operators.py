@@ -10,17 +10,12 @@ from typing import Any
 import onnxruntime
 
 from feedsieve.encoder import padded
+from feedsieve.engines import Name, compiled_by_openvino
 
 ROUNDS = 10
-OPENVINO = {  # as it is served, and profiled
-    "INFERENCE_PRECISION_HINT": "f32",
-    "NUM_STREAMS": 1,
-    "INFERENCE_NUM_THREADS": 1,
-    "PERF_COUNT": True,
-}
 
 
-def _onnxruntime(file: Path, inputs: dict[str, Any]) -> Counter[str]:
+def _onnxruntime(file: Path, _precision: str, inputs: dict[str, Any]) -> Counter[str]:
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
@@ -38,11 +33,9 @@ def _onnxruntime(file: Path, inputs: dict[str, Any]) -> Counter[str]:
     return times
 
 
-def _openvino(file: Path, inputs: dict[str, Any]) -> Counter[str]:
-    import openvino  # there only where the service has chosen it
-
-    compiled = openvino.Core().compile_model(str(file), "CPU", OPENVINO)
-    request = compiled.create_infer_request()
+def _openvino(file: Path, precision: str, inputs: dict[str, Any]) -> Counter[str]:
+    served = compiled_by_openvino(file, precision, threads=1, PERF_COUNT=True)
+    request = served.create_infer_request()
     request.infer(inputs)
     times: Counter[str] = Counter()
     for _ in range(ROUNDS):
@@ -55,13 +48,10 @@ def _openvino(file: Path, inputs: dict[str, Any]) -> Counter[str]:
 PROFILERS = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
-def by_operator(engine: str, file: Path, tokens: Sequence[Sequence[int]]) -> dict[str, float]:
-    """Return the share of the time, 0 to 1, by operator, largest first, of one padded batch.
-
-    Empty for an engine that is not in `PROFILERS`.
-    """
-    if engine not in PROFILERS:
-        return {}
-    times = PROFILERS[engine](file, padded(tokens))
+def by_operator(
+    engine: Name, file: Path, precision: str, tokens: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    """Return the share of the time, 0 to 1, by operator, largest first, of one padded batch."""
+    times = PROFILERS[engine](file, precision, padded(tokens, max(map(len, tokens))))
     whole = sum(times.values())
     return {name: time / whole for name, time in times.most_common()}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto
 from tiny_bert import HIDDEN, POSITIONS, WORDS, save_tiny_bert
 from transformers import AutoModel, AutoTokenizer, BertModel
 
@@ -22,7 +23,14 @@ from export.pipeline import describe, export_encoder
 from export.sources import Source, UnknownSource
 from export.vocabulary import LATIN_PIECES, kept_pieces
 from export.wheel import BadWeights
-from feedsieve.encoder import MODEL_FILE, TOKENS_A_BATCH, Encoder, EncoderDescription, batches
+from feedsieve.encoder import (
+    MODEL_FILE,
+    TOKENS_A_BATCH,
+    Encoder,
+    EncoderDescription,
+    batches,
+    padded,
+)
 from feedsieve.settings import settings
 from feedsieve.text import plain
 
@@ -89,7 +97,7 @@ class TestEncoder:
 
     def test_order_is_kept_across_batches(self, encoder, monkeypatch):
         expected = np.concatenate([encoder.encode([text]) for text in TEXTS])
-        monkeypatch.setitem(TOKENS_A_BATCH, "fp32", 256)
+        monkeypatch.setattr("feedsieve.encoder.TOKENS_A_BATCH", 256)
         monkeypatch.setattr("feedsieve.encoder.TEXTS_TOKENIZED_AT_ONCE", 40)
         again = Encoder(encoder.folder, threads=1)
         assert again.encode(TEXTS) == pytest.approx(expected, abs=1e-5)
@@ -110,11 +118,21 @@ class TestEncoder:
         one, three = (Encoder(folder, threads, engine=name).encode(TEXTS) for threads in (1, 3))
         assert one.tolist() == three.tolist()
 
-    def test_eight_bits_are_the_same_in_any_company(self, exported):
-        encoder = exported["int8"]
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_they_are_the_same_to_the_last_bit_in_any_company(self, exported, precision):
+        encoder = exported[precision]
         together = encoder.encode(TEXTS)
         assert together.tolist() == encoder.encode(TEXTS[::-1])[::-1].tolist()
         assert together[:20].tolist() == [encoder.encode([text])[0].tolist() for text in TEXTS[:20]]
+
+    def test_no_table_is_scaled_as_a_whole(self, exported):
+        graph = onnx.load(str(exported["int8"].folder / MODEL_FILE)).graph
+        types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        lookups = [node for node in graph.node if node.op_type == "Gather"]
+        tables = [node.input[0] for node in lookups if node.input[0] in types]
+        assert [types[name] for name in tables].count(TensorProto.INT8) == 3  # words, places, kinds
+        scaled = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+        assert not scaled & {node.input[0] for node in lookups}
 
     def test_eight_bits_are_close_and_unequal(self, tiny, exported):
         expected = embeddings_by_transformers(tiny, TEXTS)
@@ -160,16 +178,34 @@ class TestEncoder:
 
 
 class TestBatches:
-    @given(st.lists(st.integers(1, 300), max_size=200))
-    def test_every_row_once_and_no_batch_too_large(self, lengths):
-        found = list(batches(lengths, 2048))
+    @given(st.lists(st.integers(1, 20).map(lambda sixteens: 16 * sixteens), max_size=200))
+    def test_every_row_once_and_each_batch_of_one_length(self, lengths):
+        found = list(batches(lengths))
         assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
         for batch in found:
-            assert len(batch) * max(lengths[row] for row in batch) <= 2048
+            (length,) = {lengths[row] for row in batch}
+            assert len(batch) * length <= TOKENS_A_BATCH
+            assert len(batch) in (1, 2, 4, 8, 16, 32)
+
+    def test_longest_first_and_as_many_as_fit(self):
+        assert list(batches([16, 160, 16, 160, 160, 16])) == [[1, 3], [4], [0, 2], [5]]
 
     def test_a_text_longer_than_a_batch_goes_alone(self):
-        assert list(batches([5, 101, 5], 100)) == [[1], [0, 2]]
-        assert list(batches([5, 7, 6], 1)) == [[1], [2], [0]]
+        assert list(batches([16, 600, 600])) == [[1], [2], [0]]
+
+    def test_padding_is_masked(self):
+        inputs = padded([[5, 6, 7], [8]], 4)
+        assert inputs["input_ids"].tolist() == [[5, 6, 7, 0], [8, 0, 0, 0]]
+        assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+
+    @pytest.mark.parametrize(("tokens", "length"), [(3, 16), (16, 16), (17, 32), (50, 64)])
+    def test_the_next_sixteen_tokens_are_padded(self, encoder, tokens, length, monkeypatch):
+        seen = []
+        monkeypatch.setattr(
+            encoder.engine, "run", lambda inputs: seen.append(inputs["input_ids"].shape)
+        )
+        encoder.run([[5] * tokens])
+        assert seen == [(1, length)]
 
 
 class TestPooling:
