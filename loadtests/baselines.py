@@ -1,6 +1,7 @@
 """What is compared: the same 12-layer encoder as others would run it, in transformers and ONNX.
 
-These stay what they are while what we serve changes, so they have sessions of their own.
+These stay what they are while what we serve changes, so they have sessions of their own. The one
+that is ours shows what precision and engine alone give, whatever the served encoder's layers.
 """
 
 import json
@@ -23,6 +24,7 @@ from transformers import BertModel
 
 from export import sources
 from export.onnx import pooled, write_fp32, write_plain
+from export.pipeline import export_encoder
 from feedsieve.encoder import padded
 from feedsieve.text import plain
 
@@ -39,13 +41,17 @@ class Baselines:
     fp32: Path  # model.onnx: fused, pooled, unit length
     int8: Path  # the same, quantised as Optimum's guide does: dynamic, per channel
     hidden: Path  # model.onnx: as Optimum exports it, a vector a token
+    ours: Path  # as feedsieve exports it, in 8 bits
     prefix: str  # put before every text
     max_tokens: int  # longer texts are cut, special tokens included
     dimension: int  # floats in an embedding
 
 
-def write(source: str, folder: Path) -> Baselines:
-    """Export an encoder in each way. Raises what `export.sources.load` does."""
+def write(source: str, folder: Path, texts: Sequence[str]) -> Baselines:
+    """Export an encoder in each way; ours looks at `texts` for it.
+
+    Raises what `export.sources.load` and `export.pipeline.export_encoder` do.
+    """
     encoder = sources.load(source)
     places = {name: folder / name for name in ("transformers", "fp32", "int8", "hidden")}
     for place in places.values():
@@ -69,8 +75,10 @@ def write(source: str, folder: Path) -> Baselines:
     # infinity-emb cuts texts where the positions end; here it is to cut them where the others do.
     settings = encoder.model.config.to_dict() | {"max_position_embeddings": encoder.max_tokens}
     (places["hidden"] / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    ours = export_encoder(encoder, folder / "ours", texts)["int8"].folder
     return Baselines(
         **places,
+        ours=ours,
         prefix=encoder.prefix,
         max_tokens=encoder.max_tokens,
         dimension=encoder.model.config.hidden_size,

@@ -15,7 +15,7 @@ from feedsieve import models
 from feedsieve.files import open_whole
 from feedsieve.message import UnreadableFile
 from feedsieve.settings import settings
-from loadtests import baselines, engines, feed, machine, overload, page, service, start
+from loadtests import baselines, engines, feed, layers, machine, overload, page, service, start
 from loadtests.baselines import Baselines
 from loadtests.messages import read_texts
 from loadtests.plan import Failed, Plan
@@ -34,6 +34,7 @@ class Section(NamedTuple):
 
 SECTIONS = {
     "engine": Section(lambda plan, of: engines.measure(plan, of()), engines.section, engines.draw),
+    "layers": Section(lambda plan, of: layers.measure(plan, of()), layers.section, layers.draw),
     "service": Section(lambda plan, of: service.measure(plan, of()), service.section, service.draw),
     "overload": Section(lambda plan, _of: overload.measure(plan), overload.section),
     "feed": Section(lambda plan, _of: feed.measure(plan), feed.section, feed.draw),
@@ -53,14 +54,15 @@ def _run(options: argparse.Namespace) -> None:
     chat = read_texts(options.db)
     described = machine.describe()
     with tempfile.TemporaryDirectory(prefix="feedsieve-benchmark-") as folder:
-        plan = Plan(texts, chat, classifier, options.quick, Path(folder))
+        compared = options.models or [classifier]
+        plan = Plan(texts, chat, classifier, compared, options.quick, Path(folder))
 
         @cache
         def of() -> Baselines:
             place = Path(folder) / "encoders"
             place.mkdir()
             with ProcessPoolExecutor(1, get_context("spawn")) as process:  # exporting takes 3 GB
-                return process.submit(baselines.write, options.encoder, place).result()
+                return process.submit(baselines.write, options.encoder, place, texts).result()
 
         for name in options.only:
             section = SECTIONS[name]
@@ -108,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--db", type=Path, metavar="FILE",
         help="a chat with what it repeats, for the mix that repeats; without it the sample's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--models", nargs="+", metavar="TAG",
+        help="classifiers of the store to compare by their layers; without it the one that is"
+        " served",
     )  # fmt: skip
     parser.add_argument(
         "--encoder", default="wheel", metavar="SOURCE", help="what engines and peers run"

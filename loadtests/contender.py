@@ -19,6 +19,7 @@ ONE_BY_ONE = "transformers, one text at a time"
 EAGER = "transformers, batches sorted by length"
 FP32 = "onnxruntime fp32, 12 layers, batches sorted by length"  # the baseline of the ratios
 INT8 = "onnxruntime int8, Optimum's dynamic, batches sorted by length"
+OURS = "feedsieve, 12 layers"
 SERVED = "feedsieve, as served"
 BATCHES = (1, 8, 64)
 LENGTHS = (16, 32, 64, 96, 128)  # tokens; the shortest maximum of an encoder of ours is 160
@@ -58,6 +59,8 @@ def _load(name: str, of: Baselines, model: str) -> None:
         _engine = baselines.Transformers(of, tokens_a_batch=1)
     elif name == EAGER:
         _engine = baselines.Transformers(of)
+    elif name == OURS:
+        _engine = Encoder(of.ours)
     elif name == SERVED:
         _engine = models.load_scorer(model).encoder
     else:

@@ -19,7 +19,17 @@ from tqdm import tqdm
 from feedsieve import models
 from loadtests import contender, messages, page, plots
 from loadtests.baselines import MODEL_FILE, Baselines
-from loadtests.contender import BATCHES, EAGER, FP32, INT8, LENGTHS, ONE_BY_ONE, SERVED, Contender
+from loadtests.contender import (
+    BATCHES,
+    EAGER,
+    FP32,
+    INT8,
+    LENGTHS,
+    ONE_BY_ONE,
+    OURS,
+    SERVED,
+    Contender,
+)
 from loadtests.flops import Shape
 from loadtests.machine import gemm_peaks
 from loadtests.medians import medians
@@ -33,7 +43,7 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
     """Return the figures of every engine. Raises `NoModel`."""
     _classifier, encoder_tag = models.find_pair(plan.model)
     served = models.folder(encoder_tag)
-    names = (ONE_BY_ONE, EAGER, FP32, INT8, SERVED)
+    names = (ONE_BY_ONE, EAGER, FP32, INT8, OURS, SERVED)
     rounds, corpus = plan.few_or_many(1, 5), plan.few_or_many(64, 512)
     singles = plan.few_or_many(20, 200)
     least = plan.few_or_many(0.05, 0.5)  # seconds
@@ -57,7 +67,7 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
         profiled = grid[PROFILED_LENGTH][:PROFILED_BATCH]
         operators = {
             name: contenders[name].ask(contender.operators, profiled, folder / MODEL_FILE)
-            for name, folder in ((FP32, of.fp32), (SERVED, served))
+            for name, folder in ((FP32, of.fp32), (OURS, of.ours), (SERVED, served))
         }
     twelve = Shape.of(of.fp32 / MODEL_FILE, of.dimension)
     own = Shape.of(served / MODEL_FILE, found[SERVED]["dimension"])
@@ -155,7 +165,7 @@ HEAD = (
 
 
 def _title(name: str, one: dict[str, Any]) -> str:
-    return f"{name}: {one['engine']}, {one['precision']}" if name == SERVED else name
+    return f"{name}: {one['engine']}, {one['precision']}" if name in (OURS, SERVED) else name
 
 
 def _operators_table(found: dict[str, dict[str, float]]) -> str:

@@ -20,6 +20,7 @@ class Plan:
     texts: Sequence[str]  # as different as can be
     chat: Sequence[str]  # in the order of the chat, with what it repeats
     model: str  # tag of the classifier
+    models: Sequence[str]  # tags of those that are compared by their layers
     quick: bool
     folder: Path
     _runs: count = field(default_factory=lambda: count(1), repr=False)

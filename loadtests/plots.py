@@ -25,6 +25,18 @@ def lines(path: Path, found: Mapping[str, Mapping[int, float]], across: str, upw
     _write(figure, path)
 
 
+def points(path: Path, found: Mapping[str, tuple[float, float]], across: str, upward: str) -> None:
+    """Draw a point for each name. Raises OSError."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel=across, ylabel=upward)
+    for name, (x, y) in found.items():
+        axes.plot(x, y, marker="o")
+        axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points")
+    axes.margins(0.2)
+    axes.grid(alpha=0.3)
+    _write(figure, path)
+
+
 def bars(path: Path, found: Mapping[str, float], across: str) -> None:
     """Draw a bar for each name. Raises OSError."""
     figure = Figure(figsize=(7, 0.6 + 0.45 * len(found)), layout="constrained")

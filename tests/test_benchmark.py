@@ -21,6 +21,7 @@ from aiohttp import web
 from serving import ROOT
 from tiny_bert import HIDDEN, save_tiny_bert
 
+from feedsieve.encoder import Encoder
 from feedsieve.settings import settings
 from feedsieve.text import fingerprint
 from loadtests import baselines, page, service
@@ -46,7 +47,7 @@ def tiny(tmp_path_factory) -> Baselines:
     folder = tmp_path_factory.mktemp("baselines")
     (folder / "written").mkdir()
     return baselines.write(
-        str(save_tiny_bert(folder / "tiny", prefix="query: ")), folder / "written"
+        str(save_tiny_bert(folder / "tiny", prefix="query: ")), folder / "written", TEXTS
     )
 
 
@@ -79,12 +80,15 @@ class TestEngines:
         in_batches = baselines.Transformers(tiny).encode(TEXTS)
         fp32 = baselines.OnnxRuntime(tiny.fp32, tiny).encode(TEXTS)
         int8 = baselines.OnnxRuntime(tiny.int8, tiny).encode(TEXTS)
+        ours = Encoder(tiny.ours).encode(TEXTS)
         assert np.allclose(expected, in_batches, atol=1e-5)
         assert np.allclose(expected, fp32, atol=1e-4)
         assert not np.array_equal(fp32, int8)
+        assert not np.array_equal(int8, ours)
         assert (expected * int8).sum(axis=1).min() > 0.9
+        assert (expected * ours).sum(axis=1).min() > 0.9
 
-    @pytest.mark.parametrize("kind", ["fp32", "int8"])
+    @pytest.mark.parametrize("kind", ["fp32", "int8", "ours"])
     def test_operations_are_those_of_the_config(self, tiny, kind):
         shape = Shape.of(getattr(tiny, kind) / "model.onnx", HIDDEN)
         weights = LAYERS * (4 * HIDDEN**2 + 2 * HIDDEN * INTERMEDIATE)
@@ -307,10 +311,10 @@ class TestThresholds:
 
 @pytest.mark.lab  # a minute: each engine is loaded in a process of its own
 def test_a_section_is_measured_and_shown(environment, tmp_path):
-    """The engines' section, of a tiny encoder beside the one that is served."""
+    """Sections of engines and layers, of a tiny encoder beside the one that is served."""
     figures = tmp_path / "benchmark.json"
     done = subprocess.run(
-        [sys.executable, "-m", "loadtests.benchmark", "--quick", "--only", "engine"]
+        [sys.executable, "-m", "loadtests.benchmark", "--quick", "--only", "engine", "layers"]
         + ["--encoder", save_tiny_bert(tmp_path / "tiny")]
         + ["--out", tmp_path / "docs", "--figures", figures],
         cwd=ROOT,
@@ -319,7 +323,11 @@ def test_a_section_is_measured_and_shown(environment, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(figures.read_text())["engine"]
+    by_layers, found = (json.loads(figures.read_text())[name] for name in ("layers", "engine"))
+    [one] = by_layers["models"].values()
+    assert one["layers"] == 12
+    assert 0 < one["held_out"]["f1"] < 1
+    assert one["messages_a_second"] > 0
     layers = {name: one["layers"] for name, one in found["engines"].items()}
     assert layers.pop(SERVED) == 12
     assert set(layers.values()) == {LAYERS}
@@ -327,7 +335,9 @@ def test_a_section_is_measured_and_shown(environment, tmp_path):
         assert sum(shares.values()) == pytest.approx(1)
     text = (tmp_path / "docs" / page.PAGE).read_text()
     assert all(name in text for name in found["engines"])
-    assert (tmp_path / "docs" / "images" / "engine.svg").stat().st_size > 0
+    assert f"| 12 | {one['held_out']['f1']:.3f} |" in text
+    for name in ("engine.svg", "layers.svg"):
+        assert (tmp_path / "docs" / "images" / name).stat().st_size > 0
 
 
 def test_without_a_model_it_says_what_makes_one(tmp_path):
