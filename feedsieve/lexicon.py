@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
 SHORTEST, LONGEST = 2, 5  # characters in a piece
+MOST_WORDS, LONGEST_WORD = 20_000, 30  # that are remembered, 300 bytes each, of 1,000 at most
 EDGE = " "  # stands at both ends of a word, so that its beginning and its end are told apart
 
 
@@ -31,6 +33,7 @@ class Lexicon:
         self.weights = np.asarray(weights, np.float32)
         self.intercept = float(intercept)
         self._row = {piece: row for row, piece in enumerate(self.pieces)}
+        self._rows: dict[str, list[int]] = {}  # of words seen lately
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """Return a score a text, (texts,), 64-bit floats; above 0 speaks for positive.
@@ -40,8 +43,7 @@ class Lexicon:
         return np.array([self._score(text) for text in texts], np.float64)
 
     def _score(self, text: str) -> float:
-        known = (self._row.get(piece) for piece in pieces(text))
-        counts = Counter(row for row in known if row is not None)
+        counts = Counter(chain.from_iterable(map(self._rows_of, text.lower().split())))
         if not counts:
             return self.intercept
         rows = np.fromiter(counts.keys(), np.int64, len(counts))
@@ -49,14 +51,25 @@ class Lexicon:
         values = (1 + np.log(times)) * self.idf[rows]
         return float(values @ self.weights[rows] / np.linalg.norm(values) + self.intercept)
 
+    def _rows_of(self, word: str) -> list[int]:
+        """Return the rows of the pieces of a word; words recur, and cutting them takes longest."""
+        rows = self._rows.get(word)
+        if rows is None:
+            known = (self._row.get(piece) for piece in pieces(word))
+            rows = [row for row in known if row is not None]
+            if len(word) <= LONGEST_WORD:
+                if len(self._rows) >= MOST_WORDS:
+                    self._rows.clear()
+                self._rows[word] = rows
+        return rows
 
-def pieces(text: str) -> Iterator[str]:
-    """Yield the pieces of the words of `text`; of a short word the whole word, edges and all."""
-    for word in text.lower().split():
-        edged = EDGE + word + EDGE
-        for length in range(SHORTEST, LONGEST + 1):
-            if length >= len(edged):
-                yield edged
-                break
-            for start in range(len(edged) - length + 1):
-                yield edged[start : start + length]
+
+def pieces(word: str) -> Iterator[str]:
+    """Yield the pieces of a word; of a short one all of it, edges and all."""
+    edged = EDGE + word + EDGE
+    for length in range(SHORTEST, LONGEST + 1):
+        if length >= len(edged):
+            yield edged
+            break
+        for start in range(len(edged) - length + 1):
+            yield edged[start : start + length]

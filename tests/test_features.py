@@ -66,6 +66,16 @@ class TestLexicon:
         theirs = model.decision_function(vectorizer.transform(asked))
         assert ours.score(asked) == pytest.approx(theirs, abs=1e-6)
 
+    def test_what_it_remembers_of_words_changes_nothing(self, monkeypatch):
+        texts = ["сдам студию у моря", "студию сдам сдам", "ё" * 5000, "сдам " + "море" * 9]
+        fresh = [lexical.fit(TEXTS, LABELS, seed=7).score([text])[0] for text in texts]
+        monkeypatch.setattr("feedsieve.lexicon.MOST_WORDS", 3)
+        lexicon = lexical.fit(TEXTS, LABELS, seed=7)
+        for _ in range(3):
+            assert lexicon.score(texts).tolist() == fresh
+            assert 0 < len(lexicon._rows) <= 3
+            assert max(map(len, lexicon._rows)) <= 30
+
     def test_words_decide(self):
         lexicon = lexical.fit(TEXTS, LABELS, seed=7)
         let, wanted = lexicon.score(["сдам студию", "ищу квартиру"])
