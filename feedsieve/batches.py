@@ -19,36 +19,27 @@ class _Waiting(Generic[Request, Answer]):
 
 
 class Batches(Generic[Request, Answer]):
-    """Gives threads what is waiting as soon as one is free.
+    """Gives a thread what is waiting as soon as it is free.
 
     A request whose task is cancelled leaves, and is not done unless that has begun. To be used
     from one event loop.
     """
 
-    def __init__(
-        self,
-        name: str,
-        do: Callable[[Sequence[Request]], Answer],
-        largest: int,
-        threads: int = 1,
-    ) -> None:
-        """`do` is given requests of together `largest` items, or a single one, and answers all.
-
-        It is called from so many `threads` at once.
-        """
+    def __init__(self, name: str, do: Callable[[Sequence[Request]], Answer], largest: int) -> None:
+        """`do` is given requests of together `largest` items, or a single one, and answers all."""
         self._do = do
         self._largest = largest
         self._waiting: deque[_Waiting[Request, Answer]] = deque()
-        self._free = threads
-        self._threads = ThreadPoolExecutor(threads, name)
+        self._is_busy = False
+        self._thread = ThreadPoolExecutor(1, name)
 
     async def answer(self, request: Request) -> Answer:
         """Return the answer to `request` and those done with it. Raises what doing them raises."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(request, loop.create_future())
         self._waiting.append(waiting)
-        if self._free:
-            self._free -= 1
+        if not self._is_busy:
+            self._is_busy = True
             loop.call_soon(self._start)  # with all that this turn of the loop brings
         try:
             return await waiting.answer
@@ -63,12 +54,11 @@ class Batches(Generic[Request, Answer]):
         while self._waiting and (not batch or len(self._waiting[0].request) <= room):
             batch.append(self._waiting.popleft())
             room -= len(batch[-1].request)
-        if not batch:
-            self._free += 1
-            return
-        requests = [waiting.request for waiting in batch]
-        done = asyncio.get_running_loop().run_in_executor(self._threads, self._do, requests)
-        done.add_done_callback(partial(self._finish, batch))
+        self._is_busy = bool(batch)
+        if batch:
+            requests = [waiting.request for waiting in batch]
+            done = asyncio.get_running_loop().run_in_executor(self._thread, self._do, requests)
+            done.add_done_callback(partial(self._finish, batch))
 
     def _finish(
         self, batch: Sequence[_Waiting[Request, Answer]], done: asyncio.Future[Answer]

@@ -28,8 +28,6 @@ Texts = Mapping[str, str]  # by fingerprint
 Verdicts = Mapping[str, Verdict]  # by fingerprint
 
 MOST_READ = 64  # messages at once
-# One batch is being tokenized, classified or answered while the encoder reads the other.
-SCORING_THREADS = 2
 LARGEST_BATCH = 256  # texts that are scored together; what comes meanwhile waits for all of them
 LOOK_EVERY = 5.0  # seconds between two looks for messages without a score
 LONGEST_GOODBYE = 5.0  # seconds; a container's engine kills after ten
@@ -60,9 +58,7 @@ class Runtime:
         self._stopping = threading.Event()
         self._courtesy = Courtesy()
         self._recall = Recall(settings.recalled)
-        self._scoring = Batches[Texts, Verdicts](
-            "scoring", self._compute, LARGEST_BATCH, SCORING_THREADS
-        )
+        self._scoring = Batches[Texts, Verdicts]("scoring", self._compute, LARGEST_BATCH)
         self._reading = Batches[tuple[str, ...], dict[str, Scored]](
             "reading", self._read, MOST_READ
         )
@@ -139,7 +135,7 @@ class Runtime:
         return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
 
     def _compute(self, requests: Sequence[Texts]) -> Verdicts:
-        """Score the texts of `requests`, but for those that a batch before has scored."""
+        """Score the texts of `requests`, but for those that the batch before has scored."""
         texts = {mark: text for request in requests for mark, text in request.items()}
         found = self._recall.find(texts)
         new = {mark: text for mark, text in texts.items() if mark not in found}

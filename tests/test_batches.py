@@ -43,31 +43,6 @@ def test_what_comes_meanwhile_is_done_together():
     asyncio.run(run())
 
 
-def test_two_threads_do_two_batches_at_once():
-    async def run():
-        both = threading.Barrier(2)
-
-        def do(requests):
-            both.wait(10)  # passes when the other thread is here as well
-            return requests
-
-        tasks = await answers(Batches("test", do, 10, threads=2), [1], [2], [3], [4])
-        assert await asyncio.gather(*tasks[:2]) == [[[1]], [[2], [3], [4]]]
-
-    asyncio.run(run())
-
-
-def test_a_thread_is_free_again_after_an_error():
-    async def run():
-        batches = Batches("test", lambda requests: 1 // requests[0][0], 10, threads=2)
-        for _ in range(3):
-            with pytest.raises(ZeroDivisionError):
-                await batches.answer([0])
-        assert await batches.answer([1]) == 1
-
-    asyncio.run(run())
-
-
 def test_no_batch_is_larger_than_allowed_but_for_a_single_request():
     async def run():
         doubling = Doubling()
