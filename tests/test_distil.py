@@ -108,10 +108,15 @@ class TestLayers:
             ("2", (0, 11)),
             ("1", (0,)),
             ("1,5,10", (1, 5, 10)),
+            ("all", tuple(range(12))),
+            (None, (0, 4, 8, 11)),
         ],
     )
     def test_of_twelve(self, asked, kept):
         assert layers_of(asked, 12) == kept
+
+    def test_a_small_encoder_keeps_all_if_nobody_says_how_many(self):
+        assert layers_of(None, 3) == (0, 1, 2)
 
     def test_any_number_is_kept_with_the_first_and_the_last(self):
         for count in range(2, 25):
@@ -445,7 +450,7 @@ class TestTraining:
         ("arguments", "said"),
         [
             (["--distil", "2"], "--distil makes the encoder that --finetune teaches"),
-            (["--finetune", "--distil", "two"], "a number, or numbers like 0,4,8,11, not 'two'"),
+            (["--finetune", "--distil", "two"], "numbers like 0,4,8,11, or all, not 'two'"),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, monkeypatch, capsys, arguments, said):

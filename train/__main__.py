@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--finetune",
         action="store_true",
-        help="let the encoder learn the labels too: better, and slower (twenty minutes for"
+        help="let the encoder learn the labels too: better, and slower (forty minutes for"
         " 4,000 messages on two cores); a run that was ended goes on where it was",
     )
     parser.add_argument(
@@ -93,9 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         "--distil",
         type=_layers,
         metavar="LAYERS",
-        help="with --finetune: keep so many layers of the encoder (the wheel's has 12), or those"
-        " of a list like 0,4,8,11, which is faster; before they learn the labels they imitate the"
-        " whole on all messages, those of --db too",
+        help="with --finetune: keep so many layers of the encoder (4; the wheel's has 12), or those"
+        " of a list like 0,4,8,11, or all, which is slower; before they learn the labels they"
+        " imitate the whole on all messages, those of --db too",
     )
     command.add_cluster(
         parser,
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _layers(given: str) -> str:
     if not is_layers(given):
-        raise argparse.ArgumentTypeError(f"a number, or numbers like 0,4,8,11, not {given!r}")
+        raise argparse.ArgumentTypeError(f"a number, numbers like 0,4,8,11, or all, not {given!r}")
     return given
 
 

@@ -48,6 +48,8 @@ from train.trainer import (
     last_checkpoint,
 )
 
+LAYERS = 4  # that are kept if nobody says how many, see docs/decisions/distillation.md
+ALL = "all"  # layers are kept: there is no student
 MOST_TEXTS = 10_000  # what the whole gives of each takes 70 kB on disk, of 160 tokens 120 kB
 EPOCHS = 6
 RATE = 3e-4  # AdamW's, at its highest
@@ -87,15 +89,20 @@ class Student:
 
 def is_layers(asked: str) -> bool:
     """Return whether `layers_of` can read `asked`, whatever the encoder has."""
-    return bool(_NUMBERS.fullmatch(asked))
+    return asked == ALL or bool(_NUMBERS.fullmatch(asked))
 
 
-def layers_of(asked: str, count: int) -> tuple[int, ...]:
+def layers_of(asked: str | None, count: int) -> tuple[int, ...]:
     """Return which of an encoder's `count` layers are kept, from 0, in order.
 
     `asked` is how many, which are then spread evenly, the first and the last among them, or two
-    and more numbers of layers with commas between. Raises NoSuchLayers.
+    and more numbers of layers with commas between, or "all"; None asks for `LAYERS`, or all if
+    there are no more. Raises NoSuchLayers.
     """
+    if asked is None:
+        asked = str(min(LAYERS, count))
+    if asked == ALL:
+        return tuple(range(count))
     if not is_layers(asked):
         raise NoSuchLayers(f"{asked!r} is neither a number of layers nor a list like 0,2,4")
     numbers = [int(number) for number in asked.split(",")]

@@ -69,7 +69,7 @@ class Options:
     track: bool  # in MLflow
     features: Path | None = None  # Feast's repository, if it has the embeddings
     cluster: str | None = None  # of Dask, if this process is not to compute alone
-    distil: str | None = None  # how many layers to keep, or which, if not all
+    distil: str | None = None  # how many layers of a fine-tuned encoder to keep, or which, or all
 
     @property
     def reproducing(self) -> list[str]:
@@ -178,9 +178,8 @@ def _train(
         encoder_tag, embedder, figures = _recall(held, messages.parts.train, compute)
     else:
         source = sources.load(options.encoder)
-        if options.distil:
-            student = _distil(source, options, messages, store)
         if options.finetune:
+            student = _distil(source, options, messages, store)
             smaller = student.source if student else None
             tuned = finetune(source, texts, labels, groups, options.seed, settings().cache, smaller)
         encoder_tag, embedder, figures = _export(
@@ -219,12 +218,15 @@ def _train(
 
 def _distil(
     source: Source, options: Options, messages: _Messages, store: MessageStore | None
-) -> Student:
-    """Return an encoder of the layers that were asked for; all texts but the test part teach it.
+) -> Student | None:
+    """Return an encoder of the layers that were asked for, None if that is all of them.
 
-    Raises NoSuchLayers, RunningAlready and CannotKeep.
+    All texts but those of the test part teach it. Raises NoSuchLayers, RunningAlready, CannotKeep.
     """
-    kept = layers_of(str(options.distil), source.model.config.num_hidden_layers)
+    count = source.model.config.num_hidden_layers
+    kept = layers_of(options.distil, count)
+    if len(kept) == count:
+        return None
     stored = [message.text for message in store.read_all()] if store else []
     texts = texts_to_imitate(messages.texts, stored, messages.test_texts, options.seed)
     return imitate(source, kept, texts, options.seed, settings().cache)
