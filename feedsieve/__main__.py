@@ -79,7 +79,7 @@ def _engine(cluster: str | None) -> Iterator[Engine]:
         raise NoEngine(
             f"--cluster needs Dask: pip install 'feedsieve[cluster]' ({error})"
         ) from error
-    with connect(cluster, settings().model) as engine:
+    with connect(cluster, settings().model, cascade=settings().cascade) as engine:
         yield engine
 
 

@@ -54,6 +54,10 @@ class Courtesy:
     def __init__(self) -> None:
         self._idle = threading.Condition()
         self._requests = 0
+        self.resume()
+
+    def resume(self) -> None:
+        """Begin to work, after a time in which there was none."""
         self._resumed = time.monotonic()
 
     @contextmanager
@@ -73,4 +77,4 @@ class Courtesy:
         worked = time.monotonic() - self._resumed
         with self._idle:
             self._idle.wait_for(lambda: not self._requests, self.PATIENCE * worked)
-        self._resumed = time.monotonic()
+        self.resume()

@@ -11,9 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feedsieve.problems import ProblemResponse, sentence
-
-GONE = 499  # nginx's status for a client that did not wait
+from feedsieve.problems import GONE, ProblemResponse, sentence
 
 
 class BodyMiddleware:

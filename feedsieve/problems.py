@@ -20,6 +20,7 @@ from feedsieve.runtime import NotReady
 _log = logging.getLogger("feedsieve")
 
 MEDIA_TYPE = "application/problem+json"
+GONE = 499  # nginx's status for a client that did not wait, which nobody is there to read
 RETRY_AFTER = 5  # seconds; what is loading or locked now may be well by then
 _DETAILS = {
     404: "there is nothing at this address; /docs lists what there is",
@@ -147,9 +148,8 @@ class ProblemMiddleware:
             nonlocal started, failed
             if message["type"] == "http.response.start":
                 media_type = Headers(raw=message["headers"]).get("content-type", "")
-                if message["status"] >= 400 and not media_type.startswith(
-                    (MEDIA_TYPE, "text/html")
-                ):
+                is_told = media_type.startswith((MEDIA_TYPE, "text/html"))
+                if message["status"] >= 400 and message["status"] != GONE and not is_told:
                     failed = message
                 else:
                     started = True

@@ -190,6 +190,7 @@ class Runtime:
             found = self._store.unscored(scorer.model, 1)
             self._look_took = time.monotonic() - started
             if found or not self._is_complete:
+                self._courtesy.resume()
                 score_backlog(self._store, scorer, self._known, show, self._between_batches)
                 self._is_complete = True
                 self._known = {}

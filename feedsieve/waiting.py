@@ -16,9 +16,10 @@ class WaitingRoom:
     """Counts who waits and how much there is to read. To be used from one event loop."""
 
     def __init__(self, requests: int, size: int) -> None:
-        """At most `requests` may be in the room at once, and `size` bytes, or a larger one alone.
+        """At most `requests` may be in the room at once, and `size` bytes.
 
-        As many are to fit as are answered while a client waits.
+        As many are to fit as are answered while a client waits. A large one counts as a quarter of
+        the room, so that it neither is kept out by a small one nor keeps all others out.
         """
         self._requests = requests
         self._size = size
@@ -31,7 +32,8 @@ class WaitingRoom:
 
         Raises ProblemResponse, 503, if there is none.
         """
-        if self._taken and (self._taken == self._requests or self._used + size > self._size):
+        size = min(size, self._size // 4)
+        if self._taken == self._requests or self._used + size > self._size:
             raise ProblemResponse(503, "too many requests wait to be scored", RETRY_AFTER)
         self._taken += 1
         self._used += size

@@ -7,7 +7,7 @@ that is ours shows what precision and engine alone give, whatever the served enc
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +47,15 @@ class Baselines:
     dimension: int  # floats in an embedding
 
 
-def write(source: str, folder: Path, texts: Sequence[str]) -> Baselines:
+def write(source: str, folder: Path, texts: Sequence[str], max_tokens: int) -> Baselines:
     """Export an encoder in each way; ours looks at `texts` for it.
+
+    All cut texts after `max_tokens` if the encoder does not cut them before.
 
     Raises what `export.sources.load` and `export.pipeline.export_encoder` do.
     """
     encoder = sources.load(source)
+    encoder = replace(encoder, max_tokens=min(encoder.max_tokens, max_tokens))
     places = {name: folder / name for name in ("transformers", "fp32", "int8", "hidden")}
     for place in places.values():
         place.mkdir()
@@ -105,9 +108,7 @@ class Transformers(_Tokens):
     def __init__(self, of: Baselines, tokens_a_batch: int = TOKENS_A_BATCH) -> None:
         super().__init__(of.transformers, of)
         self._tokens_a_batch = tokens_a_batch
-        self._model = BertModel.from_pretrained(
-            of.transformers, add_pooling_layer=False, attn_implementation="eager"
-        ).eval()
+        self._model = BertModel.from_pretrained(of.transformers, add_pooling_layer=False).eval()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return unit-length embeddings, (texts, hidden)."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from feedsieve import models
+from feedsieve.encoder import EncoderDescription
 from feedsieve.files import open_whole
 from feedsieve.message import UnreadableFile
 from feedsieve.settings import settings
@@ -49,7 +50,8 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    classifier, _encoder = models.find_pair(settings().model)
+    classifier, encoder = models.find_pair(settings().model)
+    served = EncoderDescription.read(models.folder(encoder))
     texts = read_texts(options.data)
     chat = read_texts(options.db)
     described = machine.describe()
@@ -62,7 +64,8 @@ def _run(options: argparse.Namespace) -> None:
             place = Path(folder) / "encoders"
             place.mkdir()
             with ProcessPoolExecutor(1, get_context("spawn")) as process:  # exporting takes 3 GB
-                return process.submit(baselines.write, options.encoder, place, texts).result()
+                asked = options.encoder, place, texts, served.max_tokens
+                return process.submit(baselines.write, *asked).result()
 
         for name in options.only:
             section = SECTIONS[name]

@@ -51,10 +51,11 @@ class Contender:
 
 
 _engine: Engine  # of this process
+_precision: str
 
 
 def _load(name: str, of: Baselines, model: str) -> None:
-    global _engine
+    global _engine, _precision
     if name == ONE_BY_ONE:
         _engine = baselines.Transformers(of, tokens_a_batch=1)
     elif name == EAGER:
@@ -65,6 +66,10 @@ def _load(name: str, of: Baselines, model: str) -> None:
         _engine = models.load_scorer(model).encoder
     else:
         _engine = baselines.OnnxRuntime(of.fp32 if name == FP32 else of.int8, of)
+    if isinstance(_engine, Encoder):
+        _precision = _engine.description.precision
+    else:
+        _precision = "int8" if name == INT8 else "fp32"
 
 
 def describe(texts: list[str]) -> dict[str, Any]:
@@ -73,17 +78,13 @@ def describe(texts: list[str]) -> dict[str, Any]:
     return {
         "dimension": embeddings.shape[1],
         "engine": _name(),
-        "precision": _precision(),
+        "precision": _precision,
         "tokens": [len(ids) for ids in _engine.tokenize(texts)],
     }
 
 
 def _name() -> engines.Name:
     return _engine.engine.name if isinstance(_engine, Encoder) else "onnxruntime"
-
-
-def _precision() -> str:
-    return _engine.description.precision if isinstance(_engine, Encoder) else "fp32"
 
 
 def seconds(texts: list[str]) -> float:
@@ -125,4 +126,4 @@ def grid(texts: dict[int, list[str]], least: float) -> dict[str, float]:
 
 def operators(texts: list[str], file: Path) -> dict[str, float]:
     """Return the share of the time by operator of the engine's ONNX file, all texts in a batch."""
-    return by_operator(_name(), file, _precision(), _engine.tokenize(texts))
+    return by_operator(_name(), file, _precision, _engine.tokenize(texts))

@@ -44,7 +44,7 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
     _classifier, encoder_tag = models.find_pair(plan.model)
     served = models.folder(encoder_tag)
     names = (ONE_BY_ONE, EAGER, FP32, INT8, OURS, SERVED)
-    rounds, corpus = plan.few_or_many(1, 5), plan.few_or_many(64, 512)
+    rounds, corpus = plan.few_or_many(1, 3), plan.few_or_many(64, 512)
     singles = plan.few_or_many(20, 200)
     least = plan.few_or_many(0.05, 0.5)  # seconds
     texts = list(islice(messages.different(plan.texts, plan.next_run()), corpus))

@@ -24,6 +24,7 @@ def describe() -> dict[str, Any]:
         "processor": processor,
         "flags": [flag for flag in flags if flag in TELLING_FLAGS or flag.startswith("amx_")],
         "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],  # processes that ran or waited to, over the last minute
         "memory": psutil.virtual_memory().total,  # bytes
         "system": platform.system(),
         "python": platform.python_version(),

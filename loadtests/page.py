@@ -10,9 +10,9 @@ from feedsieve.files import open_whole
 PAGE = "performance.md"
 HEAD = """# Performance
 
-Written by `python -m loadtests.benchmark` (`make benchmark`): medians of repeated runs, on one
-machine that did nothing else. Ratios travel to other machines; the figures beside them do not.
-Every section says when and on what it was measured.
+Written by `python -m loadtests.benchmark` (`make benchmark`): medians of repeated runs. Every
+section says when and on what it was measured, and how busy the machine was before. Ratios are
+those of processors with the same flags; with others the engines compare otherwise.
 """
 
 
@@ -52,7 +52,8 @@ def measured_on(machine: dict[str, Any], seconds: float, is_quick: bool) -> str:
     return (
         f"{quick}{datetime.now(UTC):%Y-%m-%d}, {seconds / 60:.0f} minutes on {machine['cores']}"
         f" cores of {machine['processor']} ({flags}), {machine['memory'] / 2**30:.0f} GiB,"
-        f" {machine['system']}; Python {machine['python']}, {versions}."
+        f" {machine['system']}, load {machine['load']:.1f} before;"
+        f" Python {machine['python']}, {versions}."
     )
 
 

@@ -1,19 +1,22 @@
 """How fast `/score` answers over HTTP, ours and peers', and what of the engine is left of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from feedsieve import models
+from feedsieve.encoder import EncoderDescription
+from feedsieve.text import plain
 from loadtests import page, plots
 from loadtests.alone import alone
-from loadtests.baselines import Baselines
+from loadtests.baselines import MODEL_FILE, Baselines
 from loadtests.clients import Job, Load, load
+from loadtests.flops import Shape
 from loadtests.medians import medians
-from loadtests.peers.start import PEERS, NoPeer, peer
+from loadtests.peers.start import PEERS, NoPeer, Peer, peer
 from loadtests.plan import Plan
 from loadtests.server import Server, bento
 from loadtests.watch import Usage, memory, watching
@@ -40,19 +43,23 @@ PLAIN = {"FEEDSIEVE_RECALLED": "0", "FEEDSIEVE_CASCADE": "0"}
 DIFFERENT = Workload("different", settings=PLAIN)
 REPEATING = Workload("repeating", stream="repeating")
 IN_BULK = Workload("bulk", texts_a_request=BULK, clients=(1, 8), settings=PLAIN)
-WORKLOADS = (DIFFERENT, REPEATING, IN_BULK)  # of our server; peers get the first alone
+WORKLOADS = (DIFFERENT, REPEATING, IN_BULK)  # of our server
+REPEATING_TO_PEERS = replace(REPEATING, clients=(32,))  # beside the first of these
 
 Runs = dict[str, list[dict[str, Any]]]  # what was seen of a server, by the number of clients
 
 
 def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
     """Return the figures of every server. Raises NoModel, Failed, and NoAnswer for ours."""
-    models.find_pair(plan.model)
+    _classifier, encoder = models.find_pair(plan.model)
+    served = EncoderDescription.read(models.folder(encoder))
+    shape = Shape.of(models.folder(encoder) / MODEL_FILE, served.dimension)
     rounds = plan.few_or_many(1, 3)
     runs: dict[str, Runs] = {}
     unavailable: dict[str, str] = {}
     loops: dict[str, list[dict[str, float]]] = {}
-    loads = sum(len(workload.clients) for workload in WORKLOADS) + len(PEERS) * len(CLIENTS)
+    loads = sum(len(workload.clients) for workload in WORKLOADS)
+    loads += len(PEERS) * (len(CLIENTS) + len(REPEATING_TO_PEERS.clients))
     with tqdm(total=rounds * (loads + 2), desc="service", unit="load") as progress:
         for _ in range(rounds):
             for workload in WORKLOADS:
@@ -68,14 +75,13 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
             for which in PEERS:
                 try:
                     if which.name not in unavailable:
-                        with peer(which, of, plan.folder / f"{which.name}.log") as server:
-                            seen = runs.setdefault(which.name, {})
-                            asked = which.asked(of)
-                            _visit(plan, server, DIFFERENT, seen, progress, **asked)
+                        _visit_peer(plan, which, of, runs, progress)
                 except (NoPeer, NoAnswer) as error:
                     unavailable[which.name] = str(error)
     return {
         "rounds": rounds,
+        "served": {"layers": shape.layers, "precision": served.precision},
+        "max_tokens": of.max_tokens,
         "servers": {
             name: {clients: medians(loads) for clients, loads in by_clients.items()}
             for name, by_clients in runs.items()
@@ -83,6 +89,17 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
         "unavailable": unavailable,
         "alone": {batch: medians(rates) for batch, rates in loops.items()},
     }
+
+
+def _visit_peer(
+    plan: Plan, which: Peer, of: Baselines, runs: dict[str, Runs], progress: tqdm
+) -> None:
+    """Start a peer and load it. Raises NoPeer and NoAnswer."""
+    workloads = {which.name: DIFFERENT, _repeating(which): REPEATING_TO_PEERS}
+    with peer(which, of, plan.folder / f"{which.name}.log") as server:
+        for name, workload in workloads.items():
+            seen = runs.setdefault(name, {})
+            _visit(plan, server, workload, seen, progress, **which.asked(of))
 
 
 def empty_store(plan: Plan) -> dict[str, str]:
@@ -115,12 +132,13 @@ def score_job(plan: Plan, server: Server, workload: Workload, clients: int, **as
     `asked` says how, if it is not as our server wants it: fields of `Job`.
     """
     texts = plan.chat if workload.stream == "repeating" else plan.texts
+    texts = list(map(plain, texts))  # as our encoder reads them, so that all read the same
     return Job(
         url=server.url,
         seconds=plan.few_or_many(2.0, 15.0),
         warm_up=plan.few_or_many(1.0, 5.0),
         clients=clients,
-        texts=list(texts),
+        texts=texts,
         stream=workload.stream,
         texts_a_request=workload.texts_a_request,
         run=plan.next_run(),
@@ -147,7 +165,8 @@ def _record(said: Load, usage: Usage, job: Job) -> dict[str, Any]:
 def section(found: dict[str, Any]) -> str:
     """Return the section of the page. Ratios are ours to a peer's, at as many clients."""
     servers = found["servers"]
-    titles = {DIFFERENT.name: OURS} | {which.name: which.title for which in PEERS}
+    served = f"{OURS}, {found['served']['layers']} layers in {found['served']['precision']}"
+    titles = {DIFFERENT.name: served} | {which.name: which.title for which in PEERS}
     rows = []
     for name, title in titles.items():
         if name in found["unavailable"]:
@@ -167,15 +186,16 @@ def section(found: dict[str, Any]) -> str:
         ),
     ]
     repeating = [
-        [clients, *_cells(one), _ratios_to_peers(servers, one, clients)]
+        [clients, *_cells(one), _ratios_to_peers(servers, one, clients) or "–"]
         for clients, one in servers["repeating"].items()
     ]
     return f"""## Service
 
 `POST /score` in a closed loop: each client has one request in flight, and the clients run in a
 process of their own on the same cores. Medians of {found["rounds"]} rounds, for each of which every
-server is started anew. Peers run the 12-layer encoder and, in place of the classifier, nothing or
-one product. Memory is what all processes of the server take together (PSS), the largest seen.
+server is started anew. Peers run the 12-layer encoder in 32 bits and, in place of the classifier,
+nothing or one product; all get texts as our encoder reads them, cut after {found["max_tokens"]}
+tokens. Memory is what all processes of the server take together (PSS), the largest seen.
 
 ### One message a request, each different from all others
 
@@ -189,7 +209,7 @@ Without cascade and without remembered scores: the encoder reads every message.
 
 As it is by default, with the cascade and with remembered scores.
 
-{page.table((*HEAD[1:], "ours to peers with different messages"), repeating)}
+{page.table((*HEAD[1:], "ours to peers"), repeating)}
 
 ### What is left of the engine
 
@@ -230,10 +250,15 @@ def _ratio(servers: dict[str, Any], clients: str, name: str) -> str:
 
 def _ratios_to_peers(servers: dict[str, Any], one: dict[str, Any], clients: str) -> str:
     return ", ".join(
-        f"{which.name} {_times(one, servers[which.name][clients])}"
+        f"{which.name} {_times(one, servers[_repeating(which)][clients])}"
         for which in PEERS
-        if which.name in servers
+        if clients in servers.get(_repeating(which), {})
     )
+
+
+def _repeating(which: Peer) -> str:
+    """Return under which name the figures of a peer with repeating messages are."""
+    return f"{which.name}, repeating"
 
 
 def _times(ours: dict[str, Any], theirs: dict[str, Any]) -> str:

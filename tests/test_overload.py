@@ -1,5 +1,6 @@
 """What the server does when more comes in than it can score, and when clients do not wait."""
 
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -76,3 +77,16 @@ def test_what_a_client_did_not_wait_for_is_not_scored(crowded):
         assert first.result().status_code == 200
     assert crowded.client.post("/score", json={"texts": ["the next"]}).status_code == 200
     assert embedded(crowded) - before == MANY + 1
+    log = crowded.log.read_text(encoding="utf-8")
+    assert "Traceback" not in log and "never retrieved" not in log
+
+
+def test_a_body_of_unknown_size_leaves_room_for_others(crowded):
+    host, port = crowded.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall(
+            b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        time.sleep(0.3)  # it has a place, and says no more
+        assert crowded.client.post("/score", json={"texts": ["meanwhile"]}).status_code == 200

@@ -24,18 +24,18 @@ def test_as_many_as_allowed_find_a_place_and_the_next_does_once_they_are_gone():
 
 def test_nor_may_they_be_larger_together_than_allowed():
     room = WaitingRoom(requests=10, size=100)
-    with enter(room, 60, 40):
+    with enter(room, 20, 20, 20, 20, 20):
         enter(room, 0).close()
         with pytest.raises(ProblemResponse):
             enter(room, 1)
 
 
-def test_a_larger_one_may_come_alone():
+def test_larger_ones_take_a_quarter_each():
     room = WaitingRoom(requests=10, size=100)
-    with enter(room, 300), pytest.raises(ProblemResponse):
-        enter(room, 1)
-    with enter(room, 1), pytest.raises(ProblemResponse):
-        enter(room, 300)
+    with enter(room, 1, 300, 300, 300):
+        enter(room, 24).close()
+        with pytest.raises(ProblemResponse):
+            enter(room, 300)
 
 
 def test_who_fails_leaves_too():

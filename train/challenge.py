@@ -200,7 +200,8 @@ def _latency(
     for text in tqdm(texts, "latency", unit="message"):
         for candidate, times in zip(candidates, taken, strict=True):
             started = time.perf_counter()
-            candidate.scorer.score([text])
+            scorer = candidate.scorer  # all of it, also where words alone would answer
+            scorer.classifier.score([text], scorer.encoder.encode([text]))
             times.append(time.perf_counter() - started)
     ours, *theirs = (float(np.median(times)) * 1000 for times in taken)
     said, passed = f"{ours:.1f} ms a message (at most {options.slowest:g})", ours <= options.slowest

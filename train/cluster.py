@@ -155,12 +155,15 @@ class ClusterScorer:
     Workers are sent the pair of models once, and need no model store and no shared disk.
     """
 
-    def __init__(self, client: Client, tag: str) -> None:
-        """Send the pair that `tag` names to the workers. Raises NoModel."""
+    def __init__(self, client: Client, tag: str, *, cascade: bool = True) -> None:
+        """Send the pair that `tag` names to the workers; `cascade` as for `Scorer`.
+
+        Raises NoModel.
+        """
         self._scorer = models.load_scorer(tag, threads=1)  # a damaged one is better known here
         classifier, encoder = models.find_pair(tag)
         folders = {"encoder": models.folder(encoder), "classifier": models.folder(classifier)}
-        self._pair = Sent(client, partial(_load_pair, classifier), folders)
+        self._pair = Sent(client, partial(_load_pair, classifier, cascade), folders)
         self.model = classifier
 
     def close(self) -> None:
@@ -185,10 +188,10 @@ class ClusterScorer:
 
 
 @contextmanager
-def scoring(where: str, tag: str) -> Iterator[ClusterScorer]:
+def scoring(where: str, tag: str, *, cascade: bool = True) -> Iterator[ClusterScorer]:
     """Yield a scorer on the cluster that `where` names. Raises NoEngine and NoModel."""
     with connect(where) as client:
-        scorer = ClusterScorer(client, tag)
+        scorer = ClusterScorer(client, tag, cascade=cascade)
         try:
             yield scorer
         finally:
@@ -232,9 +235,9 @@ def _call(name: str, function: Callable[[Any, Any], Any], part: Any) -> Any:
     return function(part, plugin.held)
 
 
-def _load_pair(model: str, folder: Path) -> Scorer:
+def _load_pair(model: str, cascade: bool, folder: Path) -> Scorer:
     encoder = Encoder(folder / "encoder", threads=1)
-    return Scorer(encoder, Classifier.load(folder / "classifier"), model)
+    return Scorer(encoder, Classifier.load(folder / "classifier"), model, cascade=cascade)
 
 
 def _score(texts: list[str], scorer: Scorer) -> np.ndarray:

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 def main() -> None:
     options = _parser().parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModel.from_pretrained(options.model, attn_implementation="eager").eval()
+    model = AutoModel.from_pretrained(options.model).eval()
     head = torch.linspace(-1, 1, model.config.hidden_size)  # in place of a classifier, and cheaper
     app = Flask("flask_transformers")
 
