@@ -144,7 +144,7 @@ class TestServing:
         assert done.stdout.strip() == "1"
 
 
-class TestPictures:
+class TestPages:
     PICTURE = re.compile(r"!\[(?P<said>[^]]*)\]\((?P<where>[^)]+)\)")
 
     def shown(self) -> Iterator[tuple[str, Path]]:
@@ -156,6 +156,12 @@ class TestPictures:
     def test_each_is_there_and_says_what_it_shows(self):
         for said, file in self.shown():
             assert said and file.is_file(), file
+
+    def test_links_lead_somewhere(self):
+        pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for page in pages:
+            for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+                assert link.startswith(("http", "mailto:")) or (page.parent / link).exists(), link
 
     def test_none_is_left_over(self):
         kept = {file.resolve() for file in (ROOT / "docs" / "images").iterdir()}
