@@ -109,14 +109,10 @@ class TestLayers:
             ("1", (0,)),
             ("1,5,10", (1, 5, 10)),
             ("all", tuple(range(12))),
-            (None, (0, 4, 8, 11)),
         ],
     )
     def test_of_twelve(self, asked, kept):
         assert layers_of(asked, 12) == kept
-
-    def test_a_small_encoder_keeps_all_if_nobody_says_how_many(self):
-        assert layers_of(None, 3) == (0, 1, 2)
 
     def test_any_number_is_kept_with_the_first_and_the_last(self):
         for count in range(2, 25):

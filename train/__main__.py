@@ -6,7 +6,7 @@ from pathlib import Path
 
 from train import command
 from train.behaviour.requirements import REQUIREMENTS
-from train.distil import is_layers
+from train.distil import ALL, is_layers
 from train.feature_store import REPOSITORY
 from train.pipeline import METRICS_FILE, Options, train
 from train.report import FILE as REPORT_FILE
@@ -17,7 +17,7 @@ def main() -> int:
     options = Options(**vars(parser.parse_args()))
     if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
         parser.error("--features brings its encoder along: leave out --encoder and --finetune")
-    if options.distil and not options.finetune:
+    if options.distil != ALL and not options.finetune:
         parser.error("--distil makes the encoder that --finetune teaches: say --finetune too")
     return command.run("train", options.data, lambda: _train(options))
 
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--finetune",
         action="store_true",
-        help="let the encoder learn the labels too: better, and slower (forty minutes for"
+        help="let the encoder learn the labels too: better, and slower (twenty minutes for"
         " 4,000 messages on two cores); a run that was ended goes on where it was",
     )
     parser.add_argument(
@@ -92,9 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--distil",
         type=_layers,
+        default=ALL,
         metavar="LAYERS",
-        help="with --finetune: keep so many layers of the encoder (4; the wheel's has 12), or those"
-        " of a list like 0,4,8,11, or all, which is slower; before they learn the labels they"
+        help="with --finetune: keep so many layers of the encoder (the wheel's has 12), or those of"
+        " a list like 0,4,8,11, which is faster (%(default)s); before they learn the labels they"
         " imitate the whole on all messages, those of --db too",
     )
     command.add_cluster(

@@ -48,7 +48,6 @@ from train.trainer import (
     last_checkpoint,
 )
 
-LAYERS = 4  # that are kept if nobody says how many, see docs/decisions/distillation.md
 ALL = "all"  # layers are kept: there is no student
 MOST_TEXTS = 10_000  # what the whole gives of each takes 70 kB on disk, of 160 tokens 120 kB
 EPOCHS = 6
@@ -92,15 +91,12 @@ def is_layers(asked: str) -> bool:
     return asked == ALL or bool(_NUMBERS.fullmatch(asked))
 
 
-def layers_of(asked: str | None, count: int) -> tuple[int, ...]:
+def layers_of(asked: str, count: int) -> tuple[int, ...]:
     """Return which of an encoder's `count` layers are kept, from 0, in order.
 
     `asked` is how many, which are then spread evenly, the first and the last among them, or two
-    and more numbers of layers with commas between, or "all"; None asks for `LAYERS`, or all if
-    there are no more. Raises NoSuchLayers.
+    and more numbers of layers with commas between, or "all". Raises NoSuchLayers.
     """
-    if asked is None:
-        asked = str(min(LAYERS, count))
     if asked == ALL:
         return tuple(range(count))
     if not is_layers(asked):

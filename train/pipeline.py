@@ -37,7 +37,7 @@ from train.card import Card, Data, installed_versions
 from train.classifier import Fitted
 from train.compute import HERE, Compute, computing
 from train.data import Split, read_labeled, split
-from train.distil import Student, imitate, layers_of, texts_to_imitate
+from train.distil import ALL, Student, imitate, layers_of, texts_to_imitate
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import evaluate
@@ -69,14 +69,14 @@ class Options:
     track: bool  # in MLflow
     features: Path | None = None  # Feast's repository, if it has the embeddings
     cluster: str | None = None  # of Dask, if this process is not to compute alone
-    distil: str | None = None  # how many layers of a fine-tuned encoder to keep, or which, or all
+    distil: str = ALL  # how many layers of a fine-tuned encoder to keep, or which
 
     @property
     def reproducing(self) -> list[str]:
         """The arguments that decide what comes out."""
         encoder = ["--encoder", sources.public_name(self.encoder)]
         flags = ["--finetune"] if self.finetune else []
-        if self.distil:
+        if self.distil != ALL:
             flags += ["--distil", self.distil]
         where = []
         if self.cluster:  # whose address is nobody else's
