@@ -224,6 +224,8 @@ class TestPeers:
         loads = dict.fromkeys(("1", "8", "32", "64"), one)
         found = {
             "rounds": 1,
+            "served": {"layers": 4, "precision": "int8"},
+            "max_tokens": 160,
             "servers": dict.fromkeys(("different", "repeating", "bulk"), loads)
             | {which.name: loads for which in start.PEERS[:2]},
             "unavailable": {"infinity": str(raised.value)},
