@@ -146,17 +146,11 @@ def _batches(
     tokens: Sequence[Sequence[int]], most: int
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
     """Yield the rows and the padded inputs of each batch of at most `most` tokens, or one text."""
-    for rows in batches([len(ids) for ids in tokens], most):
+    rows: list[int] = []
+    for row in sorted(range(len(tokens)), key=lambda row: -len(tokens[row])):
+        if rows and (len(rows) + 1) * len(tokens[rows[0]]) > most:
+            yield rows, padded([tokens[row] for row in rows], len(tokens[rows[0]]))
+            rows = []
+        rows.append(row)
+    if rows:
         yield rows, padded([tokens[row] for row in rows], len(tokens[rows[0]]))
-
-
-def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Yield rows, longest first, in batches of at most `tokens`, padding included, or one text."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

@@ -46,8 +46,8 @@ class ClusterEncoder(Encoder):
     ) -> np.ndarray:
         """Return what `Encoder.encode` returns.
 
-        With 8 bits it is the same to the last bit; with 32, whose texts are padded in company, it
-        is to the last few. Raises NoEngine.
+        With 8 bits it is the same to the last bit. With 32 it may differ in the last few, where an
+        engine sums products of batches of another size in another order. Raises NoEngine.
         """
         embeddings = np.empty((len(texts), self.description.dimension), np.float32)
         starts = range(0, len(texts), TEXTS_A_PART)
