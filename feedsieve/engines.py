@@ -17,6 +17,7 @@ import numpy as np
 
 _log = logging.getLogger("feedsieve")
 
+INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "embedding"
 Name = Literal["openvino", "onnxruntime"]
 
@@ -57,6 +58,9 @@ class OpenVino:
     def __init__(self, path: Path, precision: str, threads: int) -> None:
         self._model = compiled_by_openvino(path, precision, threads)
         self._idle: deque[Any] = deque()  # requests, each with buffers that are used again
+        # What converts arrays is set up when it is first used, and if two threads use it first they
+        # wait for each other for ever: one holds its lock, the other the interpreter's.
+        self.run({name: np.ones((1, 1), np.int64) for name in INPUTS})
         _log.info(
             "the encoder runs on OpenVINO %s, in %s and %s, which uses %s of this CPU",
             version("openvino"),

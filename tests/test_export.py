@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from threading import get_ident
 
 import huggingface_hub.constants
 import numpy as np
@@ -23,6 +24,7 @@ from export.pipeline import describe, export_encoder
 from export.sources import Source, UnknownSource
 from export.vocabulary import LATIN_PIECES, kept_pieces
 from export.wheel import BadWeights
+from feedsieve import engines
 from feedsieve.encoder import (
     MODEL_FILE,
     TOKENS_A_BATCH,
@@ -117,6 +119,17 @@ class TestEncoder:
         folder = exported["int8"].folder
         one, three = (Encoder(folder, threads, engine=name).encode(TEXTS) for threads in (1, 3))
         assert one.tolist() == three.tolist()
+
+    def test_an_engine_has_run_in_one_thread_before_others_have_it(self, exported, monkeypatch):
+        ran_in = []
+        run = engines.OpenVino.run
+        monkeypatch.setattr(
+            engines.OpenVino,
+            "run",
+            lambda engine, inputs: ran_in.append(get_ident()) or run(engine, inputs),
+        )
+        Encoder(exported["int8"].folder, threads=4, engine="openvino")
+        assert ran_in == [get_ident()]
 
     @pytest.mark.parametrize("precision", ["fp32", "int8"])
     def test_they_are_the_same_to_the_last_bit_in_any_company(self, exported, precision):
