@@ -116,9 +116,12 @@ class Classifier:
         `embeddings` are those of `texts`, (texts, dimension), and `lexical` is what the lexicon
         says of them, (texts,), if that is known.
         """
-        if not len(texts):
+        return self.score_columns(self.features.columns(texts, embeddings, lexical))
+
+    def score_columns(self, columns: np.ndarray) -> np.ndarray:
+        """Return what `score` returns, of what `Features.columns` returns."""
+        if not len(columns):
             return np.empty(0)
-        columns = self.features.columns(texts, embeddings, lexical)
         logits = self.description.start.boosted(self.booster, columns)
         return self.description.calibration.apply(logits)
 

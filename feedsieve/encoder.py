@@ -4,7 +4,6 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ DESCRIPTION_FILE = "encoder.json"
 # compile for, a tenth of the shapes.
 PAD_TO = 16
 TOKENS_A_BATCH = 512  # padding included; larger batches gain nothing and take memory
+BATCHES_A_THREAD = 2  # begun at once: one at work, and one that it need not wait for Python for
 TEXTS_TOKENIZED_AT_ONCE = 4096  # bounds memory while embedding a corpus
 
 
@@ -58,10 +58,10 @@ class Encoder:
         """
         self.folder = folder
         self.description = EncoderDescription.read(folder)
-        self._threads = threads or os.cpu_count() or 1
+        threads = threads or os.cpu_count() or 1
         precision = self.description.precision
-        self.engine = engines.start(folder / MODEL_FILE, precision, self._threads, engine)
-        self._pool = ThreadPoolExecutor(self._threads, "encoder")
+        self.engine = engines.start(folder / MODEL_FILE, precision, threads, engine)
+        self._ahead = threads * BATCHES_A_THREAD
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.description.max_tokens)
@@ -74,28 +74,27 @@ class Encoder:
         `progress` is called with the number of texts done since its last call.
         """
         embeddings = np.empty((len(texts), self.description.dimension), np.float32)
-        for start in range(0, len(texts), TEXTS_TOKENIZED_AT_ONCE):
-            part = texts[start : start + TEXTS_TOKENIZED_AT_ONCE]
-            tokens = self.tokenize(part)
-            for rows, found in self._embed(tokens):
-                embeddings[start + np.asarray(rows)] = found
-                if progress:
-                    progress(len(rows))
+        for rows, found in self.embed(texts):
+            embeddings[rows] = found()
+            if progress:
+                progress(len(rows))
         return embeddings
 
-    def _embed(self, tokens: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yield rows of `tokens` and their embeddings, a batch for each thread at a time.
+    def embed(self, texts: Sequence[str]) -> Iterator[tuple[list[int], engines.Begun]]:
+        """Yield rows of `texts`, a batch at a time, and what waits for their embeddings.
 
-        No more is begun before it is asked for, so that others may have the threads in between.
+        The engine is at them and at the next ones by then, so there is time for other work before
+        waiting. No more is begun before it is asked for: others may have the engine in between.
         """
-        begun: deque[tuple[list[int], Future[np.ndarray]]] = deque()
-        for rows in batches([self._padded_length(len(ids)) for ids in tokens]):
-            begun.append((rows, self._pool.submit(self.run, [tokens[row] for row in rows])))
-            if len(begun) > self._threads:
-                rows, done = begun.popleft()
-                yield rows, done.result()
-        for rows, done in begun:
-            yield rows, done.result()
+        for start in range(0, len(texts), TEXTS_TOKENIZED_AT_ONCE):
+            tokens = self.tokenize(texts[start : start + TEXTS_TOKENIZED_AT_ONCE])
+            begun: deque[tuple[list[int], engines.Begun]] = deque()
+            for rows in batches([self._padded_length(len(ids)) for ids in tokens]):
+                running = self.begin([tokens[row] for row in rows])
+                begun.append(([start + row for row in rows], running))
+                if len(begun) > self._ahead:
+                    yield begun.popleft()
+            yield from begun
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return each text's token ids, at most `max_tokens` of them, special tokens included."""
@@ -103,9 +102,9 @@ class Encoder:
         prepared = [prefix + plain(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared)]
 
-    def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the embeddings of one batch, shape (texts, dimension), padded for the longest."""
-        return self.engine.run(padded(tokens, self._padded_length(max(map(len, tokens)))))
+    def begin(self, tokens: Sequence[Sequence[int]]) -> engines.Begun:
+        """Begin with one batch, padded for the longest; return what waits for its embeddings."""
+        return self.engine.begin(padded(tokens, self._padded_length(max(map(len, tokens)))))
 
     def _padded_length(self, tokens: int) -> int:
         return max(tokens, min(-(-tokens // PAD_TO) * PAD_TO, self.description.max_tokens))

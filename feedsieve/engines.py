@@ -7,6 +7,8 @@ used is imported: each takes tenths of a second and tens of megabytes.
 
 import logging
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ _log = logging.getLogger("feedsieve")
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "embedding"
 Name = Literal["openvino", "onnxruntime"]
+Begun = Callable[[], np.ndarray]  # to be called once: waits, and returns (texts, dimension)
 
 
 class Engine(Protocol):
@@ -27,8 +30,8 @@ class Engine(Protocol):
 
     name: Name
 
-    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Return embeddings, (texts, dimension), of what `feedsieve.encoder.padded` returns."""
+    def begin(self, inputs: dict[str, np.ndarray]) -> Begun:
+        """Begin with what `feedsieve.encoder.padded` returns; return what waits for embeddings."""
 
 
 def start(path: Path, precision: str, threads: int, name: Name | None = None) -> Engine:
@@ -47,7 +50,7 @@ def start(path: Path, precision: str, threads: int, name: Name | None = None) ->
             if name:
                 raise
             _log.warning("OpenVINO cannot run %s (%s)", path.name, str(error).splitlines()[0])
-    return OnnxRuntime(path)
+    return OnnxRuntime(path, threads)
 
 
 class OpenVino:
@@ -60,7 +63,7 @@ class OpenVino:
         self._idle: deque[Any] = deque()  # requests, each with buffers that are used again
         # What converts arrays is set up when it is first used, and if two threads use it first they
         # wait for each other for ever: one holds its lock, the other the interpreter's.
-        self.run({name: np.ones((1, 1), np.int64) for name in INPUTS})
+        self.begin({name: np.ones((1, 1), np.int64) for name in INPUTS})()
         _log.info(
             "the encoder runs on OpenVINO %s, in %s and %s, which uses %s of this CPU",
             version("openvino"),
@@ -69,15 +72,20 @@ class OpenVino:
             ", ".join(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         )
 
-    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def begin(self, inputs: dict[str, np.ndarray]) -> Begun:
         try:
             request = self._idle.pop()
         except IndexError:
             request = self._model.create_infer_request()
-        try:
-            return np.array(request.infer(inputs, share_inputs=True)[OUTPUT])
-        finally:
+        request.start_async(inputs)  # of a copy: whoever began need not wait
+
+        def embeddings() -> np.ndarray:
+            request.wait()
+            found = np.array(request.get_tensor(OUTPUT).data)
             self._idle.append(request)
+            return found
+
+        return embeddings
 
 
 def compiled_by_openvino(path: Path, precision: str, threads: int, **settings: Any) -> Any:
@@ -111,7 +119,7 @@ class OnnxRuntime:
 
     name: Name = "onnxruntime"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -119,7 +127,9 @@ class OnnxRuntime:
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
+        self._pool = ThreadPoolExecutor(threads, "encoder")
         _log.info("the encoder runs on onnxruntime %s", onnxruntime.__version__)
 
-    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        return self._session.run([OUTPUT], inputs)[0]
+    def begin(self, inputs: dict[str, np.ndarray]) -> Begun:
+        running = self._pool.submit(self._session.run, [OUTPUT], inputs)
+        return lambda: running.result()[0]

@@ -1,7 +1,7 @@
 """What LightGBM sees of a message: columns, each with a name that an explanation can show."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,16 +56,22 @@ class Features:
         return self.lexicon.score([plain(text) for text in texts])
 
     def columns(
-        self, texts: Sequence[str], embeddings: np.ndarray, lexical: np.ndarray | None = None
+        self,
+        texts: Sequence[str],
+        embeddings: np.ndarray | Callable[[], np.ndarray],
+        lexical: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the features of texts whose embeddings are (texts, dimension).
 
-        `lexical` is what `lexical` returns, if that is known. The answer is (texts, columns),
-        64-bit floats, NaN where a text says nothing of a trait.
+        `embeddings` may be what waits for them: it is called when all else is done. `lexical` is
+        what `lexical` returns, if that is known. The answer is (texts, columns), 64-bit floats, NaN
+        where a text says nothing of a trait.
         """
         if lexical is None:
             lexical = self.lexical(texts)
         named = traits([plain(text) for text in texts])
+        if callable(embeddings):
+            embeddings = embeddings()
         verdicts = self.head.logits(embeddings) if self.head else None
         return self.assemble(named, embeddings, lexical, verdicts)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 # No script runs, nothing is fetched, no form is sent, whatever a message may hold.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_SAFETY = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
+    " form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
@@ -35,15 +41,15 @@ def page_or_json(
     Its tag is a hash of the body, so that it changes exactly if the answer does. A client may keep
     the answer, and is to ask whether it is still the same before using it again.
     """
-    response: Response
     if prefers_page(request.headers.get("accept", "")):
-        response = render(template, answer=answer, **values)
+        body = _TEMPLATES.get_template(template).render(values, answer=answer).encode()
+        media_type, safety = "text/html", _SAFETY
     else:
-        response = Response(answer.model_dump_json(), media_type="application/json")
-    digest = hashlib.blake2b(response.body, digest_size=16).hexdigest()
-    for name, value in (("ETag", f'"{digest}"'), ("Cache-Control", "no-cache"), ("Vary", "Accept")):
-        response.headers[name] = value
-    return response
+        body = answer.model_dump_json().encode()
+        media_type, safety = "application/json", {}
+    tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    kept = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept"}
+    return Response(body, headers=safety | kept, media_type=media_type)
 
 
 def unless_known(request: Request, response: Response) -> Response:
@@ -63,15 +69,10 @@ def render(
 ) -> HTMLResponse:
     """Return the page that `template` makes of `values`."""
     page = _TEMPLATES.get_template(template).render(values)
-    safety = {
-        "Content-Security-Policy": _POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Vary": "Accept",
-    }
-    return HTMLResponse(page, status, safety | dict(headers or {}))
+    return HTMLResponse(page, status, _SAFETY | {"Vary": "Accept"} | dict(headers or {}))
 
 
+@lru_cache(256)  # clients send few different ones
 def prefers_page(accept: str) -> bool:
     """Return whether an Accept header ranks HTML above JSON (RFC 9110, 12.5.1), as browsers do."""
     quality: dict[str, float] = {}

@@ -131,6 +131,14 @@ def sentence(errors: Sequence[Any]) -> str:
     return "; ".join(clauses)
 
 
+def _is_told(start: Message) -> bool:
+    """Return whether an answer that starts so is no error, or one that a client can read."""
+    if start["status"] < 400 or start["status"] == GONE:
+        return True
+    media_type = Headers(raw=start["headers"]).get("content-type", "")
+    return media_type.startswith((MEDIA_TYPE, "text/html"))
+
+
 class ProblemMiddleware:
     """Turns every error answer that is not a problem yet, BentoML's own included, into one."""
 
@@ -147,12 +155,10 @@ class ProblemMiddleware:
         async def send_or_keep(message: Message) -> None:
             nonlocal started, failed
             if message["type"] == "http.response.start":
-                media_type = Headers(raw=message["headers"]).get("content-type", "")
-                is_told = media_type.startswith((MEDIA_TYPE, "text/html"))
-                if message["status"] >= 400 and message["status"] != GONE and not is_told:
-                    failed = message
-                else:
+                if _is_told(message):
                     started = True
+                else:
+                    failed = message
             if failed is None:
                 await send(message)
 

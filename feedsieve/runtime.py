@@ -29,6 +29,7 @@ Verdicts = Mapping[str, Verdict]  # by fingerprint
 
 MOST_READ = 64  # messages at once
 LARGEST_BATCH = 256  # texts that are scored together; what comes meanwhile waits for all of them
+COLLECTED_AFTER = 10_000, 10, 100  # new objects, collections of new ones, and of those that stayed
 LOOK_EVERY = 5.0  # seconds between two looks for messages without a score
 LONGEST_GOODBYE = 5.0  # seconds; a container's engine kills after ten
 SHARE_OF_TIME = 0.05  # that looking may take, should the store grow so large that it is slow
@@ -162,7 +163,10 @@ class Runtime:
             _log.exception("the model %s cannot be loaded", self._settings.model)
             return
         gc.collect()
-        gc.freeze()  # what is loaded stays; looking through it again would hold up requests
+        # What is loaded stays, and so for a minute does what BentoML keeps of each request: looking
+        # through either would hold up requests.
+        gc.freeze()
+        gc.set_threshold(*COLLECTED_AFTER)
         self._scorer = scorer
         _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
         while not self._stopping.is_set():

@@ -70,18 +70,35 @@ class Scorer:
         `progress` is called with the number of texts done since its last call.
         """
         if not self.cascade:
-            scores = self.classifier.score(texts, self.encoder.encode(texts, progress))
-            return Judged(scores, np.zeros(len(texts), bool))
+            return Judged(self._read(texts, None, progress), np.zeros(len(texts), bool))
         lexical = self.classifier.features.lexical(texts)
         by_words = self.cascade.is_sure(lexical)
         scores = self.cascade.calibration.apply(lexical)
         if progress and by_words.any():
             progress(int(by_words.sum()))
-        read = np.flatnonzero(~by_words)
-        rest = [texts[row] for row in read.tolist()]
-        embeddings = self.encoder.encode(rest, progress)
-        scores[read] = self.classifier.score(rest, embeddings, lexical[read])
+        rest = np.flatnonzero(~by_words)
+        scores[rest] = self._read([texts[row] for row in rest.tolist()], lexical[rest], progress)
         return Judged(scores, by_words)
+
+    def _read(
+        self,
+        texts: Sequence[str],
+        lexical: np.ndarray | None,
+        progress: Callable[[int], object] | None,
+    ) -> np.ndarray:
+        """Return the scores of `texts` by what the encoder reads in them.
+
+        What a batch says without the encoder is found while the encoder reads it.
+        """
+        features = self.classifier.features
+        columns = np.empty((len(texts), sum(features.blocks.values())))
+        for rows, embeddings in self.encoder.embed(texts):
+            some = [texts[row] for row in rows]
+            words = None if lexical is None else lexical[rows]
+            columns[rows] = features.columns(some, embeddings, words)
+            if progress:
+                progress(len(rows))
+        return self.classifier.score_columns(columns)
 
     def score_embedded(self, texts: Sequence[str], embeddings: np.ndarray) -> np.ndarray:
         """Return what `score` returns, of texts whose embeddings, (texts, dimension), are known."""

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,29 +14,39 @@ _AREA = r"(?P<area>\d{2,5})(?:[.,]\d+)?\s?(?:кв\.?\s?м|[мm]\s?2\b|sq\.?\s?m|
 _MOST_DIGITS = 12  # of an amount that is believed
 
 
-def _count(pattern: str) -> Callable[[str], float]:
+Trait = Callable[[str], float]
+
+
+def _count(pattern: str) -> Trait:
     matches = re.compile(pattern).findall
     return lambda text: len(matches(text))
 
 
-def _share(pattern: str) -> Callable[[str], float]:
-    matches = re.compile(pattern).findall
-    return lambda text: len(matches(text)) / max(1, len(text))
+def _share(characters: str) -> Trait:
+    runs = re.compile(f"{characters}+").findall  # far fewer than characters
+    return lambda text: sum(map(len, runs(text))) / max(1, len(text))
 
 
-def _amount(pattern: str, choose: Callable[..., float]) -> Callable[[str], float]:
-    """Return what chooses one of the amounts above 0 in a text, NaN where there is none."""
+def _amounts(pattern: str) -> Callable[[str], tuple[float, ...]]:
+    """Return what finds the amounts in a text, once for all that is asked of them in a row."""
     matches = re.compile(pattern).finditer
 
-    def amount(text: str) -> float:
+    @lru_cache(1)
+    def amounts(text: str) -> tuple[float, ...]:
         numbers = (match.group(match.lastgroup or 0) for match in matches(text))
-        amounts = [float(re.sub(r"\D", "", number)[:_MOST_DIGITS]) for number in numbers]
-        return choose((amount for amount in amounts if amount > 0), default=math.nan)
+        return tuple(float(re.sub(r"\D", "", number)[:_MOST_DIGITS]) for number in numbers)
 
-    return amount
+    return amounts
 
 
-TRAITS: dict[str, Callable[[str], float]] = {
+def _chosen(amounts: Callable[[str], tuple[float, ...]], choose: Callable[..., float]) -> Trait:
+    """Return what chooses one of the amounts above 0 in a text, NaN where there is none."""
+    return lambda text: choose((one for one in amounts(text) if one > 0), default=math.nan)
+
+
+_prices, _areas = _amounts(_PRICE), _amounts(_AREA)
+
+TRAITS: dict[str, Trait] = {
     "length in characters": len,
     "length in words": lambda text: len(text.split()),
     "share of digits": _share(r"\d"),
@@ -43,11 +54,11 @@ TRAITS: dict[str, Callable[[str], float]] = {
     "share of Latin letters": _share("[a-z]"),
     "share of Greek letters": _share("[\u0370-\u03ff\u1f00-\u1fff]"),
     "share of Ukrainian letters": _share("[іїєґ]"),
-    "prices": _count(_PRICE),
-    "lowest price": _amount(_PRICE, min),
-    "highest price": _amount(_PRICE, max),
-    "areas": _count(_AREA),
-    "largest area": _amount(_AREA, max),
+    "prices": lambda text: len(_prices(text)),
+    "lowest price": _chosen(_prices, min),
+    "highest price": _chosen(_prices, max),
+    "areas": lambda text: len(_areas(text)),
+    "largest area": _chosen(_areas, max),
     "telephone numbers": _count(r"(?<![\w@])\+?\(?\d(?:[\s().-]{0,2}\d){7,13}(?!\w)"),
     "handles": _count(r"(?<![\w.])@\w{3,}"),
     "links": _count(r"(?:https?://|www\.|\bt\.me/)\S*|\b\w+\.(?:com|ru|net|org|cy)\b"),

@@ -121,15 +121,15 @@ class TestEncoder:
         assert one.tolist() == three.tolist()
 
     def test_an_engine_has_run_in_one_thread_before_others_have_it(self, exported, monkeypatch):
-        ran_in = []
-        run = engines.OpenVino.run
+        began_in = []
+        begin = engines.OpenVino.begin
         monkeypatch.setattr(
             engines.OpenVino,
-            "run",
-            lambda engine, inputs: ran_in.append(get_ident()) or run(engine, inputs),
+            "begin",
+            lambda engine, inputs: began_in.append(get_ident()) or begin(engine, inputs),
         )
         Encoder(exported["int8"].folder, threads=4, engine="openvino")
-        assert ran_in == [get_ident()]
+        assert began_in == [get_ident()]
 
     @pytest.mark.parametrize("precision", ["fp32", "int8"])
     def test_they_are_the_same_to_the_last_bit_in_any_company(self, exported, precision):
@@ -215,9 +215,9 @@ class TestBatches:
     def test_the_next_sixteen_tokens_are_padded(self, encoder, tokens, length, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            encoder.engine, "run", lambda inputs: seen.append(inputs["input_ids"].shape)
+            encoder.engine, "begin", lambda inputs: seen.append(inputs["input_ids"].shape)
         )
-        encoder.run([[5] * tokens])
+        encoder.begin([[5] * tokens])
         assert seen == [(1, length)]
 
 
