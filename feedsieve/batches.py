@@ -1,4 +1,4 @@
-"""Requests done together: whatever has come in by the time that the last ones are done."""
+"""Requests done together: whatever has come in by the time that there is room for more."""
 
 import asyncio
 from collections import deque
@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 Request = TypeVar("Request", bound=Sized)
 Answer = TypeVar("Answer")
+Do = Callable[[Sequence[Request], Callable[[], object]], Answer]
 
 
 @dataclass(eq=False, slots=True)
@@ -18,28 +19,34 @@ class _Waiting(Generic[Request, Answer]):
     answer: asyncio.Future[Answer]
 
 
+_Batch = list[_Waiting[Request, Answer]]
+
+
 class Batches(Generic[Request, Answer]):
-    """Gives a thread what is waiting as soon as it is free.
+    """Does what is waiting as soon as what was begun before lets it.
 
     A request whose task is cancelled leaves, and is not done unless that has begun. To be used
     from one event loop.
     """
 
-    def __init__(self, name: str, do: Callable[[Sequence[Request]], Answer], largest: int) -> None:
-        """`do` is given requests of together `largest` items, or a single one, and answers all."""
+    def __init__(self, name: str, do: Do[Request, Answer], largest: int) -> None:
+        """`do` is given requests of together `largest` items, or a single one, and answers all.
+
+        It runs in a thread. What it is given as well it may call when all that is left is to wait,
+        and then the next batch is begun in another thread.
+        """
         self._do = do
         self._largest = largest
         self._waiting: deque[_Waiting[Request, Answer]] = deque()
-        self._is_busy = False
-        self._thread = ThreadPoolExecutor(1, name)
+        self._ahead: _Batch[Request, Answer] | None = None  # the one that others wait for
+        self._threads = ThreadPoolExecutor(2, name)
 
     async def answer(self, request: Request) -> Answer:
         """Return the answer to `request` and those done with it. Raises what doing them raises."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(request, loop.create_future())
         self._waiting.append(waiting)
-        if not self._is_busy:
-            self._is_busy = True
+        if not self._ahead and len(self._waiting) == 1:
             loop.call_soon(self._start)  # with all that this turn of the loop brings
         try:
             return await waiting.answer
@@ -49,21 +56,27 @@ class Batches(Generic[Request, Answer]):
             raise
 
     def _start(self) -> None:
-        batch: list[_Waiting[Request, Answer]] = []
-        room = self._largest
-        while self._waiting and (not batch or len(self._waiting[0].request) <= room):
+        if self._ahead or not self._waiting:
+            return
+        batch: _Batch[Request, Answer] = [self._waiting.popleft()]
+        room = self._largest - len(batch[0].request)
+        while self._waiting and len(self._waiting[0].request) <= room:
             batch.append(self._waiting.popleft())
             room -= len(batch[-1].request)
-        self._is_busy = bool(batch)
-        if batch:
-            requests = [waiting.request for waiting in batch]
-            done = asyncio.get_running_loop().run_in_executor(self._thread, self._do, requests)
-            done.add_done_callback(partial(self._finish, batch))
+        self._ahead = batch
+        loop = asyncio.get_running_loop()
+        requests = [waiting.request for waiting in batch]
+        let_next = partial(loop.call_soon_threadsafe, self._let_next, batch)
+        done = loop.run_in_executor(self._threads, self._do, requests, let_next)
+        done.add_done_callback(partial(self._finish, batch))
 
-    def _finish(
-        self, batch: Sequence[_Waiting[Request, Answer]], done: asyncio.Future[Answer]
-    ) -> None:
-        self._start()  # before anyone is answered: the thread's time is what is scarce
+    def _let_next(self, batch: _Batch[Request, Answer]) -> None:
+        if self._ahead is batch:
+            self._ahead = None
+            self._start()
+
+    def _finish(self, batch: _Batch[Request, Answer], done: asyncio.Future[Answer]) -> None:
+        self._let_next(batch)  # before anyone is answered: the engine's time is what is scarce
         error = done.exception()
         for waiting in batch:
             if waiting.answer.done():  # nobody waits for it any longer

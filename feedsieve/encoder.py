@@ -80,11 +80,14 @@ class Encoder:
                 progress(len(rows))
         return embeddings
 
-    def embed(self, texts: Sequence[str]) -> Iterator[tuple[list[int], engines.Begun]]:
+    def embed(
+        self, texts: Sequence[str], all_begun: Callable[[], object] | None = None
+    ) -> Iterator[tuple[list[int], engines.Begun]]:
         """Yield rows of `texts`, a batch at a time, and what waits for their embeddings.
 
         The engine is at them and at the next ones by then, so there is time for other work before
         waiting. No more is begun before it is asked for: others may have the engine in between.
+        `all_begun` is called when no more is to be begun.
         """
         for start in range(0, len(texts), TEXTS_TOKENIZED_AT_ONCE):
             tokens = self.tokenize(texts[start : start + TEXTS_TOKENIZED_AT_ONCE])
@@ -94,6 +97,8 @@ class Encoder:
                 begun.append(([start + row for row in rows], running))
                 if len(begun) > self._ahead:
                     yield begun.popleft()
+            if all_begun and start + TEXTS_TOKENIZED_AT_ONCE >= len(texts):
+                all_begun()
             yield from begun
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:

@@ -4,7 +4,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 from bentoml.exceptions import ServiceUnavailable
@@ -132,16 +132,21 @@ class Runtime:
         """Let the background save this score of a stored message, instead of computing it."""
         self._known[fingerprint(text)] = score
 
-    def _read(self, requests: Sequence[tuple[str, ...]]) -> dict[str, Scored]:
+    def _read(
+        self, requests: Sequence[tuple[str, ...]], _let_next: Callable[[], object]
+    ) -> dict[str, Scored]:
         return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
 
-    def _compute(self, requests: Sequence[Texts]) -> Verdicts:
-        """Score the texts of `requests`, but for those that the batch before has scored."""
+    def _compute(self, requests: Sequence[Texts], let_next: Callable[[], object]) -> Verdicts:
+        """Score the texts of `requests`, but for those that the batch before has scored.
+
+        The next batch may begin as soon as the encoder has nothing of this one left to begin.
+        """
         texts = {mark: text for request in requests for mark, text in request.items()}
         found = self._recall.find(texts)
         new = {mark: text for mark, text in texts.items() if mark not in found}
         with self._courtesy.request():
-            judged = self.scorer.judge(list(new.values()))
+            judged = self.scorer.judge(list(new.values()), all_begun=let_next)
         found |= zip(new, judged.verdicts(), strict=True)
         self._recall.keep(found)
         by_words = int(judged.by_words.sum())

@@ -63,21 +63,27 @@ class Scorer:
         return self.judge(texts, progress).scores
 
     def judge(
-        self, texts: Sequence[str], progress: Callable[[int], object] | None = None
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int], object] | None = None,
+        all_begun: Callable[[], object] | None = None,
     ) -> Judged:
         """Return the scores of `texts`, and which of them words alone gave.
 
-        `progress` is called with the number of texts done since its last call.
+        `progress` is called with the number of texts done since its last call, and `all_begun` when
+        the encoder has nothing left to begin, if it has anything at all.
         """
         if not self.cascade:
-            return Judged(self._read(texts, None, progress), np.zeros(len(texts), bool))
+            scores = self._read(texts, None, progress, all_begun)
+            return Judged(scores, np.zeros(len(texts), bool))
         lexical = self.classifier.features.lexical(texts)
         by_words = self.cascade.is_sure(lexical)
         scores = self.cascade.calibration.apply(lexical)
         if progress and by_words.any():
             progress(int(by_words.sum()))
         rest = np.flatnonzero(~by_words)
-        scores[rest] = self._read([texts[row] for row in rest.tolist()], lexical[rest], progress)
+        left = [texts[row] for row in rest.tolist()]
+        scores[rest] = self._read(left, lexical[rest], progress, all_begun)
         return Judged(scores, by_words)
 
     def _read(
@@ -85,6 +91,7 @@ class Scorer:
         texts: Sequence[str],
         lexical: np.ndarray | None,
         progress: Callable[[int], object] | None,
+        all_begun: Callable[[], object] | None,
     ) -> np.ndarray:
         """Return the scores of `texts` by what the encoder reads in them.
 
@@ -92,7 +99,7 @@ class Scorer:
         """
         features = self.classifier.features
         columns = np.empty((len(texts), sum(features.blocks.values())))
-        for rows, embeddings in self.encoder.embed(texts):
+        for rows, embeddings in self.encoder.embed(texts, all_begun):
             some = [texts[row] for row in rows]
             words = None if lexical is None else lexical[rows]
             columns[rows] = features.columns(some, embeddings, words)

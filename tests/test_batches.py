@@ -13,7 +13,7 @@ class Doubling:
         self.free = threading.Event()
         self.done: list[list[int]] = []
 
-    def __call__(self, requests):
+    def __call__(self, requests, let_next):
         self.free.wait(10)
         self.done.append([number for request in requests for number in request])
         return {number: 2 * number for number in self.done[-1]}
@@ -69,7 +69,7 @@ def test_what_nobody_waits_for_is_not_done():
 
 
 def test_an_error_reaches_those_of_the_batch_and_nobody_else():
-    def invert(requests):
+    def invert(requests, _let_next):
         return {number: 1 / number for request in requests for number in request}
 
     async def run():
@@ -77,5 +77,50 @@ def test_an_error_reaches_those_of_the_batch_and_nobody_else():
         with pytest.raises(ZeroDivisionError):
             await batches.answer([0])
         assert await batches.answer([2]) == {2: 0.5}
+
+    asyncio.run(run())
+
+
+def test_the_next_batch_begins_as_soon_as_it_is_let():
+    async def run():
+        begun = []
+        second, finish = threading.Event(), threading.Event()
+
+        def do(requests, let_next):
+            begun.append([number for request in requests for number in request])
+            if len(begun) == 1:
+                let_next()
+                let_next()  # again: changes nothing
+                finish.wait(10)
+            else:
+                second.set()
+            return begun
+
+        batches = Batches("test", do, 10)
+        first, *others = await answers(batches, [1], [2], [3])
+        assert second.wait(10)  # while the first is still at it
+        await asyncio.gather(*others)
+        assert not first.done()
+        finish.set()
+        await first
+        assert begun == [[1], [2, 3]]
+
+    asyncio.run(run())
+
+
+def test_without_being_let_it_waits():
+    async def run():
+        begun = []
+        free = threading.Event()
+
+        def do(requests, _let_next):
+            begun.append(requests)
+            free.wait(10)
+
+        tasks = await answers(Batches("test", do, 10), [1], [2])
+        assert begun == [[[1]]]
+        free.set()
+        await asyncio.gather(*tasks)
+        assert begun == [[[1]], [[2]]]
 
     asyncio.run(run())

@@ -120,6 +120,20 @@ class TestEncoder:
         one, three = (Encoder(folder, threads, engine=name).encode(TEXTS) for threads in (1, 3))
         assert one.tolist() == three.tolist()
 
+    def test_all_is_begun_before_the_last_is_asked_for(self, encoder, monkeypatch):
+        monkeypatch.setattr("feedsieve.encoder.TEXTS_TOKENIZED_AT_ONCE", 40)
+        said = []
+        begun = []
+        begin = encoder.begin
+        monkeypatch.setattr(encoder, "begin", lambda ids: begun.append(len(ids)) or begin(ids))
+        rows = []
+        for some, _embeddings in encoder.embed(TEXTS, lambda: said.append(sum(begun))):
+            rows += some
+            assert not said or sum(begun) == len(TEXTS)
+        assert said == [len(TEXTS)]
+        assert sorted(rows) == list(range(len(TEXTS)))
+        assert said and not list(encoder.embed([], lambda: said.append(0)))
+
     def test_an_engine_has_run_in_one_thread_before_others_have_it(self, exported, monkeypatch):
         began_in = []
         begin = engines.OpenVino.begin
