@@ -33,7 +33,9 @@ def score_backlog(
     while batch := store.unscored(scorer.model, at_once, after):
         new = {mark: text for mark, text in batch if mark not in known}
         computed = scorer.score(
-            list(new.values()), (lambda _done: between_batches()) if between_batches else None
+            list(new.values()),
+            (lambda _done: between_batches()) if between_batches else None,
+            eager=False,
         )
         found = dict(zip(new, computed.tolist(), strict=True))
         store.save_scores(
@@ -49,7 +51,7 @@ def score_backlog(
 class Courtesy:
     """Lets work in the background wait while requests are answered, though not for ever."""
 
-    PATIENCE = 4  # times the work just done: under endless load the backlog has a fifth of the time
+    PATIENCE = 4  # times the work just done, so that the backlog has its part under endless load
 
     def __init__(self) -> None:
         self._idle = threading.Condition()

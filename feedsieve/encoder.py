@@ -21,7 +21,7 @@ DESCRIPTION_FILE = "encoder.json"
 # compile for, a tenth of the shapes.
 PAD_TO = 16
 TOKENS_A_BATCH = 512  # padding included; larger batches gain nothing and take memory
-BATCHES_A_THREAD = 2  # begun at once: one at work, and one that it need not wait for Python for
+BATCHES_A_THREAD = 2  # begun ahead: one at work, and one that it need not wait for Python for
 TEXTS_TOKENIZED_AT_ONCE = 4096  # bounds memory while embedding a corpus
 
 
@@ -58,10 +58,9 @@ class Encoder:
         """
         self.folder = folder
         self.description = EncoderDescription.read(folder)
-        threads = threads or os.cpu_count() or 1
+        self._threads = threads or os.cpu_count() or 1
         precision = self.description.precision
-        self.engine = engines.start(folder / MODEL_FILE, precision, threads, engine)
-        self._ahead = threads * BATCHES_A_THREAD
+        self.engine = engines.start(folder / MODEL_FILE, precision, self._threads, engine)
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.description.max_tokens)
@@ -81,21 +80,26 @@ class Encoder:
         return embeddings
 
     def embed(
-        self, texts: Sequence[str], all_begun: Callable[[], object] | None = None
+        self,
+        texts: Sequence[str],
+        all_begun: Callable[[], object] | None = None,
+        eager: bool = True,
     ) -> Iterator[tuple[list[int], engines.Begun]]:
         """Yield rows of `texts`, a batch at a time, and what waits for their embeddings.
 
         The engine is at them and at the next ones by then, so there is time for other work before
-        waiting. No more is begun before it is asked for: others may have the engine in between.
-        `all_begun` is called when no more is to be begun.
+        waiting. No more is begun before it is asked for: others may have the engine in between. If
+        this is not `eager`, threads have no second batch to go on with. `all_begun` is called when
+        no more is to be begun.
         """
+        ahead = self._threads * BATCHES_A_THREAD if eager else self._threads - 1
         for start in range(0, len(texts), TEXTS_TOKENIZED_AT_ONCE):
             tokens = self.tokenize(texts[start : start + TEXTS_TOKENIZED_AT_ONCE])
             begun: deque[tuple[list[int], engines.Begun]] = deque()
             for rows in batches([self._padded_length(len(ids)) for ids in tokens]):
                 running = self.begin([tokens[row] for row in rows])
                 begun.append(([start + row for row in rows], running))
-                if len(begun) > self._ahead:
+                if len(begun) > ahead:
                     yield begun.popleft()
             if all_begun and start + TEXTS_TOKENIZED_AT_ONCE >= len(texts):
                 all_begun()

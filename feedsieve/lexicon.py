@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 SHORTEST, LONGEST = 2, 5  # characters in a piece
-MOST_WORDS, LONGEST_WORD = 20_000, 30  # that are remembered, 300 bytes each, of 1,000 at most
+MOST_WORDS, LONGEST_WORD = 20_000, 30  # that are remembered, 300 bytes each, 1,100 at most
 _NONE = np.empty(0, np.int64)
 EDGE = " "  # stands at both ends of a word, so that its beginning and its end are told apart
 

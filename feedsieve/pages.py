@@ -20,6 +20,7 @@ _SAFETY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+LONGEST_REMEMBERED = 500  # characters of an Accept header
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
@@ -72,9 +73,12 @@ def render(
     return HTMLResponse(page, status, _SAFETY | {"Vary": "Accept"} | dict(headers or {}))
 
 
-@lru_cache(256)  # clients send few different ones
 def prefers_page(accept: str) -> bool:
     """Return whether an Accept header ranks HTML above JSON (RFC 9110, 12.5.1), as browsers do."""
+    return _remembered(accept) if len(accept) <= LONGEST_REMEMBERED else _prefers_page(accept)
+
+
+def _prefers_page(accept: str) -> bool:
     quality: dict[str, float] = {}
     for part in accept.split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -87,3 +91,6 @@ def prefers_page(accept: str) -> bool:
     page = quality.get("text/html", quality.get("text/*", anything))
     data = quality.get("application/json", quality.get("application/*", anything))
     return page > data
+
+
+_remembered = lru_cache(256)(_prefers_page)  # clients send few different ones

@@ -12,17 +12,25 @@ from starlette.responses import Response
 class PlainRoute(APIRoute):
     """A route that has its function called at once if there is no query to read and check.
 
-    Reading none takes FastAPI as long as all else that a small answer needs. It concerns functions
-    that take a `request`, parts of the path, and what may be absent from the query, and that return
-    a response; all others are FastAPI's.
+    Reading none takes FastAPI as long as all else that a small answer needs. It concerns
+    coroutines that take a `request`, parts of the path as they are, and what may be absent from the
+    query, and that return a response; all others are FastAPI's.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request, as FastAPI's documentation has it."""
         by_fastapi = super().get_route_handler()
-        function = self.endpoint
-        said = signature(function)
-        if not iscoroutinefunction(function) or "request" not in said.parameters:
+        function, read = self.endpoint, self.dependant
+        is_plain = (
+            iscoroutinefunction(function)
+            and read.request_param_name == "request"
+            and signature(function, eval_str=True).return_annotation is Response
+            and all(part.field_info.annotation is str for part in read.path_params)
+            and not any(part.field_info.is_required() for part in read.query_params)
+            and not (read.header_params or read.cookie_params or read.body_params)
+            and not read.dependencies
+        )
+        if not is_plain:
             return by_fastapi
 
         async def handle(request: Request) -> Response:

@@ -28,7 +28,7 @@ Texts = Mapping[str, str]  # by fingerprint
 Verdicts = Mapping[str, Verdict]  # by fingerprint
 
 MOST_READ = 64  # messages at once
-LARGEST_BATCH = 256  # texts that are scored together; what comes meanwhile waits for all of them
+LARGEST_BATCH = 256  # texts that are scored together
 COLLECTED_AFTER = 10_000, 10, 100  # new objects, collections of new ones, and of those that stayed
 LOOK_EVERY = 5.0  # seconds between two looks for messages without a score
 LONGEST_GOODBYE = 5.0  # seconds; a container's engine kills after ten
@@ -138,7 +138,7 @@ class Runtime:
         return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
 
     def _compute(self, requests: Sequence[Texts], let_next: Callable[[], object]) -> Verdicts:
-        """Score the texts of `requests`, but for those that the batch before has scored.
+        """Score the texts of `requests`, but for those that were scored before it begins.
 
         The next batch may begin as soon as the encoder has nothing of this one left to begin.
         """

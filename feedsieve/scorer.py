@@ -1,12 +1,14 @@
 """Text to score: the one class that the service, evaluation, files and benchmarks all call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from feedsieve.classifier import Classifier
 from feedsieve.encoder import Encoder
+from feedsieve.engines import Begun
 
 Label = Literal["positive", "negative"]
 By = Literal["words", "encoder"]
@@ -57,24 +59,32 @@ class Scorer:
         return self.classifier.description.threshold
 
     def score(
-        self, texts: Sequence[str], progress: Callable[[int], object] | None = None
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int], object] | None = None,
+        eager: bool = True,
     ) -> np.ndarray:
-        """Return the probability of positive for each text, shape (texts,), in (0, 1)."""
-        return self.judge(texts, progress).scores
+        """Return the probability of positive for each text, shape (texts,), in (0, 1).
+
+        What is asked for beside it has more of the encoder if this is not `eager`.
+        """
+        return self.judge(texts, progress, eager=eager).scores
 
     def judge(
         self,
         texts: Sequence[str],
         progress: Callable[[int], object] | None = None,
         all_begun: Callable[[], object] | None = None,
+        eager: bool = True,
     ) -> Judged:
         """Return the scores of `texts`, and which of them words alone gave.
 
-        `progress` is called with the number of texts done since its last call, and `all_begun` when
-        the encoder has nothing left to begin, if it has anything at all.
+        `progress` is called with the number of texts done since its last call; `all_begun` and
+        `eager` are `Encoder.embed`'s.
         """
+        embed = partial(self.encoder.embed, all_begun=all_begun, eager=eager)
         if not self.cascade:
-            scores = self._read(texts, None, progress, all_begun)
+            scores = self._read(texts, None, embed, progress)
             return Judged(scores, np.zeros(len(texts), bool))
         lexical = self.classifier.features.lexical(texts)
         by_words = self.cascade.is_sure(lexical)
@@ -83,15 +93,15 @@ class Scorer:
             progress(int(by_words.sum()))
         rest = np.flatnonzero(~by_words)
         left = [texts[row] for row in rest.tolist()]
-        scores[rest] = self._read(left, lexical[rest], progress, all_begun)
+        scores[rest] = self._read(left, lexical[rest], embed, progress)
         return Judged(scores, by_words)
 
     def _read(
         self,
         texts: Sequence[str],
         lexical: np.ndarray | None,
+        embed: Callable[[Sequence[str]], Iterable[tuple[list[int], Begun]]],
         progress: Callable[[int], object] | None,
-        all_begun: Callable[[], object] | None,
     ) -> np.ndarray:
         """Return the scores of `texts` by what the encoder reads in them.
 
@@ -99,7 +109,7 @@ class Scorer:
         """
         features = self.classifier.features
         columns = np.empty((len(texts), sum(features.blocks.values())))
-        for rows, embeddings in self.encoder.embed(texts, all_begun):
+        for rows, embeddings in embed(texts):
             some = [texts[row] for row in rows]
             words = None if lexical is None else lexical[rows]
             columns[rows] = features.columns(some, embeddings, words)

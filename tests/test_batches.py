@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from collections import defaultdict
 
 import pytest
 
@@ -81,29 +82,61 @@ def test_an_error_reaches_those_of_the_batch_and_nobody_else():
     asyncio.run(run())
 
 
+class Steps:
+    """Single numbers, for each of which the test says when it lets the next and when it ends."""
+
+    def __init__(self, *unlet: int) -> None:
+        """Those that are `unlet` let nobody."""
+        self.unlet = unlet
+        self.begun: list[int] = []
+        self.let: dict[int, threading.Event] = defaultdict(threading.Event)
+        self.end: dict[int, threading.Event] = defaultdict(threading.Event)
+
+    def __call__(self, requests, let_next):
+        [[number]] = requests
+        self.begun.append(number)
+        if number not in self.unlet:
+            self.let[number].wait(10)
+            let_next()
+            let_next()  # again: changes nothing
+        self.end[number].wait(10)
+        return number
+
+
 def test_the_next_batch_begins_as_soon_as_it_is_let():
     async def run():
-        begun = []
-        second, finish = threading.Event(), threading.Event()
+        steps = Steps(2)
+        tasks = await answers(Batches("test", steps, 1), [1], [2], [3])
+        assert steps.begun == [1]
+        steps.let[1].set()
+        await asyncio.sleep(0.05)
+        assert steps.begun == [1, 2]
+        steps.end[1].set()  # which lets nobody: the third waits for the second
+        assert await tasks[0] == 1
+        await asyncio.sleep(0.05)
+        assert steps.begun == [1, 2]
+        steps.end[2].set()
+        assert await tasks[1] == 2
+        steps.let[3].set()
+        steps.end[3].set()
+        assert await tasks[2] == 3
 
-        def do(requests, let_next):
-            begun.append([number for request in requests for number in request])
-            if len(begun) == 1:
-                let_next()
-                let_next()  # again: changes nothing
-                finish.wait(10)
-            else:
-                second.set()
-            return begun
+    asyncio.run(run())
 
-        batches = Batches("test", do, 10)
-        first, *others = await answers(batches, [1], [2], [3])
-        assert second.wait(10)  # while the first is still at it
-        await asyncio.gather(*others)
-        assert not first.done()
-        finish.set()
-        await first
-        assert begun == [[1], [2, 3]]
+
+def test_there_are_never_three_at_once():
+    async def run():
+        steps = Steps()
+        for number in range(4):
+            steps.let[number].set()
+        tasks = await answers(Batches("test", steps, 1), [0], [1], [2], [3])
+        assert steps.begun == [0, 1]
+        tasks[2].cancel()  # it has not begun, so it never does
+        await asyncio.sleep(0)
+        for number in range(4):
+            steps.end[number].set()
+        assert [await tasks[0], await tasks[1], await tasks[3]] == [0, 1, 3]
+        assert steps.begun == [0, 1, 3]
 
     asyncio.run(run())
 

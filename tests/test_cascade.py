@@ -34,7 +34,7 @@ class Counting(Encoder):
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def embed(self, texts, all_begun=None):
+    def embed(self, texts, all_begun=None, eager=True):
         self.asked += texts
         for row, text in enumerate(texts):
             yield [row], lambda text=text: np.full((1, WIDTH), len(text), np.float32)

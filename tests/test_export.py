@@ -126,13 +126,24 @@ class TestEncoder:
         begun = []
         begin = encoder.begin
         monkeypatch.setattr(encoder, "begin", lambda ids: begun.append(len(ids)) or begin(ids))
-        rows = []
+        rows, told = [], []
         for some, _embeddings in encoder.embed(TEXTS, lambda: said.append(sum(begun))):
             rows += some
-            assert not said or sum(begun) == len(TEXTS)
+            told.append(bool(said))
         assert said == [len(TEXTS)]
+        assert told[-1] and not told[0]
         assert sorted(rows) == list(range(len(TEXTS)))
-        assert said and not list(encoder.embed([], lambda: said.append(0)))
+        assert not list(encoder.embed([], lambda: said.append(0)))
+        assert len(said) == 1
+
+    @pytest.mark.parametrize(("eager", "ahead"), [(True, 5), (False, 2)])
+    def test_as_many_batches_are_begun_as_keep_two_threads_at_work(self, exported, eager, ahead):
+        encoder = Encoder(exported["int8"].folder, threads=2)
+        begun = []
+        begin = encoder.begin
+        encoder.begin = lambda ids: begun.append(ids) or begin(ids)
+        next(encoder.embed([unit * 40 for unit in TEXTS[:90]], eager=eager))
+        assert len(begun) == ahead
 
     def test_an_engine_has_run_in_one_thread_before_others_have_it(self, exported, monkeypatch):
         began_in = []

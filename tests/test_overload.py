@@ -20,6 +20,7 @@ def crowded(environment, tmp_path_factory):
         "FEEDSIEVE_WAITING": str(PLACES),
         "FEEDSIEVE_DB": str(folder / "new.db"),
         "FEEDSIEVE_CASCADE": "0",  # what is counted is what the encoder reads
+        "FEEDSIEVE_THREADS": "1",  # so that it has not begun with all of a request at once
     }
     with serve(environment | own, folder) as server:
         wait_until_ready(server)
