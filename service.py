@@ -196,6 +196,39 @@ class Feedsieve:
 
 
 # Functions, not methods: for those BentoML looks up the service in a thread at each request.
+@web.get("/feed", tags=["Feed"], response_model=Feed, responses=PROBLEMS)
+@web.get("/feed/", include_in_schema=False)
+async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
+    """Messages by falling score, `limit` a page. Browsers get a page to read."""
+    question = limit, cursor, prefers_page(request.headers.get("accept", ""))
+    read = partial(run_in_threadpool, read_feed, request, limit, cursor)
+    return unless_known(request, await pages.answer(question, read))
+
+
+def read_feed(request: Request, limit: int, cursor: str | None) -> Response:
+    try:
+        after = Cursor.decode(cursor) if cursor else None
+    except ValueError as error:
+        raise ProblemResponse(422, f"cursor: {error}") from None
+    scorer, store = runtime.scorer, runtime.store
+    page = store.feed(store.shown_model(scorer.model), limit, after)
+    items = [
+        Item(
+            id=item.id,
+            text=item.text,
+            score=item.score,
+            label="positive" if item.is_positive else "negative",
+            rank=item.rank,
+        )
+        for item in page.items
+    ]
+    copies = {item.id: item.copies for item in page.items}
+    following = page.next.encode() if page.next else None
+    answer = Feed(model=page.model, items=items, next=following)
+    shown = {"limit": limit, "is_first": after is None, "copies": copies}
+    return page_or_json(request, "feed.html", answer, **shown)
+
+
 @web.get("/messages", tags=["Feed"], responses=PROBLEMS)
 @web.get("/messages/", include_in_schema=False)
 def messages(limit: Limit = 10) -> MessageIds:
@@ -233,39 +266,6 @@ async def message(identifier: str, request: Request, explain: Explain = "0") -> 
         explanation=Explanation(**asdict(explanation)) if explanation else None,
     )
     return unless_known(request, page_or_json(request, "message.html", answer))
-
-
-@web.get("/feed", tags=["Feed"], response_model=Feed, responses=PROBLEMS)
-@web.get("/feed/", include_in_schema=False)
-async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
-    """Messages by falling score, `limit` a page. Browsers get a page to read."""
-    question = limit, cursor, prefers_page(request.headers.get("accept", ""))
-    read = partial(run_in_threadpool, read_feed, request, limit, cursor)
-    return unless_known(request, await pages.answer(question, read))
-
-
-def read_feed(request: Request, limit: int, cursor: str | None) -> Response:
-    try:
-        after = Cursor.decode(cursor) if cursor else None
-    except ValueError as error:
-        raise ProblemResponse(422, f"cursor: {error}") from None
-    scorer, store = runtime.scorer, runtime.store
-    page = store.feed(store.shown_model(scorer.model), limit, after)
-    items = [
-        Item(
-            id=item.id,
-            text=item.text,
-            score=item.score,
-            label="positive" if item.is_positive else "negative",
-            rank=item.rank,
-        )
-        for item in page.items
-    ]
-    copies = {item.id: item.copies for item in page.items}
-    following = page.next.encode() if page.next else None
-    answer = Feed(model=page.model, items=items, next=following)
-    shown = {"limit": limit, "is_first": after is None, "copies": copies}
-    return page_or_json(request, "feed.html", answer, **shown)
 
 
 @web.get("/", include_in_schema=False)

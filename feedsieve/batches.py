@@ -76,13 +76,11 @@ class Batches(Generic[Request, Answer]):
     def _let_next(self, batch: _Batch[Request, Answer]) -> None:
         if self._unlet is batch:
             self._unlet = None
-            self._start()
+        self._start()
 
     def _finish(self, batch: _Batch[Request, Answer], done: asyncio.Future[Answer]) -> None:
         self._running -= 1
-        if self._unlet is batch:
-            self._unlet = None
-        self._start()  # before anyone is answered: the engine's time is what is scarce
+        self._let_next(batch)  # before anyone is answered: the engine's time is what is scarce
         error = done.exception()
         for waiting in batch:
             if waiting.answer.done():  # nobody waits for it any longer

@@ -12,9 +12,9 @@ from starlette.responses import Response
 class PlainRoute(APIRoute):
     """A route that has its function called at once if there is no query to read and check.
 
-    Reading none takes FastAPI as long as all else that a small answer needs. It concerns
-    coroutines that take a `request`, parts of the path as they are, and what may be absent from the
-    query, and that return a response; all others are FastAPI's.
+    Reading none takes FastAPI up to a fifth of the time of a small answer. It concerns coroutines
+    that take a `request`, parts of the path as they are, and what may be absent from the query, and
+    that return a response; all others are FastAPI's.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -1,5 +1,6 @@
 """What the server does when more comes in than it can score, and when clients do not wait."""
 
+import asyncio
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from serving import serve, wait_for, wait_until_ready
+from starlette.responses import Response
+
+from feedsieve.problems import GONE, ProblemMiddleware
 
 PLACES = 3
 MANY = 200
@@ -80,6 +84,25 @@ def test_what_a_client_did_not_wait_for_is_not_scored(crowded):
     assert embedded(crowded) - before == MANY + 1
     log = crowded.log.read_text(encoding="utf-8")
     assert "Traceback" not in log and "never retrieved" not in log
+
+
+def test_the_answer_to_who_has_gone_ends_the_request():
+    """BentoML's time-out waits for it, for a minute, and so does a server that is to end."""
+
+    async def answer(scope, receive, send):
+        await Response(status_code=GONE)(scope, receive, send)
+
+    async def run():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/score", "headers": []}
+        await ProblemMiddleware(answer)(scope, None, send)
+        return [(message["type"], message.get("status")) for message in sent]
+
+    assert asyncio.run(run()) == [("http.response.start", GONE), ("http.response.body", None)]
 
 
 def test_a_body_of_unknown_size_leaves_room_for_others(crowded):
