@@ -342,7 +342,7 @@ class Lengthy:
         self.left = capacity
         self.asked: list[str] = []
 
-    def score(self, texts, progress=None):
+    def score(self, texts, progress=None, eager=True):
         self.left -= len(texts)
         if self.left < 0:
             raise KeyboardInterrupt
