@@ -64,7 +64,12 @@ def connect(where: str) -> Iterator[Client]:
 
 @contextmanager
 def _processes(count: int) -> Iterator[Client]:
-    options = {"threads_per_worker": 1, "dashboard_address": None}
+    options = {
+        "threads_per_worker": 1,
+        # Dask serves HTTP whatever is said. Any port, so that 8787 is left to `make cluster`.
+        "dashboard_address": "127.0.0.1:0",
+        "scheduler_kwargs": {"dashboard": False},
+    }
     with (
         LocalCluster(n_workers=count, **options) as cluster,
         Client(
