@@ -70,7 +70,12 @@ class Batches(Generic[Request, Answer]):
         loop = asyncio.get_running_loop()
         requests = [waiting.request for waiting in batch]
         let_next = partial(loop.call_soon_threadsafe, self._let_next, batch)
-        done = loop.run_in_executor(self._threads, self._do, requests, let_next)
+        done: asyncio.Future[Answer]
+        try:
+            done = loop.run_in_executor(self._threads, self._do, requests, let_next)
+        except RuntimeError as error:  # there is no thread yet, and none can be started
+            done = loop.create_future()
+            done.set_exception(error)
         done.add_done_callback(partial(self._finish, batch))
 
     def _let_next(self, batch: _Batch[Request, Answer]) -> None:

@@ -157,3 +157,20 @@ def test_without_being_let_it_waits():
         assert begun == [[[1]], [[2]]]
 
     asyncio.run(run())
+
+
+def test_where_no_thread_can_be_started_requests_fail_and_later_ones_do_not(monkeypatch):
+    async def run():
+        doubling = Doubling()
+        doubling.free.set()
+        batches = Batches("test", doubling, 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", full)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await asyncio.wait_for(batches.answer([1]), 5)
+        assert (await asyncio.wait_for(batches.answer([2]), 5))[2] == 4
+
+    def full(_thread):
+        raise RuntimeError("can't start new thread")
+
+    asyncio.run(run())
