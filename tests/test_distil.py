@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ KEPT = (0, 3)
 # Run and killed by itself, without a word, in the middle of the third epoch.
 KILLED = """
 import os, sys
+from collections.abc import Iterable
 from pathlib import Path
 from test_distil import imitating
 from train.trainer import StepProgress
@@ -292,6 +294,15 @@ class TestResuming:
         assert student.kept.is_dir()
 
 
+def mix_up_verdicts(encoders: Iterable[Path]) -> None:
+    """Let encoders that are kept have said what they said of other messages."""
+    for encoder in encoders:
+        done = encoder / "done.json"
+        told = json.loads(done.read_text(encoding="utf-8"))
+        told["verdicts"].sort()
+        done.write_text(json.dumps(told), encoding="utf-8")
+
+
 class TestLearningLabels:
     @pytest.fixture(scope="class")
     @classmethod
@@ -314,13 +325,15 @@ class TestLearningLabels:
 
     def test_encoders_of_both_kinds_are_told(self, tuned):
         layers = {row["encoder"]: row["layers"] for row in tuned.history}
-        assert layers == {1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2}
+        assert layers == dict.fromkeys(range(1, 7), 4) | dict.fromkeys(range(7, 11), 2)
+        watched = {row["encoder"] for row in tuned.history if "average_precision" in row}
+        assert watched == {1, 2, 3, 7, 8, 9}
         best = [
             max(epochs, key=lambda epoch: epoch["average_precision"])["epoch"]
-            for number in (4, 5, 6)
+            for number in (7, 8, 9)
             if (epochs := [row for row in tuned.history if row["encoder"] == number])
         ]
-        last = [row for row in tuned.history if row["encoder"] == 7]
+        last = [row for row in tuned.history if row["encoder"] == 10]
         assert len(last) == round(np.mean(best))
 
     def test_verdicts_tell_labels_that_the_students_had_not_seen(self, tuned):
@@ -331,7 +344,7 @@ class TestLearningLabels:
         by_chance = fine_tuned(encoder, tmp_path, labels, student=student.source)
         assert average_precision_score(labels, by_chance.verdicts) < 0.65
         folds = [fold for _rest, fold in classifier.folds(labels, np.arange(COUNT), 7, 3)]
-        for number, fold in enumerate(folds, 4):  # the verdicts are those of the students
+        for number, fold in enumerate(folds, 7):  # the verdicts are those of the students
             told = [row for row in by_chance.history if row["encoder"] == number]
             best = max(row["average_precision"] for row in told)
             found = average_precision_score(labels[fold], by_chance.verdicts[fold])
@@ -339,15 +352,34 @@ class TestLearningLabels:
 
     def test_the_last_one_learns_what_large_encoders_said(self, encoder, student, tmp_path):
         first = fine_tuned(encoder, tmp_path, student=student.source)
-        for done in first.kept.glob("encoder-*/done.json"):
-            told = json.loads(done.read_text(encoding="utf-8"))
-            told["verdicts"].sort()  # as if they had said it of other messages
-            done.write_text(json.dumps(told), encoding="utf-8")
-        [last] = first.kept.glob("student-*-4")
+        mix_up_verdicts(first.kept.glob("encoder-[123]"))
+        [last] = first.kept.glob("student-*-last")
         shutil.rmtree(last)
         again = fine_tuned(encoder, tmp_path, student=student.source)
         assert again.verdicts.tolist() == first.verdicts.tolist()
         assert not np.allclose(again.head.weights, first.head.weights, atol=1e-3)
+
+    def test_those_of_the_folds_learn_what_saw_neither_fold_nor_label(
+        self, encoder, student, tmp_path
+    ):
+        first = fine_tuned(encoder, tmp_path, student=student.source)
+        mix_up_verdicts(first.kept.glob("encoder-without-1-2"))
+        for of_fold in first.kept.glob("student-*-[123]"):
+            shutil.rmtree(of_fold)
+        again = fine_tuned(encoder, tmp_path, student=student.source)
+        folds = classifier.folds(messages()[1], np.arange(COUNT), 7, 3)
+        changed = [np.abs(again.verdicts - first.verdicts)[fold].max() for _rest, fold in folds]
+        assert changed[0] > 0.1 and changed[1] > 0.1
+        assert changed[2] == 0  # nothing of what it was advised by
+
+    def test_two_folds_have_no_third_to_advise_them(self, encoder, student, tmp_path, monkeypatch):
+        monkeypatch.setattr(finetuning, "FOLDS", 2)
+        tuned = fine_tuned(encoder, tmp_path, student=student.source)
+        assert {row["encoder"]: row["layers"] for row in tuned.history} == {
+            **{1: 4, 2: 4},
+            **{3: 2, 4: 2, 5: 2},
+        }
+        assert average_precision_score(messages()[1], tuned.verdicts) > 0.9
 
     def test_a_label_reaches_no_verdict_on_its_own_fold(
         self, encoder, student, tmp_path, monkeypatch
@@ -380,11 +412,11 @@ class TestLearningLabels:
     ):
         other = imitating(encoder, tmp_path, (0, 1, 3))
         again = fine_tuned(encoder, cache, student=other.source)
-        assert "3 of 7 encoders are done" in capsys.readouterr().out
+        assert "6 of 10 encoders are done" in capsys.readouterr().out
         assert again.source.model.config.num_hidden_layers == 3
         assert again.history[:EPOCHS] == tuned.history[:EPOCHS]
         first = fine_tuned(encoder, cache, student=student.source)
-        assert "7 of 7 encoders are done" in capsys.readouterr().out
+        assert "10 of 10 encoders are done" in capsys.readouterr().out
         assert first.verdicts.tolist() == tuned.verdicts.tolist()
 
 

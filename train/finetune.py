@@ -12,15 +12,18 @@ step of training costs what its upper layers cost.
 
 A smaller encoder (train/distil.py) may be given to learn in the large one's place. Then the folds
 are judged twice: by large encoders, whose verdicts teach the last one, and by small ones, whose
-verdicts LightGBM learns from, since a small one is what will speak to it. All layers of a small one
-learn: there are few.
+verdicts LightGBM learns from, since a small one is what will speak to it. These are taught as the
+last one is, but by large encoders that had seen neither of two folds: what such a one says of
+either teaches the small one that is to judge the other. All layers of a small one learn: there are
+few.
 """
 
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,7 @@ RATE = 2e-4  # AdamW's, at its highest
 STUDENT_RATE = 1.5e-4  # of a small encoder, all of whose layers learn
 HEAD_RATE = 2e-3
 WEIGHT_DECAY = 0.01
-TRUST = 0.5  # in a label, when the last encoder learns it; the rest is in the folds' verdict
+TRUST = 0.5  # in a label, where a verdict is learnt as well; the rest is in that
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,9 @@ def finetune(
     One encoder is trained for each of `FOLDS` folds, which keep `groups`, (texts,), whole, and one
     on all texts, for as many epochs as those took to their best on average. With a `student`, an
     encoder of the same tokens, it is the student that learns and is returned; encoders like
-    `source` are trained for the folds as well, and it is their verdicts that the last one learns.
-    Each epoch is kept below `cache` until `FineTuned.forget`, so that a run that was killed goes on
-    where it was if it is started again with the same arguments.
+    `source` are trained for the folds, and for pairs of them, as well, and it is their verdicts
+    that students learn. Each epoch is kept below `cache` until `FineTuned.forget`, so that a run
+    that was killed goes on where it was if it is started again with the same arguments.
 
     Raises ValueError if a label is in fewer than two groups, RunningAlready, and CannotKeep.
     """
@@ -142,11 +145,26 @@ class _Learner:
     source: Source
     frozen: int  # layers, from the bottom
     rate: float
-    name: str  # before the number, of the folders that it is kept in
+    name: str  # before what else the folders are called that it is kept in
 
     @property
     def layers(self) -> int:
         return self.source.model.config.num_hidden_layers
+
+    def prepare(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """Return what the frozen layers make of each text."""
+        return lower_layers(self.source, texts, self.frozen)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A training of one encoder: which messages it learns, and which it is to judge."""
+
+    learner: _Learner
+    name: str  # of the folder that it is kept in
+    learnt: np.ndarray  # rows
+    judged: np.ndarray  # rows
+    watched: bool  # it stops early, going by how well it judges
 
 
 def _finetune(
@@ -158,49 +176,135 @@ def _finetune(
     folder: Path,
 ) -> FineTuned:
     """Train each of `learners` in folds, and the last of them on all texts."""
-    numbers = range(1, len(parts) + 1)
-    places = [folder / f"{learner.name}-{number}" for learner in learners for number in numbers]
-    places.append(folder / f"{learners[-1].name}-{len(parts) + 1}")
-    if said := _resuming(places):
+    large, last = learners[0], learners[-1]
+    judges = _judges(large, parts)
+    students = _judges(last, parts) if last is not large else []
+    advisers = _advisers(large, parts) if students else {}
+    nobody = np.empty(0, np.int64)
+    final = _Task(last, f"{last.name}-last", np.arange(len(texts)), nobody, watched=False)
+    tasks = [*judges, *advisers.values(), *students, final]
+    if said := _resuming([folder / task.name for task in tasks]):
         print(said)
-    prepared = [
-        Messages(lower_layers(learner.source, texts, learner.frozen), labels)
-        for learner in learners
-    ]
-    trained: list[tuple[_Learner, _Trained]] = []
-    judged: list[np.ndarray] = []  # what each learner says of all texts
-    sizes = [len(rest) for _learner in learners for rest, _fold in parts] + [len(texts)]
+    prepared = [learner.prepare(texts) for learner in learners]
     with tqdm(desc="fine-tune", unit="step", smoothing=0.05) as bar:
-        progress = Progress(bar, sizes)
-        for learner, messages in zip(learners, prepared, strict=True):
-            verdicts = np.empty(len(texts))
-            for rest, fold in parts:
-                number = len(trained) + 1
-                set_seed(seed + number)
-                encoder = _Encoder(places[number - 1], seed + number, learner.rate, progress)
-                model = UpperLayers(learner.source, learner.frozen)
-                found = encoder.train(model, EPOCHS, messages.part(rest), messages.part(fold))
-                verdicts[fold] = found.verdicts
-                trained.append((learner, found))
-            judged.append(verdicts)
-        set_seed(seed)
-        tuned = UpperLayers(learner.source, learner.frozen)
-        encoder = _Encoder(places[-1], seed, learner.rate, progress)
-        epochs = round(np.mean([found.best_epoch for _, found in trained[-len(parts) :]]))
-        taught = judged[0]  # by the largest, which errs least
-        believed = Calibration(*fit_platt(taught, labels)).apply(taught)
-        targets = TRUST * labels + (1 - TRUST) * believed
-        found = encoder.train(tuned, epochs, Messages(messages.hidden, targets), None)
-        trained.append((learner, found))
-    tuned.cpu().load_state_dict(found.state)
-    history = [
-        {"encoder": number, "layers": one.layers, **epoch}
-        for number, (one, learnt) in enumerate(trained, 1)
-        for epoch in learnt.history
+        course = _Course(tasks, labels, seed, folder, bar)
+        hidden = prepared[0]
+        verdicts = taught = course.judge(judges, hidden, [labels] * len(parts))
+        if students:
+            lessons = course.advise(advisers, parts, hidden)
+            hidden = prepared[-1]
+            verdicts = course.judge(students, hidden, lessons)
+        epochs = round(np.mean([found.best_epoch for found in course.found[-len(parts) :]]))
+        targets = _half(labels, taught)  # by the largest, which errs least
+        found = course.train(final, hidden, targets, epochs)
+    tuned = UpperLayers(last.source, last.frozen)
+    tuned.load_state_dict(found.state)
+    source, head = tuned.merged(last.source), tuned.head_of_encoder()
+    return FineTuned(source, head, verdicts, course.history, folder)
+
+
+def _judges(learner: _Learner, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[_Task]:
+    """Return the trainings of those that are each to judge the one fold that they do not learn."""
+    return [
+        _Task(learner, f"{learner.name}-{number}", rest, fold, watched=True)
+        for number, (rest, fold) in enumerate(parts, 1)
     ]
-    return FineTuned(
-        tuned.merged(learner.source), tuned.head_of_encoder(), judged[-1], history, folder
-    )
+
+
+def _advisers(
+    learner: _Learner, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[tuple[int, int], _Task]:
+    """Return, by the pair of folds that they judge and do not learn, the trainings of advisers.
+
+    Nobody watches how well they judge: it would tell them when to stop, by labels of both folds.
+    There are none if two folds are all.
+    """
+    folds = [fold for _rest, fold in parts]
+    tasks = {}
+    for pair in combinations(range(len(folds)), 2):
+        judged = np.concatenate([folds[number] for number in pair])
+        others = [fold for number, fold in enumerate(folds) if number not in pair]
+        if others:
+            name = f"{learner.name}-without-{pair[0] + 1}-{pair[1] + 1}"
+            learnt = np.sort(np.concatenate(others))
+            tasks[pair] = _Task(learner, name, learnt, judged, watched=False)
+    return tasks
+
+
+def _half(labels: np.ndarray, verdicts: np.ndarray) -> np.ndarray:
+    """Return what is learnt of messages, from 0 to 1: labels, and verdicts (logits) of them."""
+    believed = Calibration(*fit_platt(verdicts, labels)).apply(verdicts)
+    return TRUST * labels + (1 - TRUST) * believed
+
+
+class _Course:
+    """Trains encoders one after the other, and shows how far all are."""
+
+    def __init__(
+        self, tasks: Sequence[_Task], labels: np.ndarray, seed: int, folder: Path, bar: tqdm
+    ) -> None:
+        """`tasks` are all that will be trained, in that order."""
+        self._tasks = tasks
+        self._labels = labels
+        self._seed = seed
+        self._folder = folder
+        self._progress = Progress(bar, [len(task.learnt) for task in tasks])
+        self.found: list[_Trained] = []
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return [
+            {"encoder": number, "layers": task.learner.layers, **epoch}
+            for number, (task, found) in enumerate(zip(self._tasks, self.found, strict=True), 1)
+            for epoch in found.history
+        ]
+
+    def train(
+        self, task: _Task, hidden: Sequence[torch.Tensor], targets: np.ndarray, epochs: int
+    ) -> "_Trained":
+        """Train one on `targets`, from 0 to 1, (texts,), of which it sees those that it learns."""
+        number = len(self.found) + 1
+        seed = self._seed + (number if number < len(self._tasks) else 0)
+        set_seed(seed)
+        place = self._folder / task.name
+        encoder = _Encoder(place, seed, task.learner.rate, self._progress)
+        model = UpperLayers(task.learner.source, task.learner.frozen)
+        messages = Messages(hidden, targets).part(task.learnt)
+        fold = Messages(hidden, self._labels).part(task.judged) if len(task.judged) else None
+        found = encoder.train(model, epochs, messages, fold, task.watched)
+        self.found.append(found)
+        return found
+
+    def judge(
+        self, judges: Sequence[_Task], hidden: Sequence[torch.Tensor], targets: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Return the verdicts, (texts,), of those who judge a fold each, once they are trained."""
+        verdicts = np.empty(len(hidden))
+        for judge, taught in zip(judges, targets, strict=True):
+            verdicts[judge.judged] = self.train(judge, hidden, taught, EPOCHS).verdicts
+        return verdicts
+
+    def advise(
+        self,
+        advisers: Mapping[tuple[int, int], _Task],
+        parts: Sequence[tuple[np.ndarray, np.ndarray]],
+        hidden: Sequence[torch.Tensor],
+    ) -> list[np.ndarray]:
+        """Return what each fold's student learns, (texts,); of the fold itself that is nothing."""
+        verdicts = np.full((len(parts), len(hidden)), np.nan)
+        for (one, other), adviser in advisers.items():
+            said = np.empty(len(hidden))
+            said[adviser.judged] = self.train(adviser, hidden, self._labels, EPOCHS).verdicts
+            for student, judged in ((one, other), (other, one)):
+                fold = parts[judged][1]
+                verdicts[student, fold] = said[fold]
+        lessons = []
+        for (rest, _fold), advice in zip(parts, verdicts, strict=True):
+            lesson = self._labels.astype(np.float64)
+            if advisers:
+                lesson[rest] = _half(self._labels[rest], advice[rest])
+            lessons.append(lesson)
+        return lessons
 
 
 class Progress(StepProgress):
@@ -254,13 +358,22 @@ class _Encoder:
     progress: Progress
 
     def train(
-        self, model: UpperLayers, epochs: int, messages: Messages, fold: Messages | None
+        self,
+        model: UpperLayers,
+        epochs: int,
+        messages: Messages,
+        fold: Messages | None,
+        watched: bool,
     ) -> _Trained:
-        """Train `model`, unless that was done before; stop early if there is a fold to watch."""
+        """Train `model`, unless that was done before, and let it judge `fold`.
+
+        If that is watched it stops early.
+        """
         done = self.folder / "done.json"
         if not done.exists():
             newest = last_checkpoint(self.folder)
-            trainer = self._trainer(model, _stopped(newest) or epochs, messages, fold)
+            watch = fold if watched else None
+            trainer = self._trainer(model, _stopped(newest) or epochs, messages, watch)
             with keeping(self.folder):
                 trainer.train(resume_from_checkpoint=newest)
             verdicts = np.asarray(trainer.predict(fold).predictions).tolist() if fold else []
