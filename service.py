@@ -31,7 +31,7 @@ from feedsieve.waiting import WaitingMiddleware, WaitingRoom
 MOST_TEXTS = 256  # a request
 LARGEST_BODY = MOST_TEXTS * LONGEST * 12 + 1024  # bytes, were every character \uD83D\uDE00
 PAGE_SECONDS = 1.0  # that a page of the feed may be old
-MOST_BYTES = 8_000_000  # of bodies at /score at once; what is in them is scored within a minute
+MOST_BYTES = 8_000_000  # of bodies at /score at once; what is in them takes memory
 SLOWEST_ANSWER = 60  # seconds; for as long BentoML's time-out keeps 800 bytes of each request
 
 ABOUT = "Ranks the messages of a chat, so that what matters comes first."

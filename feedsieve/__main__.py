@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from feedsieve.bulk import Engine, InProcess, NoEngine, score_file
+from feedsieve.bulk import Engine, InProcess, NoEngine, check_paths, score_file
 from feedsieve.files import RunningAlready, UnwritableFile
 from feedsieve.message import StoreUnavailable, UnreadableFile
 from feedsieve.models import NoModel, load_scorer
@@ -52,6 +52,7 @@ def import_files(options: argparse.Namespace) -> None:
 
 def score(options: argparse.Namespace) -> None:
     """Score the texts of a file into another one."""
+    check_paths(options.source, options.target, options.force)  # before a model is loaded
     with (
         _engine(options.cluster) as engine,
         tqdm(desc=str(options.source), unit=" messages") as bar,
@@ -77,7 +78,7 @@ def _engine(cluster: str | None) -> Iterator[Engine]:
         connect = entry_points(group="feedsieve.engines")["cluster"].load()
     except (KeyError, ImportError) as error:
         raise NoEngine(
-            f"--cluster needs Dask: pip install 'feedsieve[cluster]' ({error})"
+            f"--cluster needs Dask: pip install -c constraints.txt -e '.[cluster]' ({error})"
         ) from error
     with connect(cluster, settings().model, cascade=settings().cascade) as engine:
         yield engine

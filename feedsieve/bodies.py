@@ -5,6 +5,7 @@ logs each bad body with a trace and what was in it.
 """
 
 import asyncio
+import json
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -56,10 +57,32 @@ class BodyMiddleware:
                 raise too_large
         whole = bytes(body)
         try:
-            self.schema.model_validate_json(whole)
+            return self._checked(whole)
+        except ProblemResponse:
+            if not (mended := _without_lone_surrogates(whole)):
+                raise
+            return self._checked(mended)
+
+    def _checked(self, body: bytes) -> bytes:
+        try:
+            self.schema.model_validate_json(body)
         except ValidationError as error:
             raise ProblemResponse(400, sentence(error.errors(include_url=False))) from None
-        return whole
+        return body
+
+
+def _without_lone_surrogates(body: bytes) -> bytes | None:
+    """Return JSON without what has no UTF-8 form, None if that is not what is wrong with it.
+
+    Half an emoji, where a client has cut a text, is as little a reason to refuse it here as in a
+    file that is imported.
+    """
+    if b"\\ud" not in body.lower():
+        return None
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False).encode(errors="ignore")
+    except (ValueError, RecursionError):
+        return None
 
 
 async def _answer(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

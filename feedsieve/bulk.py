@@ -1,14 +1,15 @@
 """Scoring a file of any length: part by part, in bounded memory, each part scored and kept once."""
 
 import json
-import shutil
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from feedsieve.files import UnwritableFile, one_run_at_a_time, open_whole
+from feedsieve.files import LOCK, UnwritableFile, one_run_at_a_time, open_whole
 from feedsieve.message import UnreadableFile
 from feedsieve.scorer import Label, Scorer
 from feedsieve.tables import ROWS_A_PART, Part, Table, is_parquet, open_table
@@ -16,7 +17,7 @@ from feedsieve.tables import ROWS_A_PART, Part, Table, is_parquet, open_table
 Progress = Callable[[int], object]
 """Is told how many messages were done since its last call."""
 
-_RUN_FILE, _PARTS = "run.json", "[0-9]*"
+_RUN_FILE, _PARTS = "run.json", "[0-9][0-9][0-9][0-9][0-9][0-9]*"
 
 
 class NoEngine(RuntimeError):
@@ -27,6 +28,7 @@ class Engine(Protocol):
     """What scores parts: this process, or a cluster."""
 
     model: str
+    cascade: bool  # whether words answer where they are sure
 
     def score_parts(
         self, parts: Iterable[Part], progress: Progress
@@ -43,6 +45,7 @@ class InProcess:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self.model = scorer.model
+        self.cascade = scorer.cascade is not None
         self.label = scorer.label
 
     def score_parts(
@@ -69,15 +72,8 @@ def score_file(
 
     Raises UnreadableFile, UnwritableFile and RunningAlready.
     """
-    if target.resolve() == source.resolve():
-        raise UnwritableFile(f"{target} is the file to read; name another one to write")
-    if is_parquet(target) != is_parquet(source):
-        raise UnwritableFile(f"{target} and {source} must both be CSV or both be Parquet")
-    if target.exists() and not replace:
-        raise UnwritableFile(
-            f"{target} is there already and was left as it is; name another file, or --force"
-        )
-    table, run = open_table(source), _run(engine.model, source)
+    check_paths(source, target, replace)
+    table, run = open_table(source), _run(engine, source)
     folder = target.with_name(f"{target.name}.parts")
     try:
         with one_run_at_a_time(folder):
@@ -88,10 +84,23 @@ def score_file(
                 done = True
             finally:
                 if done or not _has_parts(folder):
-                    shutil.rmtree(folder)
+                    _clear(folder)
     except OSError as error:
         raise UnwritableFile(f"{error.filename or target}: {error.strerror or error}") from error
     return counts
+
+
+def check_paths(source: Path, target: Path, replace: bool) -> None:
+    """Raise UnreadableFile or UnwritableFile if `score_file` could not begin with these files."""
+    if target.resolve() == source.resolve():
+        raise UnwritableFile(f"{target} is the file to read; name another one to write")
+    if is_parquet(target) != is_parquet(source):
+        raise UnwritableFile(f"{target} and {source} must both be CSV or both be Parquet")
+    if target.exists() and not replace:
+        raise UnwritableFile(
+            f"{target} is there already and was left as it is; name another file, or --force"
+        )
+    _status(source)
 
 
 def _score_parts(engine: Engine, table: Table, folder: Path, progress: Progress) -> list[Path]:
@@ -112,14 +121,19 @@ def _score_parts(engine: Engine, table: Table, folder: Path, progress: Progress)
     return paths
 
 
-def _run(model: str, source: Path) -> dict[str, Any]:
-    """Return what tells runs apart that must not go on from one another."""
+def _status(source: Path) -> os.stat_result:
     try:
-        status = source.stat()
+        return source.stat()
     except OSError as error:
         raise UnreadableFile(f"{source}: {error.strerror or error}") from error
+
+
+def _run(engine: Engine, source: Path) -> dict[str, Any]:
+    """Return what tells runs apart that must not go on from one another."""
+    status = _status(source)
     return {
-        "model": model,
+        "model": engine.model,
+        "cascade": engine.cascade,
         "source": str(source.resolve()),
         "bytes": status.st_size,
         "changed": status.st_mtime_ns,
@@ -131,6 +145,15 @@ def _has_parts(folder: Path) -> bool:
     return any(folder.glob(_PARTS))
 
 
+def _clear(folder: Path) -> None:
+    """Remove what a run keeps, and the folder unless somebody else has something in it."""
+    parts = (*folder.glob(_PARTS), *folder.glob(f".{_PARTS}"))  # and those that were cut short
+    for file in (*parts, folder / _RUN_FILE, folder / LOCK):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _claim(folder: Path, run: dict[str, Any], replace: bool) -> None:
     """Make `folder` this run's. Raises UnwritableFile if another run's parts are in it."""
     file = folder / _RUN_FILE
@@ -138,7 +161,8 @@ def _claim(folder: Path, run: dict[str, Any], replace: bool) -> None:
         return
     if _has_parts(folder) and not replace:
         raise UnwritableFile(
-            f"{folder} keeps what was scored of another file or by another model"
+            f"{folder} keeps what was scored of another file, by another model or with another"
+            " FEEDSIEVE_CASCADE"
             "; move it away, or --force to begin anew"
         )
     for part in folder.glob(_PARTS):

@@ -110,7 +110,8 @@ def _connect_to_postgresql(url: URL) -> Engine:
         )
     except ImportError as error:
         raise StoreUnavailable(
-            f"PostgreSQL's driver is missing: pip install 'feedsieve[postgres]' ({error})"
+            "PostgreSQL's driver is missing: pip install -c constraints.txt -e '.[postgres]'"
+            f" ({error})"
         ) from error
     event.listen(engine, "begin", _wait_for_writers)
     return engine

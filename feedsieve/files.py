@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+LOCK = "lock"  # in a folder that one process uses at a time
+
 
 class UnwritableFile(RuntimeError):
     """A file that cannot be written, or must not be replaced; says which and why."""
@@ -54,7 +56,7 @@ def one_run_at_a_time(folder: Path) -> Iterator[None]:
     The hold ends with the process, however it ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

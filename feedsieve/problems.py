@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
+from bentoml.exceptions import ServiceUnavailable
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -15,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedsieve.message import StoreUnavailable
 from feedsieve.pages import prefers_page, render
-from feedsieve.runtime import NotReady
 
 _log = logging.getLogger("feedsieve")
 
@@ -108,8 +108,8 @@ def install(web: FastAPI) -> None:
     def _(request: Request, error: RequestValidationError) -> Response:
         return respond(request, HTTPStatus.UNPROCESSABLE_ENTITY, sentence(error.errors()))
 
-    @web.exception_handler(NotReady)
-    def _(request: Request, error: NotReady) -> Response:
+    @web.exception_handler(ServiceUnavailable)
+    def _(request: Request, error: ServiceUnavailable) -> Response:
         return respond(request, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
     @web.exception_handler(StoreUnavailable)
@@ -175,4 +175,6 @@ class ProblemMiddleware:
             status = HTTPStatus(failed["status"])
             allow = Headers(raw=failed["headers"]).get("allow")
         detail = _DETAILS.get(status, status.phrase.lower())
+        if allow:
+            detail = f"this address answers {allow}"
         await respond(Request(scope), status, detail, allow)(scope, receive, send)

@@ -16,6 +16,7 @@ from feedsieve.explain import Explanation, explain
 from feedsieve.lean import import_lightgbm_alone
 from feedsieve.message import StoreUnavailable
 from feedsieve.models import load_scorer
+from feedsieve.patience import Patience
 from feedsieve.recall import Recall
 from feedsieve.scorer import Scorer, Verdict
 from feedsieve.settings import Settings
@@ -29,6 +30,7 @@ Verdicts = Mapping[str, Verdict]  # by fingerprint
 
 MOST_READ = 64  # messages at once
 LARGEST_BATCH = 256  # texts that are scored together
+LONGEST_WAIT = 40.0  # seconds; BentoML's time-out is longer, and a guess may be wrong
 COLLECTED_AFTER = 10_000, 10, 100  # new objects, collections of new ones, and of those that stayed
 LOOK_EVERY = 5.0  # seconds between two looks for messages without a score
 LONGEST_GOODBYE = 5.0  # seconds; a container's engine kills after ten
@@ -59,6 +61,7 @@ class Runtime:
         self._stopping = threading.Event()
         self._courtesy = Courtesy()
         self._recall = Recall(settings.recalled)
+        self._patience = Patience(LONGEST_WAIT)
         self._scoring = Batches[Texts, Verdicts]("scoring", self._compute, LARGEST_BATCH)
         self._reading = Batches[tuple[str, ...], dict[str, Scored]](
             "reading", self._read, MOST_READ
@@ -106,14 +109,15 @@ class Runtime:
         """Return a verdict on each text, given together with those of other requests.
 
         Texts of one fingerprint are scored once, and not at all if they were before. Raises
-        NotReady.
+        NotReady, and TooMuch if they would have to wait too long.
         """
         marks = [fingerprint(text) for text in texts]
         found: Verdicts = self._recall.find(marks)
         new = {mark: text for mark, text in zip(marks, texts, strict=True) if mark not in found}
         metrics.RECALLED.inc(len(texts) - len(new))
         if new:
-            found = {**found, **await self._scoring.answer(new)}
+            with self._patience.place(new.values()):
+                found = {**found, **await self._scoring.answer(new)}
         return [found[mark] for mark in marks]
 
     async def find(self, identifier: str) -> Scored | None:
@@ -145,8 +149,10 @@ class Runtime:
         texts = {mark: text for request in requests for mark, text in request.items()}
         found = self._recall.find(texts)
         new = {mark: text for mark, text in texts.items() if mark not in found}
+        started = time.monotonic()
         with self._courtesy.request():
             judged = self.scorer.judge(list(new.values()), all_begun=let_next)
+        self._patience.learn(new.values(), time.monotonic() - started)
         found |= zip(new, judged.verdicts(), strict=True)
         self._recall.keep(found)
         by_words = int(judged.by_words.sum())
@@ -188,6 +194,11 @@ class Runtime:
             _log.info("scored %d messages in the background", done)
 
         try:
+            if self._store and self._store.is_replaced():
+                _log.warning("%s is another file now, and is opened anew", self._store.location)
+                self._store.close()
+                self._store = self._looked_at = None
+                self._is_complete = False
             if self._store is None:
                 self._store = MessageStore.open(
                     self._settings.db, state_folder=self._settings.state

@@ -73,6 +73,7 @@ class MessageStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._watching: Connection | None = None
+        self._file = _file_of(engine)
         self.location = shown(engine.url.render_as_string(hide_password=False))
 
     @classmethod
@@ -109,6 +110,11 @@ class MessageStore:
         if self._watching:
             self._watching.close()
         self._engine.dispose()
+
+    def is_replaced(self) -> bool:
+        """Return whether another file has come into the place of the one that was opened."""
+        now = _file_of(self._engine)
+        return now is not None and now != self._file
 
     def version(self) -> int | None:
         """Return a number that is another one once anything was written, by whatever process.
@@ -364,6 +370,17 @@ _EQUAL = _RANKED.where(
     scores.c.fingerprint > bindparam("last_fingerprint"),
 )
 _LOWER = _RANKED.where(scores.c.score < bindparam("last_score"))
+
+
+def _file_of(engine: Engine) -> tuple[int, int] | None:
+    """Return what tells a file of SQLite from another one by its name, None if there is none."""
+    if engine.dialect.name != "sqlite":
+        return None
+    try:
+        status = Path(str(engine.url.database)).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _unavailable(location: str | Path, error: Exception) -> StoreUnavailable:

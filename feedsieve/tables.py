@@ -110,8 +110,9 @@ class _Csv:
                 for row in reader:
                     line = reader.line_num
                     if not header:
-                        header = row
+                        header = [name.strip() for name in row]
                         _check_columns(path, header, "CSV")
+                        row = header
                     elif len(row) != len(header):
                         if not row:
                             continue
@@ -139,7 +140,8 @@ class _Parquet:
             import pyarrow.parquet
         except ImportError as error:
             raise UnreadableFile(
-                f"{path}: Parquet needs pyarrow: pip install 'feedsieve[parquet]' ({error})"
+                f"{path}: Parquet needs pyarrow: pip install -c constraints.txt -e '.[parquet]'"
+                f" ({error})"
             ) from error
         self._arrow, self._parquet = pyarrow, pyarrow.parquet
         self._path = path
@@ -151,7 +153,11 @@ class _Parquet:
                 schema = file.schema_arrow
                 _check_columns(self._path, schema.names, "Parquet")
                 kind = schema.field(TEXT).type
-                if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
+                if arrow.types.is_dictionary(kind):  # as pandas writes categories
+                    kind = kind.value_type
+                if file.metadata.num_rows and not (
+                    arrow.types.is_string(kind) or arrow.types.is_large_string(kind)
+                ):
                     raise UnreadableFile(f"{self._path}: column {TEXT} is {kind}, not string")
                 for number, rows in enumerate(file.iter_batches(ROWS_A_PART)):
                     texts = ["" if text is None else text for text in rows[TEXT].to_pylist()]

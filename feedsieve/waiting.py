@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feedsieve.problems import ProblemResponse
 
-RETRY_AFTER = 1  # seconds; by then those that wait now have been answered
+RETRY_AFTER = 1  # seconds; by then some of those that wait now have been answered
 
 
 class WaitingRoom:
@@ -18,8 +18,9 @@ class WaitingRoom:
     def __init__(self, requests: int, size: int) -> None:
         """At most `requests` may be in the room at once, and `size` bytes.
 
-        As many are to fit as are answered while a client waits. A large one counts as a quarter of
-        the room, so that it neither is kept out by a small one nor keeps all others out.
+        That bounds memory; how long it takes to read is bounded in feedsieve/patience.py. A large
+        one counts as a quarter of the room, so that it neither is kept out by a small one nor keeps
+        all others out.
         """
         self._requests = requests
         self._size = size

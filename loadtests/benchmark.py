@@ -17,7 +17,8 @@ from feedsieve.files import open_whole
 from feedsieve.message import UnreadableFile
 from feedsieve.settings import settings
 from loadtests import baselines, engines, feed, layers, machine, overload, page, service, start
-from loadtests.baselines import Baselines
+from loadtests.baselines import MODEL_FILE, Baselines
+from loadtests.flops import Shape
 from loadtests.messages import read_texts
 from loadtests.plan import Failed, Plan
 from train import command
@@ -55,6 +56,8 @@ def _run(options: argparse.Namespace) -> None:
     texts = read_texts(options.data)
     chat = read_texts(options.db)
     described = machine.describe()
+    layers_served = Shape.of(models.folder(encoder) / MODEL_FILE, served.dimension).layers
+    about_model = f"{layers_served} layers in {served.precision}"
     with tempfile.TemporaryDirectory(prefix="feedsieve-benchmark-") as folder:
         compared = options.models or [classifier]
         plan = Plan(texts, chat, classifier, compared, options.quick, Path(folder))
@@ -73,7 +76,7 @@ def _run(options: argparse.Namespace) -> None:
             began = time.monotonic()
             figures = section.measure(plan, of)
             seconds = time.monotonic() - began
-            about = page.measured_on(described, seconds, options.quick)
+            about = page.measured_on(described, seconds, options.quick, about_model)
             _keep(options.figures, name, {"machine": described, "seconds": seconds} | figures)
             if section.draw:
                 section.draw(figures, options.out / "images")

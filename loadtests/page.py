@@ -44,15 +44,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def measured_on(machine: dict[str, Any], seconds: float, is_quick: bool) -> str:
-    """Return on what, when and how long a section was measured, on one line."""
+def measured_on(machine: dict[str, Any], seconds: float, is_quick: bool, model: str) -> str:
+    """Return on what, when, how long and serving what a section was measured, on one line."""
     versions = ", ".join(f"{name} {said}" for name, said in machine["packages"].items() if said)
     flags = ", ".join(machine["flags"]) or "no flags known"
     quick = "**A quick run, whose figures only show that it runs.** " if is_quick else ""
     return (
         f"{quick}{datetime.now(UTC):%Y-%m-%d}, {seconds / 60:.0f} minutes on {machine['cores']}"
         f" cores of {machine['processor']} ({flags}), {machine['memory'] / 2**30:.0f} GiB,"
-        f" {machine['system']}, load {machine['load']:.1f} before;"
+        f" {machine['system']}, load {machine['load']:.1f} before; served: {model};"
         f" Python {machine['python']}, {versions}."
     )
 

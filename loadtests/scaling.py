@@ -81,7 +81,7 @@ class Limits:
 class _NoScores:
     """Scores nothing, so that what is left is reading and writing; a `feedsieve.bulk.Engine`."""
 
-    model = "none"
+    model, cascade = "none", False
 
     def score_parts(
         self, parts: Iterable[Part], progress: Progress

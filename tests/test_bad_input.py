@@ -89,9 +89,9 @@ class TestQueries:
 
     def test_other_addresses_and_methods(self, server):
         assert_problem(server.client.get("/nothing"), 404, "/docs")
-        assert_problem(server.client.get("/score"), 405)
-        assert_problem(server.client.post("/feed"), 405)
-        assert_problem(server.client.delete("/messages/1"), 405)
+        assert_problem(server.client.get("/score"), 405, "answers POST")
+        assert_problem(server.client.post("/feed"), 405, "answers GET")
+        assert_problem(server.client.delete("/messages/1"), 405, "answers GET")
 
 
 class TestBodies:
@@ -111,8 +111,8 @@ class TestBodies:
             (b'{"texts": ["ok", null]}', "texts.1: Input should be a valid string"),
             (b'{"texts": [["ok"]]}', "texts.0: Input should be a valid string"),
             (b'{"texts": []}', "texts: List should have at least 1 item"),
-            (b'{"texts": ["\\ud800"]}', "Invalid JSON"),
-            (b'{"texts": ["\\udc00 \\ud800"]}', "Invalid JSON"),
+            (b'{"texts": ["\\ud800"}', "Invalid JSON"),
+            (b'{"texts": ["\\ud800", 1]}', "texts.1: Input should be a valid string"),
             (b"[" * 100_000, "Invalid JSON"),
         ],
     )
@@ -182,6 +182,21 @@ class TestBodies:
         assert response.status_code == 200
         [answer] = response.json()
         assert 0 < answer["score"] < 1
+
+    @pytest.mark.parametrize(
+        ("body", "meant"),
+        [
+            (b'{"texts": ["\\ud83d flat to let"]}', " flat to let"),
+            (b'{"texts": ["flat \\udc00\\ud800to let"]}', "flat to let"),
+            (b'{"texts": ["\\ud83c\\udfe0 flat \\uD83Cto let"]}', "🏠 flat to let"),
+            (b'{"texts": ["\\ud800"]}', ""),
+        ],
+    )
+    def test_half_an_emoji_goes(self, server, body, meant):
+        """As Python writes a text that was cut within one."""
+        answer, expected = post(server, body), post(server, json.dumps({"texts": [meant]}))
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == expected.json()
 
     def test_bad_input_leaves_no_trace_in_the_log(self, server):
         before = len(server.log.read_bytes())

@@ -338,6 +338,7 @@ def test_a_section_is_measured_and_shown(environment, tmp_path):
     text = (tmp_path / "docs" / page.PAGE).read_text()
     assert all(name in text for name in found["engines"])
     assert f"| 12 | {one['f1']:.3f} |" in text
+    assert text.count("before; served: 12 layers in ") == 2
     for name in ("engine.svg", "layers.svg"):
         assert (tmp_path / "docs" / "images" / name).stat().st_size > 0
 

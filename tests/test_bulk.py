@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from limits import largest_file
 
+import feedsieve.__main__ as command
 from feedsieve import tables
 from feedsieve.bulk import InProcess, score_file
 from feedsieve.files import RunningAlready, UnwritableFile, one_run_at_a_time
@@ -133,6 +134,26 @@ class TestFormats:
             score_file(InProcess(scorer), source, tmp_path / "out.parquet")
         assert names(tmp_path) == ["in.parquet"]
 
+    def test_spaces_around_the_names_of_columns(self, scorer, scores, tmp_path):
+        source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
+        source.write_text(source.read_text().replace("id,msg", "id , msg", 1))
+        score_file(InProcess(scorer), source, target)
+        with target.open(encoding="utf-8", newline="") as file:
+            header, *written = csv.reader(file)
+        assert header == ["id", "msg", "score", "label"]
+        assert [float(row[2]) for row in written] == pytest.approx(scores, abs=1e-6)
+
+    def test_what_pandas_makes_of_categories_and_of_nothing(self, scorer, scores, tmp_path):
+        source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
+        categories = pyarrow.array(TEXTS).dictionary_encode()
+        pyarrow.parquet.write_table(pyarrow.table({"msg": categories}), source)
+        score_file(InProcess(scorer), source, target)
+        written = pyarrow.parquet.read_table(target)
+        assert written["score"].to_pylist() == pytest.approx(scores, abs=1e-9)
+        assert written["msg"].to_pylist() == TEXTS
+        pyarrow.parquet.write_table(pyarrow.table({"msg": pyarrow.nulls(0)}), source)
+        assert score_file(InProcess(scorer), source, target, replace=True) == (0, 0)
+
     def test_no_parquet(self, scorer, tmp_path):
         source = write_csv(tmp_path / "in.parquet")
         with pytest.raises(UnreadableFile, match="expected Parquet"):
@@ -168,6 +189,26 @@ class TestResuming:
         score_file(other, source, target, replace=True)
         assert other.scored == [0, 1, 2]
 
+    def test_nor_those_that_words_had_a_say_in(self, scorer, tmp_path, name):
+        source = write(tmp_path, name)
+        target = source.with_stem("out")
+        with pytest.raises(KeyboardInterrupt):
+            score_file(Ended(scorer, after=1), source, target)
+        other = Ended(scorer)
+        other.cascade = not other.cascade
+        with pytest.raises(UnwritableFile, match="with another FEEDSIEVE_CASCADE"):
+            score_file(other, source, target)
+
+    def test_what_somebody_else_has_there_stays(self, scorer, tmp_path, name):
+        source = write(tmp_path, name)
+        target = source.with_stem("out")
+        folder = target.with_name(f"{target.name}.parts")
+        folder.mkdir()
+        (folder / "2026 notes").write_text("mine")
+        (folder / ".000000.1").write_text("cut short")
+        score_file(InProcess(scorer), source, target, replace=True)
+        assert names(folder) == ["2026 notes"]
+
     def test_nor_those_of_a_file_that_has_changed(self, scorer, tmp_path, name):
         source = write(tmp_path, name)
         target = source.with_stem("out")
@@ -176,6 +217,28 @@ class TestResuming:
         os.utime(source, ns=(0, 0))
         with pytest.raises(UnwritableFile, match="of another file"):
             score_file(InProcess(scorer), source, target)
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("files", "said"),
+        [
+            (["none.csv", "out.csv"], "none.csv: No such file"),
+            (["in.csv", "in.csv"], "is the file to read"),
+            (["in.csv", "there.csv"], "is there already"),
+            (["in.csv", "folder/out.parquet"], "must both be CSV or both be Parquet"),
+        ],
+    )
+    def test_files_are_looked_at_before_a_model_is_loaded(
+        self, tmp_path, monkeypatch, capsys, files, said
+    ):
+        monkeypatch.setattr(command, "load_scorer", None)
+        monkeypatch.chdir(tmp_path)
+        write_csv(tmp_path / "in.csv")
+        (tmp_path / "there.csv").write_text("mine")
+        assert command.main(["score", *files]) == 1
+        assert said in capsys.readouterr().err
+        assert names(tmp_path) == ["in.csv", "there.csv"]
 
 
 class TestFailing:

@@ -3,9 +3,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -134,36 +135,66 @@ class TestScoring:
         assert set(held.values()) == {False}
 
 
+@contextmanager
+def scheduler() -> Iterator[str]:
+    """Yield the address of a cluster that runs by itself."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "train.cluster", "--port", "0", "--dashboard", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout
+        line = server.stdout.readline()
+        found = re.search(r"scheduler (tcp://\S+), dashboard (http://\S+)", line)
+        assert found
+        yield found[1]
+    finally:
+        server.terminate()
+        server.wait(120)
+
+
 class TestCommand:
     def test_a_cluster_that_runs_already(self, store, tmp_path):
         source = tmp_path / "in.csv"
         source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
-        server = subprocess.Popen(
-            [sys.executable, "-m", "train.cluster", "--port", "0", "--dashboard", "0"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert server.stdout
-            line = server.stdout.readline()
-            found = re.search(r"scheduler (tcp://\S+), dashboard (http://\S+)", line)
-            assert found
+        with scheduler() as address:
             done = subprocess.run(
                 [sys.executable, "-m", "feedsieve", "score", source, tmp_path / "out.csv"]
-                + ["--cluster", found[1]],
+                + ["--cluster", address],
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
             )
-        finally:
-            server.terminate()
-            server.wait(120)
         assert done.returncode == 0, done.stderr
         assert "40 scored by feedsieve-classifier:" in done.stdout
         here = tmp_path / "here.csv"
         score_file(command.InProcess(load_scorer(MODEL, 1)), source, here)
         assert (tmp_path / "out.csv").read_text() == here.read_text()
+
+    def test_one_that_ends_meanwhile(self, store, tmp_path, capsys):
+        """What failed is told, and not that workers could not be told to forget."""
+        source = tmp_path / "in.csv"
+        source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
+        ended = threading.Event()
+
+        class Ending(ClusterScorer):
+            def score_parts(self, parts, progress):
+                ended.set()
+                wait_until(lambda: self._pair._client.status != "running")
+                return super().score_parts(parts, progress)
+
+        with pytest.MonkeyPatch.context() as patch, ExitStack() as running:
+            patch.setattr(cluster, "ClusterScorer", Ending)
+            address = running.enter_context(scheduler())
+            ender = threading.Thread(target=lambda: ended.wait(60) and running.close())
+            ender.start()
+            files = [str(source), str(tmp_path / "out.csv")]
+            assert command.main(["score", *files, "--cluster", address]) == 1
+            ender.join()
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("feedsieve: ") and "scheduler" in said
 
     @pytest.mark.parametrize(
         ("where", "said"),
@@ -184,4 +215,4 @@ class TestCommand:
         (tmp_path / "in.csv").write_text("msg\nhello\n")
         files = [str(tmp_path / "in.csv"), str(tmp_path / "out.csv")]
         assert command.main(["score", *files, "--cluster", "local:2"]) == 1
-        assert "pip install 'feedsieve[cluster]'" in capsys.readouterr().err
+        assert "pip install -c constraints.txt -e '.[cluster]'" in capsys.readouterr().err

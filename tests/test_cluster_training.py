@@ -212,7 +212,7 @@ class TestCommand:
 
     def test_without_dask(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "train.cluster_training", None)
-        with pytest.raises(NoEngine, match="pip install 'feedsieve"), computing("local:2"):
+        with pytest.raises(NoEngine, match=r"-e '\.\[cluster\]'"), computing("local:2"):
             pytest.fail("computed")
 
     def test_without_the_option_nothing_imports_dask(self):

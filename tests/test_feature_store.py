@@ -319,7 +319,7 @@ class TestRefuses:
 
     def test_no_feast(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "feast", None)
-        with pytest.raises(NoFeatures, match=r"pip install 'feedsieve\[features\]'"):
+        with pytest.raises(NoFeatures, match=r"-e '\.\[features\]'"):
             FeatureStore(tmp_path)
 
     def test_settings_that_are_none(self, tmp_path):

@@ -424,5 +424,5 @@ class TestUnavailable:
             "except StoreUnavailable as error: print(error)\n"
         )
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert "pip install 'feedsieve[postgres]'" in told.stdout, told.stderr
+        assert "pip install -c constraints.txt -e '.[postgres]'" in told.stdout, told.stderr
         assert "secret" not in told.stdout

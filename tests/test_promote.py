@@ -173,6 +173,15 @@ class TestPromote:
         assert "promote: the model store has no feedsieve-classifier:" in done.stderr
         assert "Traceback" not in done.stderr
 
+    def test_a_champion_that_is_not_in_the_store(self, team):
+        tag = registry.behind(CHAMPION).pair.classifier_tag
+        shutil.rmtree(team.folder / "bentoml" / "models" / tag.replace(":", "/"))
+        done = team.promote()
+        assert done.returncode == 1
+        assert f"promote: the champion, version 1, {tag}, is not in this machine's" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert number(CHAMPION) == 1
+
     def test_nothing_to_promote_or_to_go_back_to(self, team, tmp_path):
         (team.folder / "mlflow.db").unlink()
         assert "there is no challenger" in team.promote().stderr

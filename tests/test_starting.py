@@ -7,6 +7,7 @@ from itertools import islice
 
 from serving import BENTOML, ROOT, serve, wait_for, wait_until_ready
 
+from feedsieve.message import Message
 from feedsieve.readers import read_messages
 from feedsieve.store import MessageStore
 
@@ -70,6 +71,19 @@ def test_a_store_that_cannot_be_opened(environment, tmp_path):
         assert "a folder, not a file" in server.log.read_text()
         folder.rmdir()  # once the reason is gone the server comes round by itself
         wait_for(server, "/feed", lambda answer: answer.status_code == 200)
+
+
+def test_a_store_that_is_replaced(environment, tmp_path):
+    served, other = tmp_path / "served.db", tmp_path / "other.db"
+    for path, text in {served: "Сдаётся квартира", other: "Сдаётся другая квартира"}.items():
+        store = MessageStore.open(path)
+        store.add([Message("1", text)])
+        store.close()
+    with serve(environment | {"FEEDSIEVE_DB": str(served)}, tmp_path) as server:
+        wait_for(server, "/feed", in_feed)
+        other.replace(served)
+        wait_for(server, "/feed", lambda answer: in_feed(answer) and "другая" in answer.text)
+        assert "served.db is another file now" in server.log.read_text()
 
 
 def test_the_old_ranking_is_shown_until_the_new_model_has_scored_all(environment, sample, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from feedsieve.classifier import Classifier
 from feedsieve.encoder import Encoder
 from feedsieve.scorer import Label, Scorer
 from feedsieve.tables import Part
+
+_log = logging.getLogger("feedsieve")
 
 PARTS_AHEAD = 2  # a worker: the one that it scores, and the one that it scores next
 CONNECT_SECONDS = 10
@@ -97,8 +100,11 @@ class Sent:
         client.register_plugin(self._plugin)
 
     def forget(self) -> None:
-        """Let the workers forget it."""
-        self._client.unregister_worker_plugin(self.name)
+        """Let the workers forget it, unless the scheduler has ended."""
+        try:
+            self._client.unregister_worker_plugin(self.name)
+        except (OSError, RuntimeError, CancelledError) as error:  # what went wrong before says more
+            _log.debug("workers were not told to forget %s: %s", self.name, error)
 
     def call(
         self, function: Callable[[Any, Any], Any], work: Iterable[tuple[Key, Any]]
@@ -126,10 +132,10 @@ class Sent:
         try:
             while sent:
                 for future in self._done(sent):
-                    if future.cancelled():
-                        raise NoEngine("the Dask scheduler has ended")
                     yield sent.pop(future), future.result()
                     send()
+        except CancelledError as error:
+            raise NoEngine("the Dask scheduler has ended") from error
         except KilledWorker as error:
             raise NoEngine(f"workers died of it several times: {error}") from error
         except ImportError as error:
@@ -170,6 +176,7 @@ class ClusterScorer:
         folders = {"encoder": models.folder(encoder), "classifier": models.folder(classifier)}
         self._pair = Sent(client, partial(_load_pair, classifier, cascade), folders)
         self.model = classifier
+        self.cascade = cascade and self._scorer.cascade is not None
 
     def close(self) -> None:
         """Let the workers forget the models."""

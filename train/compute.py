@@ -78,7 +78,7 @@ def computing(where: str | None) -> Iterator[Compute]:
         from train.cluster_training import computing_on  # an extra
     except ImportError as error:
         raise NoEngine(
-            f"--cluster needs Dask: pip install 'feedsieve[cluster]' ({error})"
+            f"--cluster needs Dask: pip install -c constraints.txt -e '.[cluster]' ({error})"
         ) from error
     with computing_on(where) as compute:
         yield compute

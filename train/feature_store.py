@@ -20,7 +20,7 @@ EMBEDDING, TRAITS, COPIES = "message_embedding", "message_traits", "text_copies"
 MESSAGE, TEXT = "message_id", "fingerprint"  # the keys of the two entities
 EVENT_TIME = "event_time"
 EMBEDDING_FEATURES = [f"{EMBEDDING}:{name}" for name in ("embedding", "encoder", "embedded_text")]
-MISSING = "Feast is missing: pip install 'feedsieve[features]'"
+MISSING = "Feast is missing: pip install -c constraints.txt -e '.[features]'"
 _READ_AT_ONCE = 500  # messages; a database takes only so many variables in one query
 
 

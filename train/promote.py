@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedsieve.files import open_whole
+from feedsieve.models import NoModel
 from train import command, registry
 from train.behaviour.requirements import REQUIREMENTS
 from train.challenge import Candidate, Finding, examine
@@ -29,9 +30,7 @@ def promote(options: argparse.Namespace) -> bool:
     print(
         f"challenger: {_told(challenger)}\nchampion: {_told(champion) if champion else 'none yet'}"
     )
-    findings = examine(
-        Candidate.load(challenger), Candidate.load(champion) if champion else None, frame, options
-    )
+    findings = examine(Candidate.load(challenger), _load_champion(champion), frame, options)
     print(*findings, sep="\n")
     passed = all(finding.passed for finding in findings)
     if passed:
@@ -45,6 +44,20 @@ def promote(options: argparse.Namespace) -> bool:
     if options.out:
         _write_table(options.out, challenger, champion, findings, decision)
     return passed
+
+
+def _load_champion(champion: Version | None) -> Candidate | None:
+    """Raises NoVersion if its models are not here."""
+    if champion is None:
+        return None
+    try:
+        return Candidate.load(champion)
+    except NoModel as error:
+        raise NoVersion(
+            f"the champion, {_told(champion)}, is not in this machine's model store, so nothing can"
+            " be held against it; bring it back with `bentoml models import`, or remove the alias"
+            " in MLflow (`make mlflow`), and the challenger is a first champion"
+        ) from error
 
 
 def roll_back() -> None:

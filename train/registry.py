@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAME = "feedsieve"
 CHALLENGER = "challenger"  # the newest version
-CHAMPION = "champion"  # the version that is served; `train.promote` says which
+CHAMPION = "champion"  # the version to serve; `train.promote` says which
 FORMER = "former"  # the version that was champion before
 FOLDER = "model"  # of the run's artifacts, that a version's source names
 PAIR_FILE = "pair.json"
