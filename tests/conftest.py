@@ -35,13 +35,21 @@ def sample(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory) -> Iterator[Path]:
+    """The BENTOML_HOME of this process, from its first test on: BentoML looks once where it is."""
+    home = tmp_path_factory.mktemp("bentoml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home))
+        yield home
+
+
 @pytest.fixture(scope="session")
-def trained(sample, tmp_path_factory, worker_id) -> Path:
+def trained(sample, home, tmp_path_factory, worker_id) -> Path:
     """A BENTOML_HOME with the model that `make train` makes of the sample corpus (two minutes).
 
     Processes that test beside each other train once, and have a copy each.
     """
-    home = tmp_path_factory.mktemp("bentoml")
     if worker_id == "master":
         _train(sample, home)
         return home
@@ -57,7 +65,6 @@ def trained(sample, tmp_path_factory, worker_id) -> Path:
 
 def _train(sample: Path, home: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(home))
         for name in ("FEEDSIEVE_THREADS", "OMP_NUM_THREADS"):  # the other processes wait for it
             patch.delenv(name, raising=False)
         done = subprocess.run(

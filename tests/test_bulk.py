@@ -29,9 +29,7 @@ def small_parts(monkeypatch):
 
 @pytest.fixture(scope="module")
 def scorer(trained) -> Scorer:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(trained))
-        return load_scorer("feedsieve-classifier:latest", 1)
+    return load_scorer("feedsieve-classifier:latest", 1)
 
 
 @pytest.fixture(scope="module")

@@ -38,13 +38,6 @@ def nothing(_done: int) -> None:
     pass
 
 
-@pytest.fixture(scope="module")
-def store(trained) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(trained))
-        yield
-
-
 @contextmanager
 def two_workers() -> Iterator[Client]:
     """Yield a cluster of two workers here, and leave the environment as it was."""
@@ -56,13 +49,13 @@ def two_workers() -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def client(store) -> Iterator[Client]:
+def client(trained) -> Iterator[Client]:
     with two_workers() as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def expected(store) -> np.ndarray:
+def expected(trained) -> np.ndarray:
     scorer = load_scorer(MODEL, 1)
     return np.stack([scorer.score(part.texts) for part in PARTS])
 
@@ -156,7 +149,7 @@ def scheduler() -> Iterator[str]:
 
 
 class TestCommand:
-    def test_a_cluster_that_runs_already(self, store, tmp_path):
+    def test_a_cluster_that_runs_already(self, trained, tmp_path):
         source = tmp_path / "in.csv"
         source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
         with scheduler() as address:
@@ -173,7 +166,7 @@ class TestCommand:
         score_file(command.InProcess(load_scorer(MODEL, 1)), source, here)
         assert (tmp_path / "out.csv").read_text() == here.read_text()
 
-    def test_one_that_ends_meanwhile(self, store, tmp_path, capsys):
+    def test_one_that_ends_meanwhile(self, trained, tmp_path, capsys):
         """What failed is told, and not that workers could not be told to forget."""
         source = tmp_path / "in.csv"
         source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
@@ -205,12 +198,12 @@ class TestCommand:
             ("nonsense://", "no Dask scheduler answers"),
         ],
     )
-    def test_no_cluster(self, store, where, said, monkeypatch):
+    def test_no_cluster(self, trained, where, said, monkeypatch):
         monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
         with pytest.raises(NoEngine, match=said), connect(where):
             pytest.fail("connected")
 
-    def test_without_dask(self, store, tmp_path, monkeypatch, capsys):
+    def test_without_dask(self, trained, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(command, "entry_points", lambda group: {})
         (tmp_path / "in.csv").write_text("msg\nhello\n")
         files = [str(tmp_path / "in.csv"), str(tmp_path / "out.csv")]
