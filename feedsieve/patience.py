@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from bentoml.exceptions import ServiceUnavailable
 
 READ = 1000  # characters of a text; the encoder cuts what comes after some 256 tokens
+EACH = 100  # characters that take as long as what every text takes, however short
 SPEED_AT_FIRST = 20_000.0  # characters a second, until some were read
 MEMORY = 0.9  # of what went before, each time that some are read
 
@@ -33,7 +34,7 @@ class Patience:
 
         Raises TooMuch.
         """
-        size = sum(min(len(text), READ) for text in texts)
+        size = _size(texts)
         speed = self._characters / self._seconds
         if self._waiting and self._waiting + size > self._longest * speed:
             raise TooMuch("too much waits to be scored")
@@ -45,6 +46,11 @@ class Patience:
 
     def learn(self, texts: Iterable[str], seconds: float) -> None:
         """Take into account that reading `texts` took `seconds`, with what was read beside them."""
-        size = sum(min(len(text), READ) for text in texts)
+        size = _size(texts)
         self._characters = MEMORY * self._characters + size
         self._seconds = MEMORY * self._seconds + seconds
+
+
+def _size(texts: Iterable[str]) -> int:
+    """Return how much there is to read, in characters."""
+    return sum(EACH + min(len(text), READ) for text in texts)

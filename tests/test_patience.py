@@ -4,11 +4,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from feedsieve.patience import READ, SPEED_AT_FIRST, Patience, TooMuch
+from feedsieve.patience import EACH, READ, SPEED_AT_FIRST, Patience, TooMuch
 from feedsieve.runtime import Runtime
 from feedsieve.settings import Settings
 
 TEXT = ["x" * READ]  # as much as the encoder reads of one
+SIZE = EACH + READ
 
 
 def enter(patience, *requests):
@@ -20,7 +21,7 @@ def enter(patience, *requests):
 
 
 def test_as_much_may_wait_as_is_read_in_time():
-    patience = Patience(2 * READ / SPEED_AT_FIRST)
+    patience = Patience(2 * SIZE / SPEED_AT_FIRST)
     with enter(patience, TEXT, TEXT), pytest.raises(TooMuch, match="too much waits"):
         enter(patience, ["x"])
     enter(patience, TEXT)
@@ -33,22 +34,30 @@ def test_what_waits_for_nobody_is_let_in_however_much_it_is():
 
 
 def test_what_the_encoder_does_not_read_does_not_count():
-    patience = Patience(2 * READ / SPEED_AT_FIRST)
+    patience = Patience(2 * SIZE / SPEED_AT_FIRST)
     enter(patience, TEXT, ["x" * 10 * READ]).close()
 
 
 def test_it_goes_by_how_fast_the_last_ones_were_read():
     patience = Patience(1.0)
     for _ in range(100):
-        patience.learn(TEXT * 10, 5.0)  # 2,000 characters a second
-    with enter(patience, TEXT):
+        patience.learn(TEXT * 10, 5.0)
+    with enter(patience, TEXT):  # two of these are read in a second
         enter(patience, ["x" * (READ - 50)]).close()
         with pytest.raises(TooMuch):
-            enter(patience, ["x" * (READ + 50)] * 2)
+            enter(patience, ["x"] * 10, ["x" * (READ - 50)])
     for _ in range(100):
         patience.learn(TEXT * 10, 0.5)
     with enter(patience, TEXT * 10):
         enter(patience, TEXT * 9).close()
+
+
+def test_who_reads_word_by_word_is_not_taken_for_slow():
+    """Four milliseconds for two letters are no measure of how long a page takes."""
+    patience = Patience(40.0)
+    for _ in range(1000):
+        patience.learn(["да"], 0.004)
+    enter(patience, TEXT * 256, TEXT * 256).close()
 
 
 def test_who_fails_or_goes_waits_no_longer():
