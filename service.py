@@ -18,6 +18,7 @@ from feedsieve import metrics, models, problems
 from feedsieve.bodies import BodyMiddleware
 from feedsieve.logs import OneLine
 from feedsieve.pages import page_or_json, prefers_page, unless_known
+from feedsieve.patience import TooMuch
 from feedsieve.problems import ProblemResponse
 from feedsieve.recent import Recent
 from feedsieve.routes import PlainRoute
@@ -187,7 +188,11 @@ class Feedsieve:
     @bentoml.api
     async def score(self, texts: Texts) -> list[Score]:
         """Score texts, in their order; requests that come together are scored together."""
-        verdicts = await runtime.score(texts)
+        try:
+            verdicts = await runtime.score(texts)
+        except TooMuch as error:  # of which BentoML would log a trace each time
+            nobody = Request({"type": "http", "headers": []})
+            return problems.respond(nobody, 503, str(error))  # type: ignore[return-value]
         label = runtime.scorer.label
         answer = [Score(score=score, label=label(score), by=by) for score, by in verdicts]
         # Whole: BentoML would check it once more, and send it in two parts.
