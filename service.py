@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import bentoml
+from bentoml.exceptions import ServiceUnavailable
 from bentoml.models import BentoModel
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -18,7 +19,6 @@ from feedsieve import metrics, models, problems
 from feedsieve.bodies import BodyMiddleware
 from feedsieve.logs import OneLine
 from feedsieve.pages import page_or_json, prefers_page, unless_known
-from feedsieve.patience import TooMuch
 from feedsieve.problems import ProblemResponse
 from feedsieve.recent import Recent
 from feedsieve.routes import PlainRoute
@@ -190,9 +190,8 @@ class Feedsieve:
         """Score texts, in their order; requests that come together are scored together."""
         try:
             verdicts = await runtime.score(texts)
-        except TooMuch as error:  # of which BentoML would log a trace each time
-            nobody = Request({"type": "http", "headers": []})
-            return problems.respond(nobody, 503, str(error))  # type: ignore[return-value]
+        except ServiceUnavailable as error:  # of which BentoML would log a trace each time
+            return problems.respond(None, 503, str(error))  # type: ignore[return-value]
         label = runtime.scorer.label
         answer = [Score(score=score, label=label(score), by=by) for score, by in verdicts]
         # Whole: BentoML would check it once more, and send it in two parts.

@@ -56,18 +56,18 @@ class BodyMiddleware:
             if len(body) > self.largest:
                 raise too_large
         whole = bytes(body)
-        try:
-            return self._checked(whole)
-        except ProblemResponse:
-            if not (mended := _without_lone_surrogates(whole)):
-                raise
-            return self._checked(mended)
+        return self._checked(whole, may_be_mended=True)
 
-    def _checked(self, body: bytes) -> bytes:
+    def _checked(self, body: bytes, may_be_mended: bool) -> bytes:
         try:
             self.schema.model_validate_json(body)
         except ValidationError as error:
-            raise ProblemResponse(400, sentence(error.errors(include_url=False))) from None
+            found = error.errors(include_url=False, include_input=False)
+            is_no_json = found[0]["type"] == "json_invalid"
+            mended = _without_lone_surrogates(body) if may_be_mended and is_no_json else None
+            if mended is None:
+                raise ProblemResponse(400, sentence(found)) from None
+            return self._checked(mended, may_be_mended=False)
         return body
 
 

@@ -17,7 +17,7 @@ from feedsieve.tables import ROWS_A_PART, Part, Table, is_parquet, open_table
 Progress = Callable[[int], object]
 """Is told how many messages were done since its last call."""
 
-_RUN_FILE, _PARTS = "run.json", "[0-9][0-9][0-9][0-9][0-9][0-9]*"
+_RUN_FILE = "run.json"
 
 
 class NoEngine(RuntimeError):
@@ -83,7 +83,7 @@ def score_file(
                 counts = table.join(_score_parts(engine, table, folder, progress), target)
                 done = True
             finally:
-                if done or not _has_parts(folder):
+                if done or not _parts(folder):
                     _clear(folder)
     except OSError as error:
         raise UnwritableFile(f"{error.filename or target}: {error.strerror or error}") from error
@@ -141,14 +141,14 @@ def _run(engine: Engine, source: Path) -> dict[str, Any]:
     }
 
 
-def _has_parts(folder: Path) -> bool:
-    return any(folder.glob(_PARTS))
+def _parts(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.isdecimal()]
 
 
 def _clear(folder: Path) -> None:
     """Remove what a run keeps, and the folder unless somebody else has something in it."""
-    parts = (*folder.glob(_PARTS), *folder.glob(f".{_PARTS}"))  # and those that were cut short
-    for file in (*parts, folder / _RUN_FILE, folder / LOCK):
+    cut_short = folder.glob(".[0-9]*.[0-9]*")
+    for file in (*_parts(folder), *cut_short, folder / _RUN_FILE, folder / LOCK):
         file.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
@@ -159,13 +159,12 @@ def _claim(folder: Path, run: dict[str, Any], replace: bool) -> None:
     file = folder / _RUN_FILE
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) == run:
         return
-    if _has_parts(folder) and not replace:
+    if _parts(folder) and not replace:
         raise UnwritableFile(
             f"{folder} keeps what was scored of another file, by another model or with another"
-            " FEEDSIEVE_CASCADE"
-            "; move it away, or --force to begin anew"
+            " FEEDSIEVE_CASCADE; move it away, or --force to begin anew"
         )
-    for part in folder.glob(_PARTS):
+    for part in _parts(folder):
         part.unlink()
     with open_whole(file) as out:
         out.write(json.dumps(run, indent=2) + "\n")

@@ -53,20 +53,23 @@ class ProblemResponse(Exception):
 
 
 def respond(
-    request: Request,
+    request: Request | None,
     status: int,
     detail: str,
     allow: str | None = None,
     retry_after: int = RETRY_AFTER,
 ) -> Response:
-    """Return a problem as the client prefers it: a page for browsers, else JSON."""
+    """Return a problem as the client prefers it: a page for browsers, else JSON.
+
+    Without a `request` it is JSON.
+    """
     title = HTTPStatus(status).phrase
     headers = {"Vary": "Accept"}
     if allow:
         headers["Allow"] = allow
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(retry_after)
-    if prefers_page(request.headers.get("accept", "")):
+    if request and prefers_page(request.headers.get("accept", "")):
         return render("problem.html", status, headers, title=title, detail=detail)
     problem = Problem(title=title, status=status, detail=detail)
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)

@@ -202,10 +202,10 @@ class TestResuming:
         target = source.with_stem("out")
         folder = target.with_name(f"{target.name}.parts")
         folder.mkdir()
-        (folder / "2026 notes").write_text("mine")
+        (folder / "20261126.txt").write_text("mine")
         (folder / ".000000.1").write_text("cut short")
         score_file(InProcess(scorer), source, target, replace=True)
-        assert names(folder) == ["2026 notes"]
+        assert names(folder) == ["20261126.txt"]
 
     def test_nor_those_of_a_file_that_has_changed(self, scorer, tmp_path, name):
         source = write(tmp_path, name)

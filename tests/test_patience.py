@@ -1,8 +1,8 @@
 import asyncio
 import threading
-from contextlib import ExitStack
 
 import pytest
+from test_waiting import enter
 
 from feedsieve.patience import EACH, READ, SPEED_AT_FIRST, Patience, TooMuch
 from feedsieve.runtime import Runtime
@@ -10,14 +10,6 @@ from feedsieve.settings import Settings
 
 TEXT = ["x" * READ]  # as much as the encoder reads of one
 SIZE = EACH + READ
-
-
-def enter(patience, *requests):
-    """Return what waits; closing it lets it have been read."""
-    waiting = ExitStack()
-    for texts in requests:
-        waiting.enter_context(patience.place(texts))
-    return waiting
 
 
 def test_as_much_may_wait_as_is_read_in_time():
@@ -35,7 +27,8 @@ def test_what_waits_for_nobody_is_let_in_however_much_it_is():
 
 def test_what_the_encoder_does_not_read_does_not_count():
     patience = Patience(2 * SIZE / SPEED_AT_FIRST)
-    enter(patience, TEXT, ["x" * 10 * READ]).close()
+    with enter(patience, TEXT, ["x" * 10 * READ]), pytest.raises(TooMuch):
+        enter(patience, ["x"])
 
 
 def test_it_goes_by_how_fast_the_last_ones_were_read():
@@ -54,10 +47,12 @@ def test_it_goes_by_how_fast_the_last_ones_were_read():
 
 def test_who_reads_word_by_word_is_not_taken_for_slow():
     """Four milliseconds for two letters are no measure of how long a page takes."""
-    patience = Patience(40.0)
+    quick, slow = Patience(40.0), Patience(40.0)
     for _ in range(1000):
-        patience.learn(["да"], 0.004)
-    enter(patience, TEXT * 256, TEXT * 256).close()
+        quick.learn(["да"], 0.004)
+        slow.learn(["да"], 0.4)
+    with enter(quick, TEXT * 256, TEXT * 256), pytest.raises(TooMuch):
+        enter(slow, TEXT, TEXT * 256)
 
 
 def test_who_fails_or_goes_waits_no_longer():

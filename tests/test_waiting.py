@@ -6,11 +6,11 @@ from feedsieve.problems import ProblemResponse
 from feedsieve.waiting import WaitingRoom
 
 
-def enter(room, *sizes):
+def enter(room, *requests):
     """Return the room's guests; closing it lets them go."""
     guests = ExitStack()
-    for size in sizes:
-        guests.enter_context(room.place(size))
+    for request in requests:
+        guests.enter_context(room.place(request))
     return guests
 
 
