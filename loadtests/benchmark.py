@@ -56,11 +56,11 @@ def _run(options: argparse.Namespace) -> None:
     texts = read_texts(options.data)
     chat = read_texts(options.db)
     described = machine.describe()
-    layers_served = Shape.of(models.folder(encoder) / MODEL_FILE, served.dimension).layers
-    about_model = f"{layers_served} layers in {served.precision}"
+    shape = Shape.of(models.folder(encoder) / MODEL_FILE, served.dimension)
+    about_encoder = f"{shape.layers} layers in {served.precision}"
     with tempfile.TemporaryDirectory(prefix="feedsieve-benchmark-") as folder:
         compared = options.models or [classifier]
-        plan = Plan(texts, chat, classifier, compared, options.quick, Path(folder))
+        plan = Plan(texts, chat, classifier, about_encoder, compared, options.quick, Path(folder))
 
         @cache
         def of() -> Baselines:
@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> None:
             began = time.monotonic()
             figures = section.measure(plan, of)
             seconds = time.monotonic() - began
-            about = page.measured_on(described, seconds, options.quick, about_model)
+            about = page.measured_on(described, seconds, options.quick, about_encoder)
             _keep(options.figures, name, {"machine": described, "seconds": seconds} | figures)
             if section.draw:
                 section.draw(figures, options.out / "images")

@@ -20,6 +20,7 @@ class Plan:
     texts: Sequence[str]  # as different as can be
     chat: Sequence[str]  # in the order of the chat, with what it repeats
     model: str  # tag of the classifier
+    served: str  # what is known of its encoder, in words
     models: Sequence[str]  # tags of those that are compared by their layers
     quick: bool
     folder: Path

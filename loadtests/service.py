@@ -7,14 +7,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from feedsieve import models
-from feedsieve.encoder import EncoderDescription
 from feedsieve.text import plain
 from loadtests import page, plots
 from loadtests.alone import alone
-from loadtests.baselines import MODEL_FILE, Baselines
+from loadtests.baselines import Baselines
 from loadtests.clients import Job, Load, load
-from loadtests.flops import Shape
 from loadtests.medians import medians
 from loadtests.peers.start import PEERS, NoPeer, Peer, peer
 from loadtests.plan import Plan
@@ -50,10 +47,7 @@ Runs = dict[str, list[dict[str, Any]]]  # what was seen of a server, by the numb
 
 
 def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
-    """Return the figures of every server. Raises NoModel, Failed, and NoAnswer for ours."""
-    _classifier, encoder = models.find_pair(plan.model)
-    served = EncoderDescription.read(models.folder(encoder))
-    shape = Shape.of(models.folder(encoder) / MODEL_FILE, served.dimension)
+    """Return the figures of every server. Raises Failed, and NoAnswer for ours."""
     rounds = plan.few_or_many(1, 3)
     runs: dict[str, Runs] = {}
     unavailable: dict[str, str] = {}
@@ -80,7 +74,7 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
                     unavailable[which.name] = str(error)
     return {
         "rounds": rounds,
-        "served": {"layers": shape.layers, "precision": served.precision},
+        "served": plan.served,
         "max_tokens": of.max_tokens,
         "servers": {
             name: {clients: medians(loads) for clients, loads in by_clients.items()}
@@ -165,7 +159,7 @@ def _record(said: Load, usage: Usage, job: Job) -> dict[str, Any]:
 def section(found: dict[str, Any]) -> str:
     """Return the section of the page. Ratios are ours to a peer's, at as many clients."""
     servers = found["servers"]
-    served = f"{OURS}, {found['served']['layers']} layers in {found['served']['precision']}"
+    served = f"{OURS}, {found['served']}"
     titles = {DIFFERENT.name: served} | {which.name: which.title for which in PEERS}
     rows = []
     for name, title in titles.items():
