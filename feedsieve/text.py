@@ -3,6 +3,7 @@
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
 
 LONGEST = 10_000  # characters of a text that are read at all
 _SPACES = re.compile("[\t\n\r\u200b-\u200d\ufeff]")
@@ -21,7 +22,15 @@ def plain(text: str) -> str:
     Who writes in capitals or adds a smile says the same, and is to get the same score. What comes
     after `LONGEST` characters is not read.
     """
+    return _remembered(text) if len(text) <= LONGEST else _plain(text)
+
+
+def _plain(text: str) -> str:
     return " ".join(_EMOJI.sub(" ", normalise(text)[:LONGEST]).lower().split())
+
+
+# Encoder, lexicon and traits each ask for it, of the texts of two requests at most.
+_remembered = lru_cache(512)(_plain)
 
 
 def normalise(text: str) -> str:
@@ -31,7 +40,9 @@ def normalise(text: str) -> str:
     lone surrogates go; runs of spaces fold into one. The result always encodes as UTF-8, and
     normalising it again changes nothing.
     """
-    kept = _CONTROLS.sub("", _SPACES.sub(" ", text))
+    kept = _SPACES.sub(" ", text)
+    if not kept.isprintable():  # which is known several times as fast as what to take away
+        kept = _CONTROLS.sub("", kept)
     return " ".join(unicodedata.normalize("NFKC", kept).split())
 
 

@@ -7,9 +7,14 @@ from functools import lru_cache
 
 import numpy as np
 
+# Patterns begin with a set of characters, and look behind it, if a text has few of these: `re` goes
+# from one to the next of them several times as fast as it tries anything else.
 _CURRENCY = r"(?:€|\$|£|₽|eur\b|euros?\b|евро|usd\b|долл|ευρώ|євро|у\.е)"
 _NUMBER = r"\d{1,3}(?:[ .,']\d{3})+|\d+"  # 1 200, 1.200 and 1,200 are all twelve hundred
-_PRICE = rf"{_CURRENCY}\s?(?P<before>{_NUMBER})|(?P<after>{_NUMBER})(?:[.,]\d\d)?\s?{_CURRENCY}"
+_PRICE = (
+    r"(?=[€$£₽eеuдуєε\d])"
+    rf"(?:{_CURRENCY}\s?(?P<before>{_NUMBER})|(?P<after>{_NUMBER})(?:[.,]\d\d)?\s?{_CURRENCY})"
+)
 _AREA = r"(?P<area>\d{2,5})(?:[.,]\d+)?\s?(?:кв\.?\s?м|[мm]\s?2\b|sq\.?\s?m|τ\.?μ)"
 _MOST_DIGITS = 12  # of an amount that is believed
 
@@ -17,9 +22,10 @@ _MOST_DIGITS = 12  # of an amount that is believed
 Trait = Callable[[str], float]
 
 
-def _count(pattern: str) -> Trait:
-    matches = re.compile(pattern).findall
-    return lambda text: len(matches(text))
+def _count(pattern: str, only_if: str = "") -> Trait:
+    """Return what counts the matches in a text, 0 without looking if `only_if` is nowhere in it."""
+    matches, is_worth_it = re.compile(pattern).findall, re.compile(only_if).search
+    return lambda text: len(matches(text)) if is_worth_it(text) else 0
 
 
 def _share(characters: str) -> Trait:
@@ -60,12 +66,15 @@ TRAITS: dict[str, Trait] = {
     "areas": lambda text: len(_areas(text)),
     "largest area": _chosen(_areas, max),
     "telephone numbers": _count(r"(?<![\w@])\+?\(?\d(?:[\s().-]{0,2}\d){7,13}(?!\w)"),
-    "handles": _count(r"(?<![\w.])@\w{3,}"),
-    "links": _count(r"(?:https?://|www\.|\bt\.me/)\S*|\b\w+\.(?:com|ru|net|org|cy)\b"),
-    "hashtags": _count(r"(?<!\w)#\w+"),
+    "handles": _count(r"@(?<![\w.]@)\w{3,}"),
+    "links": _count(
+        r"(?:https?://|www\.|\bt\.me/)\S*|\b\w+\.(?:com|ru|net|org|cy)\b",
+        only_if=r"://|www\.|\.(?:me/|com|ru|net|org|cy)",
+    ),
+    "hashtags": _count(r"#(?<!\w#)\w+"),
     "question marks": _count(r"\?"),
     "exclamation marks": _count("!"),
-    "list marks": _count(r"[•·▪●–—*]|(?<!\S)-(?!\S)"),
+    "list marks": _count(r"[•·▪●–—*-](?:(?<!-)|(?<!\S-)(?!\S))"),
 }
 
 

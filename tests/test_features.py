@@ -66,15 +66,34 @@ class TestLexicon:
         theirs = model.decision_function(vectorizer.transform(asked))
         assert ours.score(asked) == pytest.approx(theirs, abs=1e-6)
 
-    def test_what_it_remembers_of_words_changes_nothing(self, monkeypatch):
-        texts = ["сдам студию у моря", "студию сдам сдам", "ё" * 5000, "сдам " + "море" * 9]
-        fresh = [lexical.fit(TEXTS, LABELS, seed=7).score([text])[0] for text in texts]
-        monkeypatch.setattr("feedsieve.lexicon.MOST_WORDS", 3)
+    def test_company_changes_nothing(self):
+        """Whoever is beside a text, and however many: to the last bit."""
         lexicon = lexical.fit(TEXTS, LABELS, seed=7)
-        for _ in range(3):
-            assert lexicon.score(texts).tolist() == fresh
-            assert 0 < len(lexicon._rows) <= 3
-            assert max(map(len, lexicon._rows)) <= 30
+        texts = [
+            "сдам студию",
+            "",
+            "студию сдам сдам",
+            "ё" * 20_000,
+            "сдам " * 2000,
+            "\U00010348 a",
+        ]
+        alone = [lexicon.score([text])[0] for text in texts]
+        assert lexicon.score(texts).tolist() == alone
+        assert lexicon.score(texts[::-1] * 30).tolist() == alone[::-1] * 30
+        assert len(set(alone)) > 3
+
+    def test_pieces_are_found_whatever_they_begin_with(self):
+        """A lexicon of someone else's may have a piece without having what it begins with."""
+        pieces = [" сдам ", "𐍈", "сд", "a"]
+        lexicon = Lexicon(pieces, np.ones(4), np.array([1.0, 2.0, 4.0, 8.0]), 0.0)
+        assert lexicon.score(["сдам", "сдаму", "𐍈", "сдам a", "у"]) == pytest.approx(
+            [5 / 2**0.5, 4, 2, 13 / 3**0.5, 0], abs=1e-6
+        )
+
+    def test_a_lexicon_without_pieces(self):
+        empty = Lexicon([], np.empty(0), np.empty(0), 0.5)
+        assert empty.score(["сдам", ""]).tolist() == [0.5, 0.5]
+        assert empty.score([]).tolist() == []
 
     def test_words_decide(self):
         lexicon = lexical.fit(TEXTS, LABELS, seed=7)
@@ -142,6 +161,20 @@ class TestTraits:
         assert found["telephone numbers"] == found["handles"] == found["links"] == 1
         assert found["hashtags"] == 2
         assert self.of("2 спальни, 1200 евро, 85 м2")["telephone numbers"] == 0
+
+    @pytest.mark.parametrize(
+        ("name", "text", "count"),
+        [
+            ("links", "t.me/let https://a.b/c.com www.example x.ru, y.example 1.5", 4),
+            ("links", "https//x ru. com.", 0),
+            ("handles", "@agent (@agency) me@agency.org @ab", 2),
+            ("hashtags", "#let c#sharp # #5", 2),
+            ("list marks", "- a well-kept flat - new • *", 4),
+            ("telephone numbers", "@35700000000 (00) 000-00-00, 00000000x", 1),
+        ],
+    )
+    def test_marks_are_told_from_what_looks_like_them(self, name, text, count):
+        assert self.of(text)[name] == count
 
     def test_languages(self):
         assert self.of("квартира")["share of Cyrillic letters"] == 1

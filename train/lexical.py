@@ -6,10 +6,11 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
-from feedsieve.lexicon import LONGEST, SHORTEST, Lexicon
+from feedsieve.lexicon import Lexicon
 from feedsieve.text import plain
 from train.compute import HERE, Compute
 
+SHORTEST, LONGEST = 2, 5  # characters in a piece
 FEWEST_MESSAGES = 3  # that a piece occurs in; rarer ones are names, numbers and slips
 
 
