@@ -59,6 +59,9 @@ class OpenVino:
     name: Name = "openvino"
 
     def __init__(self, path: Path, precision: str, threads: int) -> None:
+        from openvino import Tensor
+
+        self._tensor = Tensor
         self._model = compiled_by_openvino(path, precision, threads)
         self._idle: deque[Any] = deque()  # requests, each with buffers that are used again
         # What converts arrays is set up when it is first used, and if two threads use it first they
@@ -77,7 +80,11 @@ class OpenVino:
             request = self._idle.pop()
         except IndexError:
             request = self._model.create_infer_request()
-        request.start_async(inputs)  # of a copy: whoever began need not wait
+        # Of a copy: whoever began need not wait, nor keep anything. Given to `start_async` instead
+        # they take twice the time, a tenth of a millisecond more.
+        for name, array in inputs.items():
+            request.set_tensor(name, self._tensor(array))
+        request.start_async()
 
         def embeddings() -> np.ndarray:
             request.wait()

@@ -14,7 +14,7 @@ from feedsieve.encoder import Encoder
 from feedsieve.explain import explain
 from feedsieve.features import Features
 from feedsieve.lexicon import Lexicon
-from feedsieve.scorer import Scorer
+from feedsieve.scorer import AT_ONCE, Scorer
 from train.cascade import MOST_LOST, choose, put_before
 from train.classifier import Fitted
 
@@ -101,6 +101,17 @@ class TestScorer:
         with_cascade, _asked = scorer(classifier)
         known = with_cascade.score_embedded(TEXTS, Counting().encode(TEXTS))
         assert known.tolist() == with_cascade.score(TEXTS).tolist()
+
+    def test_words_are_looked_at_together_unless_others_are_to_have_the_encoder(self, classifier):
+        """In batches of one text, as this encoder makes them, each would be looked at alone."""
+        plain = scorer(classifier, cascade=False)[0]
+        texts = [f"{text} {turn}" for turn in range(7) for text in TEXTS]
+        together, alone = list[int](), list[int]()
+        scores = plain.score(texts, together.append)
+        assert together == [AT_ONCE, AT_ONCE, len(texts) - 2 * AT_ONCE]
+        assert plain.score(texts, alone.append, eager=False).tolist() == scores.tolist()
+        assert alone == [1] * len(texts)
+        assert scores.tolist() == classifier.score(texts, Counting().encode(texts)).tolist()
 
     def test_progress_adds_up(self, classifier):
         done: list[int] = []
