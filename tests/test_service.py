@@ -111,6 +111,15 @@ class TestFeed:
         }
         assert len(tags) == 2
 
+    @pytest.mark.parametrize("path", ["/feed", "/feed?limit=3", "/docs"])
+    def test_who_asks_for_the_head_gets_that(self, server, path):
+        whole, head = server.client.get(path), server.client.head(path)
+        assert head.status_code == 200
+        assert head.content == b""
+        assert head.headers["content-length"] == str(len(whole.content))
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert "head" not in server.client.get("/openapi.json").json()["paths"]["/feed"]
+
     def test_the_root_leads_to_it(self, server):
         assert server.client.get("/").headers["location"] == "/feed"
 
