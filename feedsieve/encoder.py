@@ -88,7 +88,8 @@ class Encoder:
         """Yield rows of `texts`, a batch at a time, and what waits for their embeddings.
 
         The engine is at them and at the next ones by then, so there is time for other work before
-        waiting. No more is begun before it is asked for: others may have the engine in between. If
+        waiting. No more is begun before it is asked for: others may have the engine in between, and
+        whoever asks for several batches before waiting for one has so many more begun. If
         this is not `eager`, threads have no second batch to go on with. `all_begun` is called when
         no more is to be begun.
         """

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 EDGE = " "  # stands at both ends of a word, so that its beginning and its end are told apart
-AT_ONCE = 16_384  # characters, or one text; more gains nothing and takes memory
+AT_ONCE = 16_384  # characters, edges included, or one text; more gains nothing and takes memory
 _DEAD, _ROOT = 0, 1  # places in the trie that are no piece's
-_ROOM = 6  # places for each node: with fewer, placing them takes long
+_ROOM = 6  # places for each node at first: with fewer, placing them takes long
 _CODE_POINTS = 0x110000
 
 
@@ -28,7 +28,10 @@ class Lexicon:
         weights: np.ndarray,
         intercept: float,
     ) -> None:
-        """`idf` (inverse document frequencies) and `weights` are those of `pieces`, (pieces,)."""
+        """`idf` (inverse document frequencies) and `weights` are those of `pieces`, (pieces,).
+
+        No piece may have an `EDGE` but at its ends.
+        """
         self.pieces = list(pieces)
         self.idf = np.asarray(idf, np.float32)
         self.weights = np.asarray(weights, np.float32)
@@ -48,10 +51,9 @@ class Lexicon:
         places, rows = self._trie.find("".join(edged))
         owners = np.repeat(np.arange(len(texts)), [len(text) for text in edged])[places]
         bits = len(self.pieces).bit_length()
-        small = (
-            len(texts) << bits
-        ) < 1 << 31  # numbers of half the size are sorted in half the time
-        found = (owners << bits | rows).astype(np.int32 if small else np.int64)
+        found = owners << bits | rows
+        if len(texts) << bits < 1 << 31:  # numbers of half the size are sorted in half the time
+            found = found.astype(np.int32)
         found.sort()  # now equal ones are together
         lasts = np.flatnonzero(np.append(found[1:] != found[:-1], True)[: len(found)])
         times = np.diff(lasts, prepend=-1)
@@ -67,10 +69,11 @@ def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """Yield `texts`, in their order, as many at a time as have `AT_ONCE` characters."""
     start = size = 0
     for row, text in enumerate(texts):
-        if row > start and size + len(text) > AT_ONCE:
+        edged = len(text) + 2 * len(EDGE)
+        if row > start and size + edged > AT_ONCE:
             yield texts[start:row]
             start, size = row, 0
-        size += len(text)
+        size += edged
     if start < len(texts):
         yield texts[start:]
 
@@ -80,13 +83,13 @@ class _Trie:
 
     A double array (Aoe, 1989, https://doi.org/10.1109/32.31365): the child of a node for a
     character is at the node's base plus the character's code, if that place says that it is the
-    node's. No piece has an edge within, so none is found across two words.
+    node's. Pieces have no edge within, so none is found across two words.
     """
 
     def __init__(self, pieces: Sequence[str]) -> None:
         self.longest = max(map(len, pieces), default=0)
         alphabet = sorted(set("".join(pieces)))
-        self._codes = np.zeros(_CODE_POINTS, np.uint16)  # 0 is that of all that no piece has
+        self._codes = np.zeros(_CODE_POINTS, np.uint32)  # 0 is that of all that no piece has
         self._codes[[ord(one) for one in alphabet]] = np.arange(1, len(alphabet) + 1)
         nodes = {"": 0}  # by what they stand for, parents first
         parents = [0]
@@ -96,7 +99,7 @@ class _Trie:
                     nodes[piece[:end]] = len(nodes)
                     parents.append(nodes[piece[: end - 1]])
         last = np.array([ord(name[-1]) for name in nodes if name], np.int64)
-        places, bases = _placed(np.array(parents[1:], np.intp), self._codes[last].astype(np.int64))
+        places, bases = _placed(np.array(parents[1:], np.intp), self._codes[last].astype(np.intp))
         size = int(max(places.max(), bases.max())) + len(alphabet) + 1
         self._bases, self._parents = np.zeros(size, np.intp), np.full(size, -1)
         self._rows = np.full(size, -1)
@@ -127,26 +130,27 @@ def _placed(parents: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Return where each node is, and its base, so that no two are in one place: two arrays.
 
     Node 0 is the root; `parents` and `codes`, (nodes - 1,), are of the others. Bases are drawn at
-    random until they fit, those of nodes with many children first.
+    random until they fit, those of nodes with most children first, from more and more places.
     """
     count = len(parents) + 1
-    size = _ROOM * count + 2
+    size = _ROOM * count
     rng = np.random.default_rng(0)
     children = np.bincount(parents, minlength=count)
-    bases = np.zeros(count, np.int64)
-    taken = np.zeros(size + int(codes.max(initial=0)) + 1, bool)
-    taken[[_DEAD, _ROOT]] = True
-    for most, fewest in ((count, 17), (16, 5), (4, 1)):
-        waiting = np.flatnonzero((children >= fewest) & (children <= most))
+    bases = np.zeros(count, np.intp)
+    taken = np.ones(_ROOT + 1, bool)  # those after it are free
+    for fewest in 1 << np.arange(count.bit_length())[::-1]:
+        waiting = np.flatnonzero((children >= fewest) & (children < 2 * fewest))
         edges = np.flatnonzero(np.isin(parents, waiting))
         while len(edges):
             bases[waiting] = rng.integers(0, size, len(waiting))
             wanted = bases[parents[edges]] + codes[edges]
+            taken = np.append(taken, np.zeros(max(0, wanted.max() + 1 - len(taken)), bool))
             is_first = np.zeros(len(edges), bool)
             is_first[np.unique(wanted, return_index=True)[1]] = True
             bad = np.bincount(parents[edges], taken[wanted] | ~is_first, count)[parents[edges]] > 0
             taken[wanted[~bad]] = True
             edges = edges[bad]
             waiting = np.unique(parents[edges])
-    places = np.concatenate([[_ROOT], bases[parents] + codes])
+            size += len(edges)
+    places = np.append(_ROOT, bases[parents] + codes)
     return places, bases

@@ -177,6 +177,8 @@ class ProblemMiddleware:
                 return
             status = HTTPStatus(failed["status"])
             allow = Headers(raw=failed["headers"]).get("allow")
+            if allow == "GET":
+                allow = "GET, HEAD"  # which feedsieve/routes.py answers as well
         detail = _DETAILS.get(status, status.phrase.lower())
         if allow:
             detail = f"this address answers {allow}"

@@ -12,8 +12,8 @@ from feedsieve.engines import Begun
 
 Label = Literal["positive", "negative"]
 By = Literal["words", "encoder"]
-# Texts at least whose words and traits are looked at together: one by one, between what the encoder
-# does on the same core, that takes twice the time.
+# Words and traits are looked at for at least so many texts together. One by one, in turns with the
+# encoder on the same core, they take twice the time.
 AT_ONCE = 16
 
 
@@ -123,7 +123,10 @@ class Scorer:
     def _embed(
         self, texts: Sequence[str], all_begun: Callable[[], object] | None, eager: bool
     ) -> Iterator[tuple[list[int], Begun]]:
-        """Yield what `Encoder.embed` yields, if it is `eager` some batches at once."""
+        """Yield what `Encoder.embed` yields, if it is `eager` of `AT_ONCE` texts or more at once.
+
+        All of these are begun by then, beside those that the encoder begins ahead.
+        """
         rows: list[int] = []
         begun: list[Begun] = []
         for some, embeddings in self.encoder.embed(texts, all_begun, eager):

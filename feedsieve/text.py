@@ -6,6 +6,7 @@ import unicodedata
 from functools import lru_cache
 
 LONGEST = 10_000  # characters of a text that are read at all
+_LONGEST_REMEMBERED = 2_000  # so that what is remembered takes 8 MB at most
 _SPACES = re.compile("[\t\n\r\u200b-\u200d\ufeff]")
 _CONTROLS = re.compile(
     "[\0-\x1f\x7f-\x9f\ud800-\udfff]"
@@ -22,14 +23,15 @@ def plain(text: str) -> str:
     Who writes in capitals or adds a smile says the same, and is to get the same score. What comes
     after `LONGEST` characters is not read.
     """
-    return _remembered(text) if len(text) <= LONGEST else _plain(text)
+    return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _plain(text)
 
 
 def _plain(text: str) -> str:
     return " ".join(_EMOJI.sub(" ", normalise(text)[:LONGEST]).lower().split())
 
 
-# Encoder, lexicon and traits each ask for it, of the texts of two requests at most.
+# Encoder, lexicon and traits each ask for it, of the texts of a service's two batches at most. Of
+# a long text it is little beside what the encoder takes.
 _remembered = lru_cache(512)(_plain)
 
 

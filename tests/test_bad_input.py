@@ -90,7 +90,8 @@ class TestQueries:
     def test_other_addresses_and_methods(self, server):
         assert_problem(server.client.get("/nothing"), 404, "/docs")
         assert_problem(server.client.get("/score"), 405, "answers POST")
-        assert_problem(server.client.post("/feed"), 405, "answers GET")
+        assert_problem(server.client.post("/feed"), 405, "answers GET, HEAD")
+        assert server.client.post("/feed").headers["allow"] == "GET, HEAD"
         assert_problem(server.client.delete("/messages/1"), 405, "answers GET")
 
 

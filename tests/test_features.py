@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ TEXTS = [
     "ищу квартиру в центре",
 ] * 4
 LABELS = np.array([1, 1, 0, 1, 0, 0] * 4)
+CURRENCIES = [*"€$£₽", "EUR", "euro", "euros", "евро", "usd", "долл", "ευρώ", "євро", "у.е"]
 
 
 class TestPlain:
@@ -73,7 +75,7 @@ class TestLexicon:
             "сдам студию",
             "",
             "студию сдам сдам",
-            "ё" * 20_000,
+            "сда" * 7_000,
             "сдам " * 2000,
             "\U00010348 a",
         ]
@@ -89,6 +91,15 @@ class TestLexicon:
         assert lexicon.score(["сдам", "сдаму", "𐍈", "сдам a", "у"]) == pytest.approx(
             [5 / 2**0.5, 4, 2, 13 / 3**0.5, 0], abs=1e-6
         )
+
+    def test_an_alphabet_of_thousands(self):
+        """Each with a child of its own: nodes as wide as the root have to find their place."""
+        letters = [chr(0x4E00 + number) for number in range(3000)]
+        pieces = [one + other for one, other in pairwise(letters)]
+        pieces += [letters[0] + other for other in letters]
+        wide = Lexicon(pieces, np.ones(len(pieces)), np.arange(len(pieces)), 0.0)
+        assert wide.score(pieces[7:3000:500]) == pytest.approx(np.arange(7, 3000, 500))
+        assert wide.score([letters[0] + letters[-1]]) == pytest.approx([len(pieces) - 1])
 
     def test_a_lexicon_without_pieces(self):
         empty = Lexicon([], np.empty(0), np.empty(0), 0.5)
@@ -133,6 +144,8 @@ class TestTraits:
             ("$2000", 1, 2000, 2000),
             ("2 спальни, 3 этаж", 0, math.nan, math.nan),
             ("europe 2024", 0, math.nan, math.nan),
+            *((f"{sign} 7", 1, 7, 7) for sign in CURRENCIES),
+            *((f"7 {sign}", 1, 7, 7) for sign in CURRENCIES),
         ],
     )
     def test_prices(self, text, count, lowest, highest):

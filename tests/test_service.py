@@ -120,6 +120,14 @@ class TestFeed:
         assert head.headers["content-type"] == whole.headers["content-type"]
         assert "head" not in server.client.get("/openapi.json").json()["paths"]["/feed"]
 
+    def test_who_asks_for_the_head_is_refused_as_others_are(self, server):
+        missing = server.client.head("/messages/nothing")
+        assert (missing.status_code, missing.content) == (404, b"")
+        assert server.client.head("/score").status_code == 405
+        tag = server.client.get("/feed").headers["etag"]
+        known = server.client.head("/feed", headers={"If-None-Match": tag})
+        assert (known.status_code, known.content) == (304, b"")
+
     def test_the_root_leads_to_it(self, server):
         assert server.client.get("/").headers["location"] == "/feed"
 
