@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 EDGE = " "  # stands at both ends of a word, so that its beginning and its end are told apart
-AT_ONCE = 16_384  # characters, edges included, or one text; more gains nothing and takes memory
+CHARACTERS_AT_ONCE = 16_384  # edges included, or one text: bounds memory
 _DEAD, _ROOT = 0, 1  # places in the trie that are no piece's
-_ROOM = 6  # places for each node at first: with fewer, placing them takes long
+_ROOM = 6  # places for each node at first: the more, the sooner all are placed
 _CODE_POINTS = 0x110000
 
 
@@ -66,11 +66,11 @@ class Lexicon:
 
 
 def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield `texts`, in their order, as many at a time as have `AT_ONCE` characters."""
+    """Yield `texts`, in their order, as many at a time as have `CHARACTERS_AT_ONCE` characters."""
     start = size = 0
     for row, text in enumerate(texts):
         edged = len(text) + 2 * len(EDGE)
-        if row > start and size + edged > AT_ONCE:
+        if row > start and size + edged > CHARACTERS_AT_ONCE:
             yield texts[start:row]
             start, size = row, 0
         size += edged

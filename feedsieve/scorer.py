@@ -14,7 +14,7 @@ Label = Literal["positive", "negative"]
 By = Literal["words", "encoder"]
 # Words and traits are looked at for at least so many texts together. One by one, in turns with the
 # encoder on the same core, they take twice the time.
-AT_ONCE = 16
+TEXTS_AT_ONCE = 16
 
 
 class Verdict(NamedTuple):
@@ -123,7 +123,7 @@ class Scorer:
     def _embed(
         self, texts: Sequence[str], all_begun: Callable[[], object] | None, eager: bool
     ) -> Iterator[tuple[list[int], Begun]]:
-        """Yield what `Encoder.embed` yields, if it is `eager` of `AT_ONCE` texts or more at once.
+        """Yield what `Encoder.embed` yields, if it is `eager` for `TEXTS_AT_ONCE` and more texts.
 
         All of these are begun by then, beside those that the encoder begins ahead.
         """
@@ -132,7 +132,7 @@ class Scorer:
         for some, embeddings in self.encoder.embed(texts, all_begun, eager):
             rows += some
             begun.append(embeddings)
-            if len(rows) >= AT_ONCE or not eager:
+            if len(rows) >= TEXTS_AT_ONCE or not eager:
                 yield rows, partial(_all, begun)
                 rows, begun = [], []
         if rows:

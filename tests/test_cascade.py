@@ -14,7 +14,7 @@ from feedsieve.encoder import Encoder
 from feedsieve.explain import explain
 from feedsieve.features import Features
 from feedsieve.lexicon import Lexicon
-from feedsieve.scorer import AT_ONCE, Scorer
+from feedsieve.scorer import TEXTS_AT_ONCE, Scorer
 from train.cascade import MOST_LOST, choose, put_before
 from train.classifier import Fitted
 
@@ -108,7 +108,7 @@ class TestScorer:
         texts = [f"{text} {turn}" for turn in range(7) for text in TEXTS]
         together, alone = list[int](), list[int]()
         scores = plain.score(texts, together.append)
-        assert together == [AT_ONCE, AT_ONCE, len(texts) - 2 * AT_ONCE]
+        assert together == [TEXTS_AT_ONCE, TEXTS_AT_ONCE, len(texts) - 2 * TEXTS_AT_ONCE]
         assert plain.score(texts, alone.append, eager=False).tolist() == scores.tolist()
         assert alone == [1] * len(texts)
         assert scores.tolist() == classifier.score(texts, Counting().encode(texts)).tolist()
