@@ -32,6 +32,7 @@ from feedsieve.waiting import WaitingMiddleware, WaitingRoom
 MOST_TEXTS = 256  # a request
 LARGEST_BODY = MOST_TEXTS * LONGEST * 12 + 1024  # bytes, were every character \uD83D\uDE00
 PAGE_SECONDS = 1.0  # that a page of the feed may be old
+PAGES_AT_ONCE = 2  # are read; more threads than that take turns for the interpreter
 MOST_BYTES = 8_000_000  # of bodies at /score at once; what is in them takes memory
 SLOWEST_ANSWER = 60  # seconds; for as long BentoML's time-out keeps 800 bytes of each request
 
@@ -151,7 +152,7 @@ problems.install(web)
 PROBLEMS = problems.documented(422, 503)
 runtime = Runtime(settings())
 room = WaitingRoom(settings().waiting, MOST_BYTES)
-pages = Recent[Response](PAGE_SECONDS, most=256)
+pages = Recent[Response](PAGE_SECONDS, most=256, at_once=PAGES_AT_ONCE)
 explaining = asyncio.Semaphore(1)  # one at a time: the others wait outside the threads
 
 

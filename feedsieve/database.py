@@ -66,7 +66,11 @@ def open_database(url: URL) -> Engine:
     """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
-            url, connect_args={"timeout": LOCK_SECONDS}, pool_size=16, max_overflow=-1
+            url,
+            connect_args={"timeout": LOCK_SECONDS},
+            pool_size=16,
+            max_overflow=-1,
+            pool_use_lifo=True,  # in turns, each connection would come to keep what all have read
         )
         event.listen(engine, "connect", _set_up)
         event.listen(engine, "begin", _begin)

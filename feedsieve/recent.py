@@ -9,11 +9,13 @@ Answer = TypeVar("Answer")
 
 
 class Recent(Generic[Answer]):
-    """Keeps answers for some time, not more than a number of them. For one event loop."""
+    """Keeps answers for some time, and makes a few at once. For one event loop."""
 
-    def __init__(self, seconds: float, most: int) -> None:
+    def __init__(self, seconds: float, most: int, at_once: int) -> None:
+        """Keep at most `most` answers, for `seconds` each, and make at most `at_once` at a time."""
         self._seconds = seconds
         self._most = most
+        self._turn = asyncio.Semaphore(at_once)
         self._made: dict[Hashable, tuple[float, asyncio.Task[Answer]]] = {}  # oldest first
 
     async def answer(
@@ -25,7 +27,7 @@ class Recent(Generic[Answer]):
         """
         made, task = self._made.get(question, (0.0, None))
         if task is None or time.monotonic() - made >= self._seconds or _has_failed(task):
-            task = asyncio.create_task(make())
+            task = asyncio.create_task(self._make(make))
             self._made.pop(question, None)
             self._made[question] = time.monotonic(), task
             if len(self._made) > self._most:
@@ -33,6 +35,10 @@ class Recent(Generic[Answer]):
         if task.done():
             return task.result()
         return await asyncio.shield(task)  # one client that goes leaves it to the others
+
+    async def _make(self, make: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        async with self._turn:
+            return await make()
 
 
 def _has_failed(task: asyncio.Task[Any]) -> bool:

@@ -19,7 +19,7 @@ class Counting:
 
 def test_what_many_ask_for_at_once_is_made_once_and_kept_for_its_time():
     async def run():
-        recent, make = Recent[int](seconds=0.3, most=10), Counting()
+        recent, make = Recent[int](seconds=0.3, most=10, at_once=9), Counting()
         assert await asyncio.gather(*(recent.answer("a", make) for _ in range(5))) == [1] * 5
         assert await recent.answer("a", make) == 1
         assert await recent.answer("b", make) == 2
@@ -29,9 +29,28 @@ def test_what_many_ask_for_at_once_is_made_once_and_kept_for_its_time():
     asyncio.run(run())
 
 
+def test_no_more_than_a_few_are_made_at_a_time():
+    begun, most = 0, 0
+
+    async def make():
+        nonlocal begun, most
+        begun += 1
+        most = max(most, begun)
+        await asyncio.sleep(0.01)
+        begun -= 1
+        return most
+
+    async def run():
+        recent = Recent[int](seconds=60, most=10, at_once=2)
+        await asyncio.gather(*(recent.answer(question, make) for question in range(7)))
+
+    asyncio.run(run())
+    assert most == 2
+
+
 def test_the_oldest_goes_first():
     async def run():
-        recent, make = Recent[int](seconds=60, most=2), Counting()
+        recent, make = Recent[int](seconds=60, most=2, at_once=9), Counting()
         assert [await recent.answer(question, make) for question in "abac"] == [1, 2, 1, 3]
         assert [await recent.answer(question, make) for question in "cba"] == [3, 2, 4]
 
@@ -43,7 +62,7 @@ def test_a_failure_is_not_kept():
         raise KeyError
 
     async def run():
-        recent = Recent[int](seconds=60, most=2)
+        recent = Recent[int](seconds=60, most=2, at_once=9)
         with pytest.raises(KeyError):
             await recent.answer("a", fail)
         assert await recent.answer("a", Counting()) == 1
@@ -53,7 +72,7 @@ def test_a_failure_is_not_kept():
 
 def test_who_goes_does_not_take_it_from_the_others():
     async def run():
-        recent, make = Recent[int](seconds=60, most=2), Counting()
+        recent, make = Recent[int](seconds=60, most=2, at_once=9), Counting()
         first, second = (asyncio.create_task(recent.answer("a", make)) for _ in range(2))
         await asyncio.sleep(0.01)
         first.cancel()

@@ -2,7 +2,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from multiprocessing import get_context
 from pathlib import Path
@@ -692,6 +692,24 @@ def locked(location: Location) -> Iterator[None]:
     with other._transaction(writes=True):
         yield
     other.close()
+
+
+def test_readers_one_after_the_other_use_one_connection_to_sqlite(tmp_path):
+    store, used = MessageStore.open(tmp_path / "store.db"), set()
+
+    def note(connection: Any, *_: object) -> None:
+        used.add(id(connection))
+
+    event.listen(store._engine, "checkout", note)
+    with ExitStack() as burst:
+        for _ in range(4):
+            burst.enter_context(store._transaction())
+    assert len(used) == 4
+    used.clear()
+    for _ in range(8):
+        store.count()
+    assert len(used) == 1
+    store.close()
 
 
 def test_closing_leaves_one_file(store, location):
