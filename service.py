@@ -25,7 +25,7 @@ from feedsieve.routes import PlainRoute
 from feedsieve.runtime import Runtime
 from feedsieve.scorer import By, Label
 from feedsieve.settings import settings
-from feedsieve.store import Cursor
+from feedsieve.store import Cursor, StoreUnavailable
 from feedsieve.text import LONGEST, normalise
 from feedsieve.waiting import WaitingMiddleware, WaitingRoom
 
@@ -207,7 +207,11 @@ async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -
     """Messages by falling score, `limit` a page. Browsers get a page to read."""
     question = limit, cursor, prefers_page(request.headers.get("accept", ""))
     read = partial(run_in_threadpool, read_feed, request, limit, cursor)
-    return unless_known(request, await pages.answer(question, read))
+    try:
+        page = await pages.answer(question, read)
+    except TimeoutError:
+        raise StoreUnavailable("the pages asked for before take too long to be read") from None
+    return unless_known(request, page)
 
 
 def read_feed(request: Request, limit: int, cursor: str | None) -> Response:
