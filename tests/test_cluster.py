@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from serving import ROOT
 
 import feedsieve.__main__ as command
@@ -42,10 +42,12 @@ def nothing(_done: int) -> None:
 def two_workers() -> Iterator[Client]:
     """Yield a cluster of two workers here, and leave the environment as it was."""
     before = dict(os.environ)
-    with connect("local:2") as client:
-        yield client
-    for name in os.environ.keys() - before:  # Dask leaves OMP_NUM_THREADS=1, for its workers
-        del os.environ[name]
+    try:
+        with connect("local:2") as client:
+            yield client
+    finally:
+        for name in os.environ.keys() - before:  # Dask leaves OMP_NUM_THREADS=1, for its workers
+            del os.environ[name]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,28 @@ def client(trained) -> Iterator[Client]:
 def expected(trained) -> np.ndarray:
     scorer = load_scorer(MODEL, 1)
     return np.stack([scorer.score(part.texts) for part in PARTS])
+
+
+class TestEnding:
+    @pytest.fixture(autouse=True)
+    def _stumbling(self, monkeypatch) -> None:
+        """Let Dask end as it does when a worker is just being started in place of a dead one."""
+        close = LocalCluster.close
+
+        def stumble(self: LocalCluster, *arguments: object, **named: object) -> None:
+            close(self, *arguments, **named)
+            raise AssertionError("can only join a started process")
+
+        monkeypatch.setattr(LocalCluster, "close", stumble)
+
+    def test_what_was_computed_is_there(self):
+        with two_workers() as client:
+            found = client.submit(sum, [1, 2]).result()
+        assert found == 3
+
+    def test_what_went_wrong_before_is_what_is_told(self):
+        with pytest.raises(NoEngine, match="workers died"), two_workers():
+            raise NoEngine("workers died")
 
 
 class TestScoring:

@@ -73,14 +73,19 @@ def _processes(count: int) -> Iterator[Client]:
         "dashboard_address": "127.0.0.1:0",
         "scheduler_kwargs": {"dashboard": False},
     }
-    with (
-        LocalCluster(n_workers=count, **options) as cluster,
-        Client(
-            cluster,
-            set_as_default=False,  # Feast computes with Dask too, in its own process
-        ) as client,
-    ):
-        yield client
+    cluster = LocalCluster(n_workers=count, **options)
+    try:
+        # Not the default one: Feast computes with Dask too, in its own process.
+        with Client(cluster, set_as_default=False) as client:
+            yield client
+    finally:
+        try:
+            cluster.close()
+        except Exception as error:
+            # Dask trips over a worker that it is just starting in the place of one that died. What
+            # was computed is there all the same, or what went wrong before says more; the worker
+            # ends with this process.
+            _log.debug("Dask did not end its workers in order: %r", error)
 
 
 class Sent:
