@@ -10,7 +10,7 @@ from export import sources
 from train import compare as comparing
 from train import contenders
 from train.compare import TEST, Results, compare, main, table
-from train.contenders import Judgement
+from train.contenders import Judgement, Part
 from train.data import data_fingerprint, read_labeled, split
 
 EVERYBODY = [
@@ -21,6 +21,9 @@ EVERYBODY = [
     contenders.SOFTMAX,
     contenders.TUNED_32,
     contenders.TUNED_8,
+    "fine-tuned encoder of 1 layer, softmax head",
+    "fine-tuned encoder of 1 layer, features, LightGBM (fp32)",
+    "fine-tuned encoder of 1 layer, features, LightGBM (int8)",
 ]
 
 
@@ -36,7 +39,7 @@ def folder(tmp_path_factory) -> Path:
 def results(folder) -> Results:
     frame = read_labeled(folder / LABELED)
     source = sources.load(str(folder / "tiny"))
-    return compare(frame, source, 7, folder / "cache", finetune=True, test=True)
+    return compare(frame, source, 7, folder / "cache", finetune=True, test=True, smaller="1")
 
 
 def test_everybody_judges_every_message_once(results):
@@ -93,10 +96,45 @@ def test_what_was_said_is_not_asked_again(folder, results, monkeypatch):
         monkeypatch.setattr(contenders, way, refuse)
     source = sources.load(str(folder / "tiny"))
     again = compare(
-        read_labeled(folder / LABELED), source, 7, folder / "cache", finetune=True, test=True
+        read_labeled(folder / LABELED),
+        source,
+        7,
+        folder / "cache",
+        finetune=True,
+        test=True,
+        smaller="1",
     )
     assert table(again) == table(results)
-    assert not list((folder / "cache").rglob("finetune-*"))
+
+
+def test_no_encoder_is_left(folder, results):
+    assert not [
+        path for name in ("finetune", "distil") for path in (folder / "cache").rglob(f"{name}-*/")
+    ]
+
+
+def test_a_smaller_encoder_has_seen_no_message_that_it_is_judged_on(folder, monkeypatch, tmp_path):
+    """Not even without its label, which imitating would not need."""
+    seen = []
+
+    def imitate(_source, kept, texts, *_arguments):
+        seen.append((kept, set(texts)))
+        raise Asked
+
+    monkeypatch.setattr(contenders, "imitate", imitate)
+    part = Part(["a", "b"], np.array([0, 1]), np.arange(2), ["c", "d"])
+    with pytest.raises(Asked):
+        contenders.tuned(part, sources.load(str(folder / "tiny")), 7, tmp_path, 1, (0,))
+    assert seen == [((0,), {"a", "b"})]
+
+
+def test_no_more_layers_than_there_are_can_be_kept(folder, capsys, tmp_path):
+    arguments = ["--data", str(folder / LABELED), "--encoder", str(folder / "tiny"), "--no-track"]
+    assert main([*arguments, "--distil", "3", "--out", str(tmp_path / "quality.md")]) == 1
+    assert "the encoder has 2 layers" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*arguments, "--distil", "1", "--no-finetune"])
+    assert "leave out --no-finetune" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("other", ["seed", "order", "part", "encoder"])

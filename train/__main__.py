@@ -6,7 +6,7 @@ from pathlib import Path
 
 from train import command
 from train.behaviour.requirements import REQUIREMENTS
-from train.distil import ALL, is_layers
+from train.distil import ALL
 from train.feature_store import REPOSITORY
 from train.pipeline import METRICS_FILE, Options, train
 from train.report import FILE as REPORT_FILE
@@ -89,13 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         help="where metrics.json and report.html go (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=7, help="same seed, same model (%(default)s)")
-    parser.add_argument(
-        "--distil",
-        type=_layers,
-        default=ALL,
-        metavar="LAYERS",
-        help="with --finetune: keep so many layers of the encoder (the wheel's has 12), or those of"
-        " a list like 0,4,8,11, which is faster (%(default)s); before they learn the labels they"
+    command.add_distil(
+        parser,
+        "with --finetune: keep some layers, which is faster; before they learn the labels they"
         " imitate the whole on all messages, those of --db too",
     )
     command.add_cluster(
@@ -105,12 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_no_track(parser)
     return parser
-
-
-def _layers(given: str) -> str:
-    if not is_layers(given):
-        raise argparse.ArgumentTypeError(f"a number, numbers like 0,4,8,11, or all, not {given!r}")
-    return given
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from feedsieve.message import StoreUnavailable
 from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
-from train.distil import NoSuchLayers
+from train.distil import ALL, NoSuchLayers, is_layers
 from train.failures import in_one_line
 from train.feature_store import NoFeatures
 from train.registry import NoVersion
@@ -47,6 +47,24 @@ def add_cluster(parser: argparse.ArgumentParser, what: str) -> None:
         help="a Dask cluster: local:N starts N processes here, tcp://HOST:PORT is a scheduler's;"
         f" {what}",
     )
+
+
+def add_distil(parser: argparse.ArgumentParser, what: str) -> None:
+    """Let a command be told of a smaller encoder: `distil` of its options; `what` becomes of it."""
+    parser.add_argument(
+        "--distil",
+        type=_layers,
+        default=ALL,
+        metavar="LAYERS",
+        help=f"{what}: a number of layers (the wheel's encoder has 12), or those of a list like"
+        " 0,4,8,11 (%(default)s)",
+    )
+
+
+def _layers(given: str) -> str:
+    if not is_layers(given):
+        raise argparse.ArgumentTypeError(f"a number, numbers like 0,4,8,11, or all, not {given!r}")
+    return given
 
 
 def run(name: str, data: Path, work: Callable[[], int | None]) -> int:

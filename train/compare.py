@@ -31,6 +31,7 @@ from train import (
     classifier,
     command,
     contenders,
+    distil,
     duplicates,
     evaluate,
     layers,
@@ -48,8 +49,8 @@ from train.kept import run_key
 from train.slices import by_slice, precisions_at
 
 _JUDGING = (  # the code that scores depend on; a change of it makes what was kept worthless
-    classifier, contenders, duplicates, encoder, evaluate, export, features, finetuning, layers,
-    engines, lexical, lexicon, onnx, scoring, stack, text, trainer, traits, vocabulary,
+    classifier, contenders, distil, duplicates, encoder, evaluate, export, features, finetuning,
+    layers, engines, lexical, lexicon, onnx, scoring, stack, text, trainer, traits, vocabulary,
 )  # fmt: skip
 FOLDS = 5
 TEST = "test"
@@ -109,15 +110,24 @@ class Results:
 
 
 def compare(
-    frame: pd.DataFrame, source: Source, seed: int, kept: Path, *, finetune: bool, test: bool
+    frame: pd.DataFrame,
+    source: Source,
+    seed: int,
+    kept: Path,
+    *,
+    finetune: bool,
+    test: bool,
+    smaller: str = distil.ALL,
 ) -> Results:
     """Let every contender learn from and judge each part of `frame`, and return what they said.
 
     What a contender said is kept below `kept`, so that a run that was ended goes on where it was.
     The folds are of the messages that are not of the test part; `test` adds a trial in which all
     of them are learnt from and the test part is judged. Without `finetune` the fine-tuned encoders
-    are left out.
+    are left out. `smaller` are the layers of one more of these, which is distilled, as `layers_of`
+    reads them. Raises NoSuchLayers.
     """
+    layers_kept = distil.layers_of(smaller, source.model.config.num_hidden_layers)
     parts = split(frame, seed)
     frame = pd.concat([parts.train, parts.test], ignore_index=True)
     count = len(parts.train)
@@ -149,18 +159,23 @@ def compare(
         }
         if finetune:
             ways["tuned"] = lambda part: contenders.tuned(part, source, seed, place, threads)
-        for way, judge in ways.items():
-            for trial in trials:
+        if len(layers_kept) < source.model.config.num_hidden_layers:
+            ways[f"distil-{smaller}"] = lambda part: contenders.tuned(
+                part, source, seed, place, threads, layers_kept
+            )
+        for trial in trials:
+            part = Part(
+                [texts[row] for row in trial.rest],
+                labels[trial.rest],
+                groups[trial.rest],
+                [texts[row] for row in trial.judged],
+            )
+            for way, judge in ways.items():
                 print(f"{way}, {trial.name}", file=sys.stderr)
-                part = Part(
-                    [texts[row] for row in trial.rest],
-                    labels[trial.rest],
-                    groups[trial.rest],
-                    [texts[row] for row in trial.judged],
-                )
                 said = memory.recall(way, trial, partial(judge, part))
                 for contender, judgement in said.items():
                     judgements.setdefault(contender, {})[trial.name] = judgement
+            memory.forget_encoders()  # not before: a small one is taught by those of another way
     return Results(frame, trials, judgements)
 
 
@@ -223,9 +238,13 @@ class _Memory:
             json.dump(
                 {name: (one.scores.tolist(), one.threshold) for name, one in said.items()}, file
             )
-        for unneeded in self.folder.glob("finetune-*"):  # the encoders that said it
-            shutil.rmtree(unneeded)
         return said
+
+    def forget_encoders(self) -> None:
+        """Remove what fine-tuning and distilling have kept to go on from."""
+        for way in ("finetune", "distil"):
+            for unneeded in self.folder.glob(f"{way}-*/"):
+                shutil.rmtree(unneeded)
 
 
 def _head(first: str, columns: Any) -> list[str]:
@@ -250,7 +269,10 @@ def _number(value: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 if there is nothing to compare on."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.distil != distil.ALL and options.no_finetune:
+        parser.error("--distil makes a fine-tuned encoder: leave out --no-finetune")
     return command.run("train.compare", options.data, lambda: _compare(options))
 
 
@@ -260,6 +282,7 @@ def _compare(options: argparse.Namespace) -> None:
         "data.fingerprint": data_fingerprint(frame),
         "encoder": sources.public_name(options.encoder),
         "finetune": not options.no_finetune,
+        "distil": options.distil,
         "test": not options.no_test,
         "seed": options.seed,
     }
@@ -271,6 +294,7 @@ def _compare(options: argparse.Namespace) -> None:
             settings().cache,
             finetune=not options.no_finetune,
             test=not options.no_test,
+            smaller=options.distil,
         )
         page = _page(results, options)
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +320,8 @@ def _means(results: Results) -> dict[str, float]:
 
 
 def _page(results: Results, options: argparse.Namespace) -> str:
-    flags = [
+    flags = ["--distil", options.distil] if options.distil != distil.ALL else []
+    flags += [
         flag
         for flag, given in [("--no-finetune", options.no_finetune), ("--no-test", options.no_test)]
         if given
@@ -330,6 +355,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
     )
+    command.add_distil(parser, "judge a fine-tuned encoder of so many layers as well")
     parser.add_argument(
         "--no-finetune",
         action="store_true",

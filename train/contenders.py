@@ -1,7 +1,7 @@
 """The models that are compared: each fitted on one part of the messages, scoring another."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from feedsieve.calibration import Calibration
 from feedsieve.text import plain
 from train import classifier, stack
 from train.classifier import Fitted
+from train.distil import imitate, texts_to_imitate
 from train.embedding import Embedder
 from train.evaluate import expected_threshold, fit_platt
 from train.finetune import finetune
@@ -89,12 +90,24 @@ def frozen(part: Part, embedder: Embedder, seed: int) -> dict[str, Judgement]:
     }
 
 
-def tuned(part: Part, source: Source, seed: int, cache: Path, threads: int) -> dict[str, Judgement]:
+def tuned(
+    part: Part,
+    source: Source,
+    seed: int,
+    cache: Path,
+    threads: int,
+    kept: Sequence[int] | None = None,
+) -> dict[str, Judgement]:
     """Return what the fine-tuned encoder says by its head, and with LightGBM on top.
 
-    What fine-tuning keeps to go on from stays below `cache`.
+    With `kept` it is a smaller encoder of those layers of `source`, which imitates it on what it
+    learns from before. What fine-tuning keeps to go on from stays below `cache`.
     """
-    found = finetune(source, part.texts, part.labels, part.groups, seed, cache)
+    student = None
+    if kept is not None:
+        texts = texts_to_imitate(part.texts, [], part.judged, seed)
+        student = imitate(source, kept, texts, seed, cache).source
+    found = finetune(source, part.texts, part.labels, part.groups, seed, cache, student)
     features, fitted = stack.fit(part.texts, part.labels, part.groups, None, found, seed)
     with tempfile.TemporaryDirectory(prefix="feedsieve-compare-") as folder:
         encoders = export.export_encoder(found.source, Path(folder), part.judged, threads)
@@ -103,10 +116,21 @@ def tuned(part: Part, source: Source, seed: int, cache: Path, threads: int) -> d
             for precision, encoder in encoders.items()
         }
     return {
-        SOFTMAX: _judge(found.verdicts, part.labels, found.head.logits(embeddings["fp32"])),
-        TUNED_32: _boosted(fitted, features.columns(part.judged, embeddings["fp32"])),
-        TUNED_8: _boosted(fitted, features.columns(part.judged, embeddings["int8"])),
+        of_layers(name, kept): judgement
+        for name, judgement in {
+            SOFTMAX: _judge(found.verdicts, part.labels, found.head.logits(embeddings["fp32"])),
+            TUNED_32: _boosted(fitted, features.columns(part.judged, embeddings["fp32"])),
+            TUNED_8: _boosted(fitted, features.columns(part.judged, embeddings["int8"])),
+        }.items()
     }
+
+
+def of_layers(name: str, kept: Sequence[int] | None) -> str:
+    """Return what a contender called `name` is called if its encoder has only the layers `kept`."""
+    if kept is None:
+        return name
+    layers = f"{len(kept)} layer{'s' if len(kept) > 1 else ''}"
+    return name.replace("encoder", f"encoder of {layers}", 1)
 
 
 def _judge(held_out: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> Judgement:
