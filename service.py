@@ -205,8 +205,12 @@ class Feedsieve:
 @web.get("/feed/", include_in_schema=False)
 async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
     """Messages by falling score, `limit` a page. Browsers get a page to read."""
-    question = limit, cursor, prefers_page(request.headers.get("accept", ""))
-    read = partial(run_in_threadpool, read_feed, request, limit, cursor)
+    try:
+        after = Cursor.decode(cursor) if cursor else None
+    except ValueError as error:
+        raise ProblemResponse(422, f"cursor: {error}") from None
+    question = limit, after, prefers_page(request.headers.get("accept", ""))
+    read = partial(run_in_threadpool, read_feed, request, limit, after)
     try:
         page = await pages.answer(question, read)
     except TimeoutError:
@@ -214,11 +218,7 @@ async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -
     return unless_known(request, page)
 
 
-def read_feed(request: Request, limit: int, cursor: str | None) -> Response:
-    try:
-        after = Cursor.decode(cursor) if cursor else None
-    except ValueError as error:
-        raise ProblemResponse(422, f"cursor: {error}") from None
+def read_feed(request: Request, limit: int, after: Cursor | None) -> Response:
     scorer, store = runtime.scorer, runtime.store
     page = store.feed(store.shown_model(scorer.model), limit, after)
     items = [

@@ -22,6 +22,9 @@ _log = logging.getLogger("feedsieve")
 LOCK_SECONDS = 60.0
 """How long a writer waits for another one, a whole import say, before it gives up."""
 
+READER_LOCK_SECONDS = 10.0
+"""How long a reader in PostgreSQL waits for one who has locked a whole table before it gives up."""
+
 _ADVISORY_LOCK = int.from_bytes(b"feedsiev")  # the key of the lock that PostgreSQL's writers take
 
 
@@ -117,8 +120,16 @@ def _connect_to_postgresql(url: URL) -> Engine:
             "PostgreSQL's driver is missing: pip install -c constraints.txt -e '.[postgres]'"
             f" ({error})"
         ) from error
+    event.listen(engine, "connect", _wait_for_locks)
     event.listen(engine, "begin", _wait_for_writers)
     return engine
+
+
+def _wait_for_locks(connection: Any, _record: Any) -> None:
+    """Let no transaction wait for ever, as whoever reads would while a table is rewritten."""
+    connection.autocommit = True  # or it would be forgotten with the transaction that it is said in
+    connection.execute(f"SET lock_timeout = {round(READER_LOCK_SECONDS * 1000)}")
+    connection.autocommit = False
 
 
 def _wait_for_writers(connection: Connection) -> None:

@@ -171,6 +171,8 @@ Beside it is the empty GET of a FastAPI app in a Bento that nobody configured.
 
 {page.table(HEAD, rows)}
 
+After that the serving processes take, together (PSS), {_sizes(found)}.
+
 ![p99 by the number of messages](images/feed.svg)
 """
 
@@ -179,6 +181,13 @@ HEAD = (
     "read", "messages", "requests a second", "p50, ms", "p99, ms", "failed",
     "requests a second, to the empty GET's", "p99, to that of the smallest store",
 )  # fmt: skip
+
+
+def _sizes(found: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{page.mebibytes(of_size['pss'])} MiB with {int(size):,} messages"
+        for size, of_size in found["sizes"].items()
+    )
 
 
 def _cells(one: dict[str, Any]) -> list[str]:

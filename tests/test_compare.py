@@ -128,6 +128,21 @@ def test_a_smaller_encoder_has_seen_no_message_that_it_is_judged_on(folder, monk
     assert seen == [((0,), {"a", "b"})]
 
 
+@pytest.mark.parametrize("given", ["1", "-2", "three", "²"])
+def test_fewer_than_two_folds_are_refused(given, capsys):
+    with pytest.raises(SystemExit):
+        main(["--data", "any.csv", "--folds", given])
+    assert "2 or more" in capsys.readouterr().err
+
+
+def test_as_many_folds_as_are_asked_for(folder, tmp_path):
+    source = sources.load(str(folder / "tiny"))
+    frame = read_labeled(folder / LABELED)
+    few = compare(frame, source, 7, tmp_path, finetune=False, test=False, count_folds=2)
+    assert [trial.name for trial in few.trials] == ["fold 1", "fold 2"]
+    assert "## 2 folds" in table(few)
+
+
 def test_no_more_layers_than_there_are_can_be_kept(folder, capsys, tmp_path):
     arguments = ["--data", str(folder / LABELED), "--encoder", str(folder / "tiny"), "--no-track"]
     assert main([*arguments, "--distil", "3", "--out", str(tmp_path / "quality.md")]) == 1

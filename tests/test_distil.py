@@ -124,6 +124,10 @@ class TestLayers:
                 assert (kept[0], kept[-1]) == (0, count - 1)
                 assert np.ptp(np.diff(kept)) <= 2
 
+    @pytest.mark.parametrize(("count", "kept"), [(12, (0, 6, 11)), (3, (0, 1, 2)), (2, (0, 1))])
+    def test_three_are_kept_if_nobody_says_how_many(self, count, kept):
+        assert layers_of(None, count) == kept
+
     @pytest.mark.parametrize(
         ("asked", "said"),
         [

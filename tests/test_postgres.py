@@ -47,6 +47,7 @@ from test_store import (
     write_many,
 )
 
+from feedsieve import database
 from feedsieve.store import Message, MessageStore, StoreUnavailable
 from feedsieve.text import fingerprint
 
@@ -357,6 +358,23 @@ class TestUnavailable:
         restarted.start()
         assert store.count() == 0
         assert store.add(chat(5000)).added == 5000
+
+    def test_a_table_that_somebody_keeps_locked(self, location, monkeypatch):
+        monkeypatch.setattr(database, "READER_LOCK_SECONDS", 0.2)
+        store = MessageStore.open(location)
+        store.add(chat(10))
+        score_all(store, lambda text: 0.5)
+        with psycopg.connect(location.replace("+psycopg", "")) as other:
+            other.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+            for method in (
+                lambda: store.get("m00001"),
+                lambda: store.feed(MODEL, 5),
+                lambda: store.sample(5),
+            ):
+                with pytest.raises(StoreUnavailable, match="lock timeout"):
+                    method()
+        assert len(store.feed(MODEL, 50).items) == 10
+        store.close()
 
     def test_another_program_ends_our_connections(self, store, postgres):
         store.add(chat(10))

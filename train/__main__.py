@@ -6,7 +6,6 @@ from pathlib import Path
 
 from train import command
 from train.behaviour.requirements import REQUIREMENTS
-from train.distil import ALL
 from train.feature_store import REPOSITORY
 from train.pipeline import METRICS_FILE, Options, train
 from train.report import FILE as REPORT_FILE
@@ -17,7 +16,7 @@ def main() -> int:
     options = Options(**vars(parser.parse_args()))
     if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
         parser.error("--features brings its encoder along: leave out --encoder and --finetune")
-    if options.distil != ALL and not options.finetune:
+    if options.distil and not options.finetune:
         parser.error("--distil makes the encoder that --finetune teaches: say --finetune too")
     return command.run("train", options.data, lambda: _train(options))
 
@@ -61,8 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--finetune",
         action="store_true",
-        help="let the encoder learn the labels too: better, and slower (twenty minutes for"
-        " 4,000 messages on two cores); a run that was ended goes on where it was",
+        help="let the encoder learn the labels too: better, faster when it serves (see --distil),"
+        " and slower (an hour for 4,000 messages on two cores); a run that was ended goes on where"
+        " it was",
     )
     parser.add_argument(
         "--features",
@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=7, help="same seed, same model (%(default)s)")
     command.add_distil(
         parser,
-        "with --finetune: keep some layers, which is faster; before they learn the labels they"
-        " imitate the whole on all messages, those of --db too",
+        "with --finetune: the layers to keep; fewer than all imitate the whole, on all messages,"
+        " those of --db too, before they learn the labels",
     )
     command.add_cluster(
         parser,

@@ -14,7 +14,7 @@ from feedsieve.message import StoreUnavailable
 from feedsieve.models import NoModel
 from feedsieve.settings import InvalidSettings
 from train.data import InvalidData
-from train.distil import ALL, NoSuchLayers, is_layers
+from train.distil import FEW, NoSuchLayers, is_layers
 from train.failures import in_one_line
 from train.feature_store import NoFeatures
 from train.registry import NoVersion
@@ -54,10 +54,9 @@ def add_distil(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--distil",
         type=_layers,
-        default=ALL,
         metavar="LAYERS",
-        help=f"{what}: a number of layers (the wheel's encoder has 12), or those of a list like"
-        " 0,4,8,11 (%(default)s)",
+        help=f"{what}: a number of layers (the wheel's encoder has 12), those of a list like"
+        f" 0,4,8,11, or all; {FEW}, or all if there are no more, unless it is said",
     )
 
 

@@ -52,7 +52,7 @@ _JUDGING = (  # the code that scores depend on; a change of it makes what was ke
     classifier, contenders, distil, duplicates, encoder, evaluate, export, features, finetuning,
     layers, engines, lexical, lexicon, onnx, scoring, stack, text, trainer, traits, vocabulary,
 )  # fmt: skip
-FOLDS = 5
+FOLDS = 5  # if nobody asks for more or fewer
 TEST = "test"
 DEFAULT_OUT = Path("docs/quality.md")
 _FIGURES = {
@@ -69,7 +69,7 @@ _SLICE_FIGURES = {"f1": "F1", "average_precision": "AP", "ece": "ECE"}
 class Trial:
     """One part to learn from and one to be judged on; rows of a frame."""
 
-    name: str  # "fold 1" to "fold 5", or "test"
+    name: str  # "fold 1" and so on, or "test"
     rest: np.ndarray
     judged: np.ndarray
 
@@ -117,15 +117,16 @@ def compare(
     *,
     finetune: bool,
     test: bool,
-    smaller: str = distil.ALL,
+    smaller: str | None = distil.ALL,
+    count_folds: int = FOLDS,
 ) -> Results:
     """Let every contender learn from and judge each part of `frame`, and return what they said.
 
     What a contender said is kept below `kept`, so that a run that was ended goes on where it was.
     The folds are of the messages that are not of the test part; `test` adds a trial in which all
     of them are learnt from and the test part is judged. Without `finetune` the fine-tuned encoders
-    are left out. `smaller` are the layers of one more of these, which is distilled, as `layers_of`
-    reads them. Raises NoSuchLayers.
+    are left out. `smaller` are the layers of one of these, which is distilled, as `layers_of`
+    reads them; all of them are one contender less. Raises NoSuchLayers.
     """
     layers_kept = distil.layers_of(smaller, source.model.config.num_hidden_layers)
     parts = split(frame, seed)
@@ -135,12 +136,20 @@ def compare(
     groups = duplicates.near_duplicate_groups(texts[:count], progress=False)
     trials = [
         Trial(f"fold {number}", rest, judged)
-        for number, (rest, judged) in enumerate(folds(labels[:count], groups, seed, FOLDS), 1)
+        for number, (rest, judged) in enumerate(folds(labels[:count], groups, seed, count_folds), 1)
     ]
     if test:
         trials.append(Trial(TEST, np.arange(count), np.arange(count, len(frame))))
     threads = settings().threads
-    asked = [texts, labels.tolist(), count, groups.tolist(), seed, FOLDS, classifier.PARAMETERS]
+    asked = [
+        texts,
+        labels.tolist(),
+        count,
+        groups.tolist(),
+        seed,
+        count_folds,
+        classifier.PARAMETERS,
+    ]
     place = kept / f"compare-{run_key(source, _JUDGING, asked)}"
     judgements: dict[str, dict[str, Judgement]] = {}
     with (
@@ -159,8 +168,8 @@ def compare(
         }
         if finetune:
             ways["tuned"] = lambda part: contenders.tuned(part, source, seed, place, threads)
-        if len(layers_kept) < source.model.config.num_hidden_layers:
-            ways[f"distil-{smaller}"] = lambda part: contenders.tuned(
+        if finetune and len(layers_kept) < source.model.config.num_hidden_layers:
+            ways[f"distil-{'-'.join(map(str, layers_kept))}"] = lambda part: contenders.tuned(
                 part, source, seed, place, threads, layers_kept
             )
         for trial in trials:
@@ -271,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 if there is nothing to compare on."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.distil != distil.ALL and options.no_finetune:
+    if options.distil and options.no_finetune:
         parser.error("--distil makes a fine-tuned encoder: leave out --no-finetune")
     return command.run("train.compare", options.data, lambda: _compare(options))
 
@@ -282,7 +291,8 @@ def _compare(options: argparse.Namespace) -> None:
         "data.fingerprint": data_fingerprint(frame),
         "encoder": sources.public_name(options.encoder),
         "finetune": not options.no_finetune,
-        "distil": options.distil,
+        "distil": options.distil or f"{distil.FEW} at most",
+        "folds": options.folds,
         "test": not options.no_test,
         "seed": options.seed,
     }
@@ -295,6 +305,7 @@ def _compare(options: argparse.Namespace) -> None:
             finetune=not options.no_finetune,
             test=not options.no_test,
             smaller=options.distil,
+            count_folds=options.folds,
         )
         page = _page(results, options)
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -320,7 +331,8 @@ def _means(results: Results) -> dict[str, float]:
 
 
 def _page(results: Results, options: argparse.Namespace) -> str:
-    flags = ["--distil", options.distil] if options.distil != distil.ALL else []
+    flags = ["--distil", options.distil] if options.distil else []
+    flags += ["--folds", str(options.folds)] if options.folds != FOLDS else []
     flags += [
         flag
         for flag, given in [("--no-finetune", options.no_finetune), ("--no-test", options.no_test)]
@@ -355,11 +367,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
     )
-    command.add_distil(parser, "judge a fine-tuned encoder of so many layers as well")
+    command.add_distil(parser, "the layers of the smaller one of the fine-tuned encoders")
     parser.add_argument(
         "--no-finetune",
         action="store_true",
         help="leave fine-tuned encoders out: minutes, not an hour",
+    )
+    parser.add_argument(
+        "--folds",
+        type=_folds,
+        default=FOLDS,
+        metavar="N",
+        help="how many, 2 or more (%(default)s); each takes as long as a training, or two with"
+        " --distil",
     )
     parser.add_argument(
         "--no-test", action="store_true", help="leave the test part alone, as while choosing"
@@ -370,6 +390,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=7, help="of folds and models (%(default)s)")
     command.add_no_track(parser)
     return parser
+
+
+def _folds(given: str) -> int:
+    if not given.isascii() or not given.isdigit() or int(given) < 2:
+        raise argparse.ArgumentTypeError(f"a number, 2 or more, not {given!r}")
+    return int(given)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from train.trainer import (
 )
 
 ALL = "all"  # layers are kept: there is no student
+FEW = 3  # are kept if nobody says how many: docs/decisions/distillation.md
 MOST_TEXTS = 10_000  # what the whole gives of each takes 70 kB on disk, of 160 tokens 120 kB
 EPOCHS = 6
 RATE = 3e-4  # AdamW's, at its highest
@@ -91,12 +92,15 @@ def is_layers(asked: str) -> bool:
     return asked == ALL or bool(_NUMBERS.fullmatch(asked))
 
 
-def layers_of(asked: str, count: int) -> tuple[int, ...]:
+def layers_of(asked: str | None, count: int) -> tuple[int, ...]:
     """Return which of an encoder's `count` layers are kept, from 0, in order.
 
     `asked` is how many, which are then spread evenly, the first and the last among them, or two
-    and more numbers of layers with commas between, or "all". Raises NoSuchLayers.
+    and more numbers of layers with commas between, or "all", or None for `FEW`, or all if there are
+    no more. Raises NoSuchLayers.
     """
+    if asked is None:
+        asked = str(min(FEW, count))
     if asked == ALL:
         return tuple(range(count))
     if not is_layers(asked):

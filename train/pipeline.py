@@ -37,7 +37,7 @@ from train.card import Card, Data, installed_versions
 from train.classifier import Fitted
 from train.compute import HERE, Compute, computing
 from train.data import Split, read_labeled, split
-from train.distil import ALL, Student, imitate, layers_of, texts_to_imitate
+from train.distil import FEW, Student, imitate, layers_of, texts_to_imitate
 from train.duplicates import near_duplicate_groups
 from train.embedding import Embedder
 from train.evaluate import evaluate
@@ -69,14 +69,14 @@ class Options:
     track: bool  # in MLflow
     features: Path | None = None  # Feast's repository, if it has the embeddings
     cluster: str | None = None  # of Dask, if this process is not to compute alone
-    distil: str = ALL  # how many layers of a fine-tuned encoder to keep, or which
+    distil: str | None = None  # how many layers of a fine-tuned encoder to keep, or which
 
     @property
     def reproducing(self) -> list[str]:
         """The arguments that decide what comes out."""
         encoder = ["--encoder", sources.public_name(self.encoder)]
         flags = ["--finetune"] if self.finetune else []
-        if self.distil != ALL:
+        if self.distil:
             flags += ["--distil", self.distil]
         where = []
         if self.cluster:  # whose address is nobody else's
@@ -91,7 +91,7 @@ class Options:
         return {
             "encoder": sources.public_name(self.encoder),
             "finetune": self.finetune,
-            "distil": self.distil,
+            "distil": self.distil or f"{FEW} at most",
             "features": self.features is not None,
             "cluster": self.cluster is not None,
             "behave": self.behave,
