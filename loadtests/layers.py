@@ -64,8 +64,11 @@ def section(found: dict[str, Any]) -> str:
     return f"""## Layers
 
 Trained models, by the layers of their encoder: F1 (without cascade) and average precision in
-cross-validation, as training left them in the model, with a threshold chosen on the same scores;
-and messages a second of the encoder as it is served, which reads all of them. Medians of
+cross-validation, as training left them in the model, with a threshold chosen on the same scores,
+of students that are taught less well than the one that serves
+([Distillation](decisions/distillation.md); folds around the whole of training are in
+[Quality, distilled](quality-distilled.md)); and messages a second of the encoder as it is served,
+which reads all of them. Medians of
 {found["rounds"]} rounds of {found["messages"]:,} different messages, in which the engines take
 turns. Ratios are to *{FP32}* ({page.figure(found["baseline"])} messages a second).
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -108,9 +109,27 @@ def test_what_was_said_is_not_asked_again(folder, results, monkeypatch):
 
 
 def test_no_encoder_is_left(folder, results):
-    assert not [
-        path for name in ("finetune", "distil") for path in (folder / "cache").rglob(f"{name}-*/")
-    ]
+    kept = [path.name for path in (folder / "cache").rglob("*") if path.is_dir()]
+    assert [name.partition("-")[0] for name in kept] == ["compare"]
+
+
+def test_a_run_that_was_ended_finds_the_encoders_of_the_fold_that_it_was_at(
+    folder, results, monkeypatch, tmp_path
+):
+    [place] = shutil.copytree(folder / "cache", tmp_path / "cache").glob("compare-*")
+    (place / "tuned-fold-2.json").unlink()
+    (place / "encoders-fold-2").mkdir()
+
+    def judge(_part, _source, _seed, encoders, *_arguments):
+        assert encoders == place / "encoders-fold-2" and encoders.is_dir()
+        raise Asked
+
+    monkeypatch.setattr(contenders, "tuned", judge)
+    source, frame = sources.load(str(folder / "tiny")), read_labeled(folder / LABELED)
+    asked = {"test": True, "smaller": "1"}
+    compare(frame, source, 7, tmp_path / "cache", finetune=False, **asked)  # which needs none
+    with pytest.raises(Asked):
+        compare(frame, source, 7, tmp_path / "cache", finetune=True, **asked)
 
 
 def test_a_smaller_encoder_has_seen_no_message_that_it_is_judged_on(folder, monkeypatch, tmp_path):

@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         "--finetune",
         action="store_true",
         help="let the encoder learn the labels too: better, faster when it serves (see --distil),"
-        " and slower (an hour for 4,000 messages on two cores); a run that was ended goes on where"
-        " it was",
+        " and slower (most of an hour for 4,000 messages on two cores); a run that was ended goes"
+        " on where it was",
     )
     parser.add_argument(
         "--features",

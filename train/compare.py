@@ -73,6 +73,11 @@ class Trial:
     rest: np.ndarray
     judged: np.ndarray
 
+    @property
+    def file_name(self) -> str:
+        """Its name as a part of the names of files."""
+        return self.name.replace(" ", "-")
+
 
 @dataclass(frozen=True)
 class Results:
@@ -162,17 +167,21 @@ def compare(
         def embedder() -> Embedder:  # one for all trials, and none if all are remembered
             return Embedder(export.export_encoder(source, Path(folder), texts, threads)["int8"])
 
-        ways: dict[str, Callable[[Part], dict[str, Judgement]]] = {
-            "linear": lambda part: contenders.linear(part, seed),
-            "frozen": lambda part: contenders.frozen(part, embedder(), seed),
+        ways: dict[str, Callable[[Part, Path], dict[str, Judgement]]] = {
+            "linear": lambda part, _encoders: contenders.linear(part, seed),
+            "frozen": lambda part, _encoders: contenders.frozen(part, embedder(), seed),
         }
         if finetune:
-            ways["tuned"] = lambda part: contenders.tuned(part, source, seed, place, threads)
+            ways["tuned"] = lambda part, encoders: contenders.tuned(
+                part, source, seed, encoders, threads
+            )
         if finetune and len(layers_kept) < source.model.config.num_hidden_layers:
-            ways[f"distil-{'-'.join(map(str, layers_kept))}"] = lambda part: contenders.tuned(
-                part, source, seed, place, threads, layers_kept
+            ways[f"distil-{'-'.join(map(str, layers_kept))}"] = lambda part, encoders: (
+                contenders.tuned(part, source, seed, encoders, threads, layers_kept)
             )
         for trial in trials:
+            # One for all ways: a small encoder is taught by large ones that another way has had.
+            encoders = place / f"encoders-{trial.file_name}"
             part = Part(
                 [texts[row] for row in trial.rest],
                 labels[trial.rest],
@@ -181,10 +190,11 @@ def compare(
             )
             for way, judge in ways.items():
                 print(f"{way}, {trial.name}", file=sys.stderr)
-                said = memory.recall(way, trial, partial(judge, part))
+                said = memory.recall(way, trial, partial(judge, part, encoders))
                 for contender, judgement in said.items():
                     judgements.setdefault(contender, {})[trial.name] = judgement
-            memory.forget_encoders()  # not before: a small one is taught by those of another way
+            if finetune:
+                shutil.rmtree(encoders, ignore_errors=True)
     return Results(frame, trials, judgements)
 
 
@@ -235,7 +245,7 @@ class _Memory:
     def recall(
         self, way: str, trial: Trial, judge: Callable[[], dict[str, Judgement]]
     ) -> dict[str, Judgement]:
-        path = self.folder / f"{way}-{trial.name.replace(' ', '-')}.json"
+        path = self.folder / f"{way}-{trial.file_name}.json"
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
             return {
@@ -248,12 +258,6 @@ class _Memory:
                 {name: (one.scores.tolist(), one.threshold) for name, one in said.items()}, file
             )
         return said
-
-    def forget_encoders(self) -> None:
-        """Remove what fine-tuning and distilling have kept to go on from."""
-        for way in ("finetune", "distil"):
-            for unneeded in self.folder.glob(f"{way}-*/"):
-                shutil.rmtree(unneeded)
 
 
 def _head(first: str, columns: Any) -> list[str]:

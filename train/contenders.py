@@ -116,7 +116,7 @@ def tuned(
             for precision, encoder in encoders.items()
         }
     return {
-        of_layers(name, kept): judgement
+        _of_layers(name, kept): judgement
         for name, judgement in {
             SOFTMAX: _judge(found.verdicts, part.labels, found.head.logits(embeddings["fp32"])),
             TUNED_32: _boosted(fitted, features.columns(part.judged, embeddings["fp32"])),
@@ -125,7 +125,7 @@ def tuned(
     }
 
 
-def of_layers(name: str, kept: Sequence[int] | None) -> str:
+def _of_layers(name: str, kept: Sequence[int] | None) -> str:
     """Return what a contender called `name` is called if its encoder has only the layers `kept`."""
     if kept is None:
         return name
