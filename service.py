@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field, TypeAdapter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
-from feedsieve import metrics, models, problems
+from feedsieve import __version__, metrics, models, problems, server_exit
+from feedsieve.backend_selection import figures
 from feedsieve.bodies import BodyMiddleware
 from feedsieve.logs import OneLine
 from feedsieve.pages import page_or_json, prefers_page, unless_known
@@ -126,6 +127,26 @@ class MessageIds(BaseModel):
     msg_ids: list[str]
 
 
+class Backend(BaseModel):
+    """What runs the encoder, and why: cosines are to the model's reference outputs."""
+
+    backend: str
+    reason: str
+    cpu: str
+    lowest_cosine: float | None = Field(description="null if the model has no reference outputs")
+    mean_cosine: float | None
+    passed_over: dict[str, str] = Field(description="backends that are refused here, and why")
+
+
+class Version(BaseModel):
+    """What this server runs."""
+
+    version: str = Field(description="feedsieve's own")
+    model: str = Field(description="tag of the classifier")
+    encoder: str = Field(description="tag of the encoder")
+    backend: Backend
+
+
 # Exact tags: a Bento takes along the very pair, and a missing model ends `bentoml serve` at once.
 CLASSIFIER, ENCODER = models.find_pair(settings().model)
 logging.getLogger("feedsieve").setLevel(logging.INFO)
@@ -141,6 +162,7 @@ IMAGE = (
     .python_packages("--constraint ../../src/constraints.txt")
     .pyproject_toml()
 )
+server_exit.install()
 web = FastAPI(
     docs_url=None,
     redoc_url=None,
@@ -285,6 +307,13 @@ def index() -> Response:
 @web.get("/metrics", include_in_schema=False)
 def show_metrics() -> Response:
     return metrics.show()
+
+
+@web.get("/version", tags=["Operations"], response_model=Version, responses=PROBLEMS)
+def show_version() -> Version:
+    """What is served: feedsieve's version, the pair of models, and the encoder's backend."""
+    backend = Backend(**figures(runtime.scorer.encoder.selection))
+    return Version(version=__version__, model=CLASSIFIER, encoder=ENCODER, backend=backend)
 
 
 @web.get("/openapi.json", include_in_schema=False)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from export.onnx import PooledBert
+from export.reference import embed_with_pytorch
 from feedsieve.encoder import Encoder
 
 MESSAGES = 64  # enough for every length between one token and the maximum
@@ -31,7 +31,7 @@ def check(model: PooledBert, encoder: Encoder, texts: Sequence[str]) -> dict[str
     """
     texts = of_many_lengths(texts)
     served = encoder.encode(texts)
-    expected = _reference(model, encoder.tokenize(texts))
+    expected = embed_with_pytorch(model, encoder.tokenize(texts))
     cosine = (served * expected).sum(axis=1)
     figures = {
         "messages": len(texts),
@@ -47,12 +47,3 @@ def check(model: PooledBert, encoder: Encoder, texts: Sequence[str]) -> dict[str
             f"{LARGEST_DIFFERENCE[precision]} and at least {LOWEST_COSINE[precision]} are allowed"
         )
     return figures
-
-
-def _reference(model: PooledBert, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-    rows = []
-    with torch.inference_mode():
-        for ids in tokens:  # one at a time: no padding that the two could treat alike and wrongly
-            input_ids = torch.tensor([ids])
-            rows.append(model(input_ids, torch.ones_like(input_ids))["embedding"][0].numpy())
-    return np.array(rows)

@@ -22,6 +22,8 @@ from transformers import BertModel
 from export.sources import Source
 
 OPSET = 17
+# The two matrix products of attention, by the names that PyTorch's exporter gives to the nodes
+ATTENTION_PRODUCTS = r".*/attention/self/MatMul(_\d+)?"
 
 
 class PooledBert(BertModel):
@@ -102,6 +104,7 @@ def write_int8(plain: Path, tokens: Sequence[Sequence[int]], path: Path) -> None
         model_type=nncf.ModelType.TRANSFORMER,
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(inputs),
+        ignored_scope=nncf.IgnoredScope(patterns=[ATTENTION_PRODUCTS]),
     )
     _scale_what_is_looked_up(quantized.graph)
     onnx.save(quantized, str(path))

@@ -1,6 +1,7 @@
 """From a source to checked encoder folders that the runtime loads, and into the model store."""
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,8 +10,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from export import check, onnx
+from export.reference import reference_embeddings, reference_of_file
 from export.sources import Source
 from feedsieve import models
+from feedsieve.backend_selection import NoBackend
+from feedsieve.classifier import Classifier
 from feedsieve.encoder import (
     DESCRIPTION_FILE,
     MODEL_FILE,
@@ -18,22 +22,39 @@ from feedsieve.encoder import (
     Encoder,
     EncoderDescription,
 )
+from feedsieve.reference import FILE as REFERENCE_FILE
+from feedsieve.reference import ReferenceEmbeddings, ReferenceScores
+
+_log = logging.getLogger("feedsieve")
 
 CALIBRATED_ON = 128  # messages, of every length
 
 
+class Exported(dict[str, Encoder]):
+    """The loaded encoders by precision, "fp32" and, unless it is refused, "int8"."""
+
+    int8_refused: str | None = None  # why there is no encoder in 8 bits
+
+    @property
+    def fastest(self) -> Encoder:
+        """The encoder in 8 bits, or the one in 32 bits where that is refused."""
+        return self.get("int8", self["fp32"])
+
+
 def export_encoder(
     source: Source, folder: Path, texts: Sequence[str], threads: int = 0
-) -> dict[str, Encoder]:
+) -> Exported:
     """Write `folder/fp32` and `folder/int8`, compare both with PyTorch on `texts`, load both.
 
-    Raises `check.BadExport` if one differs too much, ValueError if there are no texts.
+    An encoder in 8 bits that differs too much, or that no backend runs rightly here, is left out
+    with a warning. Raises `check.BadExport` or `NoBackend` for the one in 32 bits, and ValueError
+    if there are no texts.
     """
     if not texts:
         raise ValueError("an export is checked on messages, and there are none")
     model = onnx.pooled(source)
     plain = folder / "plain.onnx"
-    encoders = {}
+    encoders = Exported()
     with tqdm(total=5, desc="export", unit="step") as progress:
         onnx.write_plain(model, plain)
         progress.update()
@@ -47,7 +68,11 @@ def export_encoder(
         onnx.write_int8(plain, encoders["fp32"].tokenize(sample), int8 / MODEL_FILE)
         plain.unlink()
         progress.update()
-        encoders["int8"] = _checked(int8, model, texts, threads)
+        try:
+            encoders["int8"] = _checked(int8, model, texts, threads)
+        except (check.BadExport, NoBackend) as error:
+            encoders.int8_refused = str(error)
+            _log.warning("8 bits are refused, 32 bits are kept: %s", error)
         progress.update()
     return encoders
 
@@ -55,9 +80,28 @@ def export_encoder(
 def save_encoder(folder: Path) -> str:
     """Copy an exported encoder into the model store; return its tag."""
     with models.new_model(models.ENCODER) as (tag, place):
-        for name in (MODEL_FILE, TOKENIZER_FILE, DESCRIPTION_FILE):
+        for name in (MODEL_FILE, TOKENIZER_FILE, DESCRIPTION_FILE, REFERENCE_FILE):
             shutil.copyfile(folder / name, place / name)
     return tag
+
+
+def add_reference(tag: str, threads: int = 0) -> None:
+    """Add reference outputs to a pair of models made before there were any.
+
+    `tag` is the classifier's. The embeddings are those that the ONNX file defines, the scores those
+    that the classifier gives for them. What is there already stays. Raises `NoModel`.
+    """
+    classifier_tag, encoder_tag = models.find_pair(tag)
+    place = models.folder(encoder_tag)
+    reference = ReferenceEmbeddings.read(place)
+    if reference is None:
+        reference = reference_of_file(place)
+        reference.write(place)
+    folder = models.folder(classifier_tag)
+    if ReferenceScores.read(folder) is None:
+        classifier = Classifier.load(folder)
+        ReferenceScores(classifier.score(reference.texts, reference.expected)).write(folder)
+    models.load_scorer(classifier_tag, threads)  # raises if no backend gives these outputs
 
 
 def describe(encoder: Encoder) -> str:
@@ -66,7 +110,8 @@ def describe(encoder: Encoder) -> str:
     return (
         f"{encoder.description.precision} against PyTorch on {figures['messages']} messages: "
         f"largest difference {figures['largest_difference']:.2g}, "
-        f"cosine {figures['mean_cosine']:.5f} on average, {figures['lowest_cosine']:.5f} at least"
+        f"cosine {figures['mean_cosine']:.5f} on average, {figures['lowest_cosine']:.5f} at least; "
+        f"runs on {encoder.selection.chosen.backend}"
     )
 
 
@@ -97,6 +142,7 @@ def _write_tokenizer(source: Source, path: Path) -> None:
 
 
 def _checked(folder: Path, model: onnx.PooledBert, texts: Sequence[str], threads: int) -> Encoder:
+    reference_embeddings(model, folder).write(folder)
     encoder = Encoder(folder, threads)
     encoder.description = replace(encoder.description, check=check.check(model, encoder, texts))
     encoder.description.write(folder)

@@ -3,31 +3,30 @@
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from feedsieve import engines
+from feedsieve.backend_selection import ReferenceRun, select_backend
+from feedsieve.backends import PendingEmbeddings
+from feedsieve.padding import batches, padded, padded_length
+from feedsieve.reference import ReferenceEmbeddings
+from feedsieve.settings import settings
 from feedsieve.text import plain
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 DESCRIPTION_FILE = "encoder.json"
-# Texts are padded to multiples of it, alone as in company: the numbers of a text, to the last bit,
-# depend on how far it is padded, and not on who is beside it. An engine also gets to see, and to
-# compile for, a tenth of the shapes.
-PAD_TO = 16
-TOKENS_A_BATCH = 512  # padding included; larger batches gain nothing and take memory
-BATCHES_A_THREAD = 2  # begun ahead: one at work, and one that it need not wait for Python for
-TEXTS_TOKENIZED_AT_ONCE = 4096  # bounds memory while embedding a corpus
+BATCHES_PER_THREAD = 2  # submitted ahead: one that runs, and one that need not wait for Python
+TEXTS_PER_TOKENIZATION = 4096  # bounds memory while embedding a corpus
 
 
 @dataclass(frozen=True)
 class EncoderDescription:
-    """What `encoder.json` says: how the ONNX file was made and how to feed it."""
+    """The content of `encoder.json`: how the ONNX file was made and how to feed it."""
 
     source: str
     pooling: str  # "mean" or "cls", inside the graph
@@ -46,24 +45,55 @@ class EncoderDescription:
         return cls(**json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8")))
 
 
+class EncoderTokenizer:
+    """Turns texts into the token ids that an encoder reads."""
+
+    def __init__(self, folder: Path, description: EncoderDescription) -> None:
+        """Load the tokenizer of the encoder in `folder`. Raises OSError if it is absent."""
+        self._prefix = description.prefix
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(description.max_tokens)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return each text's token ids, at most `max_tokens`, special tokens included."""
+        prepared = [self._prefix + plain(text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared)]
+
+
 class Encoder:
     """Turns texts into unit-length embeddings; safe to use from several threads."""
 
-    def __init__(self, folder: Path, threads: int = 0, engine: engines.Name | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int = 0,
+        backend: str | None = None,
+        excluded: Mapping[str, str] | None = None,
+    ) -> None:
         """Load the encoder that `export` wrote into `folder`; `threads` 0 means one a core.
 
-        Each thread runs a batch of its own, so that embeddings do not depend on how many there are.
-        Without `engine` it is the fastest that is there. Raises OSError if a file is missing and
-        the engine's own error if one is damaged.
+        Each thread runs a batch of its own, so embeddings do not depend on their number. The
+        backend is the fastest that gives the model's reference outputs on this CPU, or else
+        `backend` or FEEDSIEVE_BACKEND by name; `excluded` maps backends not to use to a reason.
+
+        Raises NoBackend if none gives the reference outputs, OSError if a file is missing,
+        ValueError if one is damaged.
         """
         self.folder = folder
         self.description = EncoderDescription.read(folder)
-        self._threads = threads or os.cpu_count() or 1
-        precision = self.description.precision
-        self.engine = engines.start(folder / MODEL_FILE, precision, self._threads, engine)
-        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.description.max_tokens)
+        self.threads = threads or os.cpu_count() or 1
+        self._tokenizer = EncoderTokenizer(folder, self.description)
+        self.reference = ReferenceEmbeddings.read(folder)
+        self._reference_run = self._prepare(self.reference) if self.reference else None
+        self.backend, self.selection = select_backend(
+            folder / MODEL_FILE,
+            self.description.precision,
+            self.threads,
+            self._reference_run,
+            backend or settings().backend,
+            excluded,
+        )
 
     def encode(
         self, texts: Sequence[str], progress: Callable[[int], object] | None = None
@@ -73,75 +103,59 @@ class Encoder:
         `progress` is called with the number of texts done since its last call.
         """
         embeddings = np.empty((len(texts), self.description.dimension), np.float32)
-        for rows, found in self.embed(texts):
-            embeddings[rows] = found()
+        for rows, pending in self.embed(texts):
+            embeddings[rows] = pending.result()
             if progress:
                 progress(len(rows))
         return embeddings
+
+    def encode_reference(self) -> np.ndarray:
+        """Return this encoder's embeddings of its reference texts, (texts, dimension).
+
+        Raises ValueError if the model has none.
+        """
+        if self._reference_run is None:
+            raise ValueError(f"{self.folder} has no reference outputs")
+        return self._reference_run.embed(self.backend)
 
     def embed(
         self,
         texts: Sequence[str],
         all_begun: Callable[[], object] | None = None,
         eager: bool = True,
-    ) -> Iterator[tuple[list[int], engines.Begun]]:
-        """Yield rows of `texts`, a batch at a time, and what waits for their embeddings.
+    ) -> Iterator[tuple[list[int], PendingEmbeddings]]:
+        """Yield the rows of each batch of `texts`, and a future of their embeddings.
 
-        The engine is at them and at the next ones by then, so there is time for other work before
-        waiting. No more is begun before it is asked for: others may have the engine in between, and
-        whoever asks for several batches before waiting for one has so many more begun. If
-        this is not `eager`, threads have no second batch to go on with. `all_begun` is called when
-        no more is to be begun.
+        The next batches are submitted before a batch is yielded, so there is time for other work
+        before waiting. No more are submitted before they are asked for: other callers may use the
+        backend in between. Unless this is `eager`, threads have no second batch to go on with.
+        `all_begun` is called when the last batch is submitted.
         """
-        ahead = self._threads * BATCHES_A_THREAD if eager else self._threads - 1
-        for start in range(0, len(texts), TEXTS_TOKENIZED_AT_ONCE):
-            tokens = self.tokenize(texts[start : start + TEXTS_TOKENIZED_AT_ONCE])
-            begun: deque[tuple[list[int], engines.Begun]] = deque()
+        ahead = self.threads * BATCHES_PER_THREAD if eager else self.threads - 1
+        for start in range(0, len(texts), TEXTS_PER_TOKENIZATION):
+            tokens = self.tokenize(texts[start : start + TEXTS_PER_TOKENIZATION])
+            submitted: deque[tuple[list[int], PendingEmbeddings]] = deque()
             for rows in batches([self._padded_length(len(ids)) for ids in tokens]):
-                running = self.begin([tokens[row] for row in rows])
-                begun.append(([start + row for row in rows], running))
-                if len(begun) > ahead:
-                    yield begun.popleft()
-            if all_begun and start + TEXTS_TOKENIZED_AT_ONCE >= len(texts):
+                pending = self.submit([tokens[row] for row in rows])
+                submitted.append(([start + row for row in rows], pending))
+                if len(submitted) > ahead:
+                    yield submitted.popleft()
+            if all_begun and start + TEXTS_PER_TOKENIZATION >= len(texts):
                 all_begun()
-            yield from begun
+            yield from submitted
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's token ids, at most `max_tokens` of them, special tokens included."""
-        prefix = self.description.prefix
-        prepared = [prefix + plain(text) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared)]
+        """Return each text's token ids, at most `max_tokens`, special tokens included."""
+        return self._tokenizer.tokenize(texts)
 
-    def begin(self, tokens: Sequence[Sequence[int]]) -> engines.Begun:
-        """Begin with one batch, padded for the longest; return what waits for its embeddings."""
-        return self.engine.begin(padded(tokens, self._padded_length(max(map(len, tokens)))))
+    def submit(self, tokens: Sequence[Sequence[int]]) -> PendingEmbeddings:
+        """Submit one batch, padded for its longest text; return a future of its embeddings."""
+        longest = max(map(len, tokens))
+        return self.backend.submit(padded(tokens, self._padded_length(longest)))
+
+    def _prepare(self, reference: ReferenceEmbeddings) -> ReferenceRun:
+        tokens = self.tokenize(reference.texts)
+        return ReferenceRun(reference, tokens, self.description.max_tokens)
 
     def _padded_length(self, tokens: int) -> int:
-        return max(tokens, min(-(-tokens // PAD_TO) * PAD_TO, self.description.max_tokens))
-
-
-def padded(tokens: Sequence[Sequence[int]], length: int) -> dict[str, np.ndarray]:
-    """Return what BERT reads of a batch: ids and mask, each of shape (texts, length)."""
-    shape = len(tokens), length
-    input_ids, attention_mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for row, ids in enumerate(tokens):
-        input_ids[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask}
-
-
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield rows of one length each, at most `TOKENS_A_BATCH` tokens of them or one text.
-
-    Longest first: the first batch shows at once whether memory suffices. As many texts as a power
-    of two: an engine compiles for each size that it meets.
-    """
-    alike: dict[int, list[int]] = {}
-    for row, length in enumerate(lengths):
-        alike.setdefault(length, []).append(row)
-    for length, rows in sorted(alike.items(), reverse=True):
-        most = max(1, TOKENS_A_BATCH // length)
-        while rows:
-            count = 1 << min(most, len(rows)).bit_length() - 1
-            yield rows[:count]
-            rows = rows[count:]
+        return padded_length(tokens, self.description.max_tokens)

@@ -1,7 +1,7 @@
 """What LightGBM sees of a message: columns, each with a name that an explanation can show."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,21 +17,22 @@ LEXICON, HEAD, EMBEDDING = "its words", "the text as a whole", "embedding"
 
 @dataclass(frozen=True)
 class Head:
-    """What fine-tuning left on top of the encoder: a logit, linear in the embedding."""
+    """A linear model on top of the encoder: from an embedding to a logit of positive."""
 
     weights: np.ndarray  # (dimension,)
     bias: float
 
     def logits(self, embeddings: np.ndarray) -> np.ndarray:
         """Return a logit of positive for each embedding, (texts,), 64-bit floats."""
-        return embeddings.astype(np.float64) @ self.weights + self.bias
+        # Not a matrix product: BLAS sums a row in another order if there are more rows.
+        return (embeddings.astype(np.float64) * self.weights).sum(axis=1) + self.bias
 
 
 class Features:
     """Turns texts and their embeddings into the classifier's columns.
 
-    The columns: what the lexicon says, what the encoder's head says if it was fine-tuned, the
-    traits, and the embedding if the classifier reads it.
+    The columns: what the lexicon says, what the encoder's head says, and the traits. Classifiers
+    made by earlier versions may have no head and read the embedding itself.
     """
 
     def __init__(self, lexicon: Lexicon, head: Head | None, embedding_width: int) -> None:
@@ -56,24 +57,25 @@ class Features:
         return self.lexicon.score([plain(text) for text in texts])
 
     def columns(
-        self,
-        texts: Sequence[str],
-        embeddings: np.ndarray | Callable[[], np.ndarray],
-        lexical: np.ndarray | None = None,
+        self, texts: Sequence[str], embeddings: np.ndarray, lexical: np.ndarray | None = None
     ) -> np.ndarray:
         """Return the features of texts whose embeddings are (texts, dimension).
 
-        `embeddings` may be what waits for them: it is called when all else is done. `lexical` is
-        what `lexical` returns, if that is known. The answer is (texts, columns), 64-bit floats, NaN
-        where a text says nothing of a trait.
+        `lexical` is what `lexical` returns, if that is known. The answer is (texts, columns),
+        64-bit floats, NaN where a text says nothing of a trait.
         """
         if lexical is None:
             lexical = self.lexical(texts)
-        named = traits([plain(text) for text in texts])
-        if callable(embeddings):
-            embeddings = embeddings()
-        verdicts = self.head.logits(embeddings) if self.head else None
-        return self.assemble(named, embeddings, lexical, verdicts)
+        return self.join(self.named(texts), embeddings, lexical)
+
+    def named(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the named traits of each text, (texts, traits)."""
+        return traits([plain(text) for text in texts])
+
+    def join(self, named: np.ndarray, embeddings: np.ndarray, lexical: np.ndarray) -> np.ndarray:
+        """Return what `columns` returns, of the parts that `named` and `lexical` return."""
+        logits = self.head.logits(embeddings) if self.head else None
+        return self.assemble(named, embeddings, lexical, logits)
 
     def assemble(
         self,

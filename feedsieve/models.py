@@ -7,8 +7,10 @@ from pathlib import Path
 import bentoml
 from bentoml.exceptions import BentoMLException
 
+from feedsieve.backend_selection import NoBackend
 from feedsieve.classifier import Classifier, ClassifierDescription
 from feedsieve.encoder import Encoder
+from feedsieve.reference import ReferenceScores
 from feedsieve.scorer import Scorer
 
 ENCODER = "feedsieve-encoder"
@@ -38,20 +40,50 @@ def find_pair(tag: str) -> tuple[str, str]:
 def load_scorer(tag: str, threads: int = 0, *, cascade: bool = True) -> Scorer:
     """Load the pair that `tag` names, from `CLASSIFIER:latest` to an exact version.
 
-    Without `cascade` the encoder reads every text.
+    The pair is compared with its reference outputs on this CPU. Without `cascade` the encoder
+    reads every text.
 
-    Raises `NoModel`, also for a model that is damaged or was made by another version.
+    Raises `NoModel`, also for a model that is damaged, was made by another version, or gives other
+    outputs than it should.
     """
     classifier_tag, encoder_tag = find_pair(tag)
     places = folder(encoder_tag), folder(classifier_tag)
     try:
-        encoder, classifier = Encoder(places[0], threads), Classifier.load(places[1])
+        return load_pair(*places, classifier_tag, threads, cascade=cascade)
+    except NoBackend as error:
+        raise NoModel(f"{classifier_tag} with {encoder_tag} is refused: {error}") from error
     except Exception as error:  # onnxruntime, tokenizers and LightGBM have many of their own
         raise NoModel(
             f"{classifier_tag} with {encoder_tag} cannot be loaded, it is damaged or was made by "
             f"another version of feedsieve; `make train` or `python -m train` makes one ({error})"
         ) from error
-    return Scorer(encoder, classifier, classifier_tag, cascade=cascade)
+
+
+def load_pair(
+    encoder_folder: Path,
+    classifier_folder: Path,
+    model: str,
+    threads: int = 0,
+    *,
+    cascade: bool = True,
+) -> Scorer:
+    """Load a pair from its folders, with the fastest backend that gives its reference scores.
+
+    `model` is the classifier's tag. Raises NoBackend, and whatever loading a damaged file raises.
+    """
+    classifier = Classifier.load(classifier_folder)
+    expected = ReferenceScores.read(classifier_folder)
+    excluded: dict[str, str] = {}
+    while True:
+        encoder = Encoder(encoder_folder, threads, excluded=excluded)
+        if expected is None or encoder.reference is None:
+            break
+        scores = classifier.score(encoder.reference.texts, encoder.encode_reference())
+        broken = expected.broken(scores)
+        if not broken:
+            break
+        excluded[encoder.backend.spec.name] = broken
+    return Scorer(encoder, classifier, model, cascade=cascade)
 
 
 def folder(tag: str) -> Path:

@@ -15,10 +15,11 @@ from feedsieve.batches import Batches
 from feedsieve.explain import Explanation, explain
 from feedsieve.lean import import_lightgbm_alone
 from feedsieve.message import StoreUnavailable
-from feedsieve.models import load_scorer
+from feedsieve.models import NoModel, load_scorer
 from feedsieve.patience import Patience
 from feedsieve.recall import Recall
 from feedsieve.scorer import Scorer, Verdict
+from feedsieve.server_exit import end_server
 from feedsieve.settings import Settings
 from feedsieve.store import MessageStore, Scored
 from feedsieve.text import fingerprint
@@ -171,13 +172,18 @@ class Runtime:
             scorer.classifier.score(first, scorer.encoder.encode(first))
         except Exception as error:
             self._failure = error
-            _log.exception("the model %s cannot be loaded", self._settings.model)
+            if isinstance(error, NoModel):
+                _log.error("%s", error)
+            else:
+                _log.exception("the model %s cannot be loaded", self._settings.model)
+            end_server()
             return
         gc.collect()
         # What is loaded stays, and so for a minute does what BentoML keeps of each request: looking
         # through either would hold up requests.
         gc.freeze()
         gc.set_threshold(*COLLECTED_AFTER)
+        metrics.show_backend(scorer.model, scorer.encoder.selection)
         self._scorer = scorer
         _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
         while not self._stopping.is_set():

@@ -1,14 +1,13 @@
 """Text to score: the one class that the service, evaluation, files and benchmarks all call."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from feedsieve.backends import PendingEmbeddings
 from feedsieve.classifier import Classifier
 from feedsieve.encoder import Encoder
-from feedsieve.engines import Begun
 
 Label = Literal["positive", "negative"]
 By = Literal["words", "encoder"]
@@ -85,9 +84,8 @@ class Scorer:
         `progress` is called with the number of texts done since its last call; `all_begun` and
         `eager` are `Encoder.embed`'s.
         """
-        embed = partial(self._embed, all_begun=all_begun, eager=eager)
         if not self.cascade:
-            scores = self._read(texts, None, embed, progress)
+            scores = self._read(texts, None, progress, all_begun, eager)
             return Judged(scores, np.zeros(len(texts), bool))
         lexical = self.classifier.features.lexical(texts)
         by_words = self.cascade.is_sure(lexical)
@@ -96,47 +94,50 @@ class Scorer:
             progress(int(by_words.sum()))
         rest = np.flatnonzero(~by_words)
         left = [texts[row] for row in rest.tolist()]
-        scores[rest] = self._read(left, lexical[rest], embed, progress)
+        scores[rest] = self._read(left, lexical[rest], progress, all_begun, eager)
         return Judged(scores, by_words)
 
     def _read(
         self,
         texts: Sequence[str],
         lexical: np.ndarray | None,
-        embed: Callable[[Sequence[str]], Iterable[tuple[list[int], Begun]]],
         progress: Callable[[int], object] | None,
+        all_begun: Callable[[], object] | None,
+        eager: bool,
     ) -> np.ndarray:
         """Return the scores of `texts` by what the encoder reads in them.
 
-        What some texts say without the encoder is found while the encoder reads them.
+        The features that need no encoder are computed while the encoder runs.
         """
         features = self.classifier.features
         columns = np.empty((len(texts), sum(features.blocks.values())))
-        for rows, embeddings in embed(texts):
+        for rows, pending in self._embed(texts, all_begun, eager):
             some = [texts[row] for row in rows]
-            words = None if lexical is None else lexical[rows]
-            columns[rows] = features.columns(some, embeddings, words)
+            words = features.lexical(some) if lexical is None else lexical[rows]
+            named = features.named(some)
+            embeddings = np.concatenate([batch.result() for batch in pending])
+            columns[rows] = features.join(named, embeddings, words)
             if progress:
                 progress(len(rows))
         return self.classifier.score_columns(columns)
 
     def _embed(
         self, texts: Sequence[str], all_begun: Callable[[], object] | None, eager: bool
-    ) -> Iterator[tuple[list[int], Begun]]:
-        """Yield what `Encoder.embed` yields, if it is `eager` for `TEXTS_AT_ONCE` and more texts.
+    ) -> Iterator[tuple[list[int], list[PendingEmbeddings]]]:
+        """Yield rows and futures of one batch, or of several with `TEXTS_AT_ONCE` texts if `eager`.
 
-        All of these are begun by then, beside those that the encoder begins ahead.
+        All of these are submitted by then, beside those that the encoder submits ahead.
         """
         rows: list[int] = []
-        begun: list[Begun] = []
-        for some, embeddings in self.encoder.embed(texts, all_begun, eager):
+        pending: list[PendingEmbeddings] = []
+        for some, batch in self.encoder.embed(texts, all_begun, eager):
             rows += some
-            begun.append(embeddings)
+            pending.append(batch)
             if len(rows) >= TEXTS_AT_ONCE or not eager:
-                yield rows, partial(_all, begun)
-                rows, begun = [], []
+                yield rows, pending
+                rows, pending = [], []
         if rows:
-            yield rows, partial(_all, begun)
+            yield rows, pending
 
     def score_embedded(self, texts: Sequence[str], embeddings: np.ndarray) -> np.ndarray:
         """Return what `score` returns, of texts whose embeddings, (texts, dimension), are known."""
@@ -150,8 +151,3 @@ class Scorer:
     def label(self, score: float) -> Label:
         """Return the decision that `score` means."""
         return "positive" if score >= self.threshold else "negative"
-
-
-def _all(begun: Sequence[Begun]) -> np.ndarray:
-    """Wait for the embeddings of some batches, (texts, dimension)."""
-    return np.concatenate([embeddings() for embeddings in begun])

@@ -2,11 +2,21 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from bentoml.exceptions import BentoMLException
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BackendName = Literal[
+    "openvino-int8",
+    "openvino-int8-bf16",
+    "openvino-int8-bf16-no-snippets",
+    "openvino-f32",
+    "onnxruntime-int8",
+    "onnxruntime-f32",
+]
 
 
 class Settings(BaseSettings):
@@ -22,6 +32,16 @@ class Settings(BaseSettings):
     )
     threads: int = Field(
         default=0, ge=0, le=256, description="threads of the encoder; 0: one a core"
+    )
+    backend: BackendName | None = Field(
+        default=None,
+        description="the backend to run the encoder with; without it the fastest that gives the"
+        " model's reference outputs on this CPU",
+    )
+    onednn_max_cpu_isa: str = Field(
+        default="",
+        validation_alias="ONEDNN_MAX_CPU_ISA",
+        description="the newest instructions that OpenVINO may use; oneDNN's own variable",
     )
     cascade: bool = Field(
         default=True,

@@ -25,7 +25,7 @@ from transformers import BertModel
 from export import sources
 from export.onnx import pooled, write_fp32, write_plain
 from export.pipeline import export_encoder
-from feedsieve.encoder import padded
+from feedsieve.padding import padded
 from feedsieve.text import plain
 
 TOKENS_A_BATCH = 2048  # padding included; of 512 to 8,192 none is faster in 32 bits
@@ -78,7 +78,7 @@ def write(source: str, folder: Path, texts: Sequence[str], max_tokens: int) -> B
     # infinity-emb cuts texts where the positions end; here it is to cut them where the others do.
     settings = encoder.model.config.to_dict() | {"max_position_embeddings": encoder.max_tokens}
     (places["hidden"] / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    ours = export_encoder(encoder, folder / "ours", texts)["int8"].folder
+    ours = export_encoder(encoder, folder / "ours", texts).fastest.folder
     return Baselines(
         **places,
         ours=ours,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from feedsieve import engines, models
+from feedsieve import models
 from feedsieve.encoder import Encoder
 from loadtests import baselines, messages
 from loadtests.baselines import Baselines
@@ -77,14 +77,14 @@ def describe(texts: list[str]) -> dict[str, Any]:
     embeddings = _engine.encode(texts[:32])
     return {
         "dimension": embeddings.shape[1],
-        "engine": _name(),
+        "engine": _backend(),
         "precision": _precision,
         "tokens": [len(ids) for ids in _engine.tokenize(texts)],
     }
 
 
-def _name() -> engines.Name:
-    return _engine.engine.name if isinstance(_engine, Encoder) else "onnxruntime"
+def _backend() -> str:
+    return _engine.backend.spec.name if isinstance(_engine, Encoder) else "onnxruntime"
 
 
 def seconds(texts: list[str]) -> float:
@@ -126,4 +126,5 @@ def grid(texts: dict[int, list[str]], least: float) -> dict[str, float]:
 
 def operators(texts: list[str], file: Path) -> dict[str, float]:
     """Return the share of the time by operator of the engine's ONNX file, all texts in a batch."""
-    return by_operator(_name(), file, _precision, _engine.tokenize(texts))
+    spec = _engine.backend.spec if isinstance(_engine, Encoder) else None
+    return by_operator(spec, file, _engine.tokenize(texts))

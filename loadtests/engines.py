@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from feedsieve import models
-from loadtests import contender, messages, page, plots
+from loadtests import backends, contender, messages, page, plots
 from loadtests.baselines import MODEL_FILE, Baselines
 from loadtests.contender import (
     BATCHES,
@@ -80,6 +80,7 @@ def measure(plan: Plan, of: Baselines) -> dict[str, Any]:
             for name in names
         },
         "operators": operators,
+        "backends": backends.measure(served, texts, rounds),
     }
 
 
@@ -155,7 +156,8 @@ Shares of the time that the engine's profiler sees, of a batch of {PROFILED_BATC
 {PROFILED_LENGTH} tokens.
 
 {_operators_table(found["operators"])}
-"""
+
+{backends.section(found["backends"])}"""
 
 
 HEAD = (

@@ -9,14 +9,16 @@ from typing import Any
 
 import onnxruntime
 
-from feedsieve.encoder import padded
-from feedsieve.engines import Name, compiled_by_openvino
+from feedsieve.backends import BackendSpec, compile_openvino
+from feedsieve.padding import padded
 
 ROUNDS = 10
 
 
-def _onnxruntime(file: Path, _precision: str, inputs: dict[str, Any]) -> Counter[str]:
+def _onnxruntime(spec: BackendSpec | None, file: Path, inputs: dict[str, Any]) -> Counter[str]:
     options = onnxruntime.SessionOptions()
+    for key, value in spec.settings.items() if spec else ():
+        options.add_session_config_entry(key, value)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = f"{folder}/profile"
@@ -33,8 +35,8 @@ def _onnxruntime(file: Path, _precision: str, inputs: dict[str, Any]) -> Counter
     return times
 
 
-def _openvino(file: Path, precision: str, inputs: dict[str, Any]) -> Counter[str]:
-    served = compiled_by_openvino(file, precision, threads=1, PERF_COUNT=True)
+def _openvino(spec: BackendSpec, file: Path, inputs: dict[str, Any]) -> Counter[str]:
+    served = compile_openvino(spec, file, threads=1, PERF_COUNT=True)
     request = served.create_infer_request()
     request.infer(inputs)
     times: Counter[str] = Counter()
@@ -45,13 +47,17 @@ def _openvino(file: Path, precision: str, inputs: dict[str, Any]) -> Counter[str
     return +times
 
 
-PROFILERS = {"onnxruntime": _onnxruntime, "openvino": _openvino}
-
-
 def by_operator(
-    engine: Name, file: Path, precision: str, tokens: Sequence[Sequence[int]]
+    spec: BackendSpec | None, file: Path, tokens: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    """Return the share of the time, 0 to 1, by operator, largest first, of one padded batch."""
-    times = PROFILERS[engine](file, precision, padded(tokens, max(map(len, tokens))))
+    """Return the share of the time, 0 to 1, by operator, largest first, of one padded batch.
+
+    Without `spec` it is onnxruntime as it comes.
+    """
+    inputs = padded(tokens, max(map(len, tokens)))
+    if spec and spec.library == "openvino":
+        times = _openvino(spec, file, inputs)
+    else:
+        times = _onnxruntime(spec, file, inputs)
     whole = sum(times.values())
     return {name: time / whole for name, time in times.most_common()}

@@ -5,11 +5,17 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cpu_levels import levels
 from serving import BENTOML, ROOT, Server, serve, wait_until_ready
 from test_service import CHATTER, OFFER, score
+
+from feedsieve.readers import read_messages
+from feedsieve.text import LONGEST
 
 TRAINING = {"torch", "transformers", "optimum", "optimum-onnx", "onnx", "pandas", "scikit-learn"}
 
@@ -41,13 +47,17 @@ def commands(bento, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(bento, commands, tmp_path_factory) -> Iterator[Server]:
-    """The Bento's server, in an empty folder, with no model store but its own."""
+def elsewhere(server, bento, commands, tmp_path_factory) -> Iterator[Server]:
+    """The Bento's server, in an empty folder, with no model store but its own.
+
+    It has the checkout's backend: two that are equally fast may differ in the last digits.
+    """
     empty = tmp_path_factory.mktemp("empty")
     state = tmp_path_factory.mktemp("state")
     own = {
         "BENTOML_HOME": str(state / "bentoml"),
         "FEEDSIEVE_DB": str(state / "messages.db"),
+        "FEEDSIEVE_BACKEND": server.client.get("/version").json()["backend"]["backend"],
         "PYTHONPATH": "",
     }
     with serve(own, state, str(bento), commands / "bentoml", source=empty) as running:
@@ -71,6 +81,29 @@ def test_it_scores_as_the_checkout_does(server, elsewhere):
     assert [row["score"] for row in score(elsewhere, *texts)] == pytest.approx(
         [row["score"] for row in score(server, *texts)], abs=1e-6
     )
+
+
+@pytest.mark.parametrize("level", [level for level in ("AVX2",) if level in levels()])
+def test_it_scores_alike_on_a_cpu_with_fewer_instructions(
+    level, server, bento, commands, sample, tmp_path
+):
+    """Built and trained with all that this CPU has, served with less."""
+    rows = list(islice(read_messages(sample / "messages.db"), 200))
+    texts = [row.text[:LONGEST] for row in rows]
+    own = {
+        "BENTOML_HOME": str(tmp_path / "bentoml"),
+        "FEEDSIEVE_DB": str(tmp_path / "messages.db"),
+        "ONEDNN_MAX_CPU_ISA": level,
+        "PYTHONPATH": "",
+    }
+    with serve(own, tmp_path, str(bento), commands / "bentoml", source=tmp_path) as lesser:
+        wait_until_ready(lesser)
+        there, here = (
+            np.array([row["score"] for row in score(running, *texts)])
+            for running in (lesser, server)
+        )
+    assert np.abs(there - here).max() <= 0.03
+    assert np.abs(there - here).mean() <= 0.003
 
 
 def test_it_serves_the_very_pair(server, elsewhere):

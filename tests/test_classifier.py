@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import Future
 from pathlib import Path
 
 import lightgbm
@@ -19,7 +20,7 @@ from feedsieve.features import FILE as FEATURES_FILE
 from feedsieve.features import Features
 from feedsieve.lexicon import Lexicon
 from feedsieve.scorer import Scorer
-from train.classifier import ROUNDS, Fitted, fit, folds
+from train.classifier import FIXED, ROUNDS, Fitted, fit, folds
 
 COLUMNS = 16
 # A lexicon without pieces says the same of every text: these classifiers go by the embedding.
@@ -272,7 +273,8 @@ class TestFit:
         _rest, rows = list(folds(labels, np.arange(400), 7))[fold]
         features[:, 2] = 0
         features[rows, 2] = 50 + labels[rows]
-        taught = fit(features, labels, np.arange(400), seed=7)
+        wide = FIXED | {"num_leaves": 15, "learning_rate": 0.05, "min_data_in_leaf": 10}
+        taught = fit(features, labels, np.arange(400), seed=7, parameters=wide)
         assert taught.booster.feature_importance()[2] > 0
 
     def test_a_label_that_is_one_message_many_times_is_refused(self):
@@ -297,7 +299,9 @@ class Doubling:
 
     def embed(self, texts, all_begun=None, eager=True):
         for row in range(len(texts))[::-1]:
-            yield [row], lambda row=row: np.full((1, COLUMNS), float(texts[row]), np.float32)
+            future = Future()
+            future.set_result(np.full((1, COLUMNS), float(texts[row]), np.float32))
+            yield [row], future
 
 
 class TestScorer:

@@ -7,9 +7,11 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,6 +91,10 @@ def rows_of(place: Path) -> dict[str, pd.DataFrame]:
 def parameters_in(model: str) -> list[str]:
     """Return the lines of a model that say with which parameters it was fitted."""
     return [line for line in model.splitlines() if line.startswith("[")]
+
+
+# Trees that take long enough for a worker to be killed among them
+SLOW = PARAMETERS["frozen"] | {"num_leaves": 31, "learning_rate": 0.01}
 
 
 def kill_one(workers: ClusterCompute) -> None:
@@ -180,12 +186,39 @@ class TestBoosting:
         assert booster.predict(columns).mean() > 0.9
 
     def test_a_worker_that_is_killed(self, mortal, rows):
-        mortal.boost(PARAMETERS["frozen"], *rows, None, 3)  # what comes first takes longer
-        timer = threading.Timer(2, kill_one, [mortal])
-        timer.start()
-        booster = mortal.boost(PARAMETERS["frozen"], *rows, None, 2000)
-        assert not timer.is_alive()
+        mortal.boost(SLOW, *rows, None, 3)  # what comes first takes longer
+        killed = threading.Event()
+
+        def kill_once_it_fits() -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not any(mortal._client.processing().values()):
+                time.sleep(0.02)
+            time.sleep(0.3)  # the workers have found one another, and are far from done
+            kill_one(mortal)
+            killed.set()
+
+        thread = threading.Thread(target=kill_once_it_fits)
+        thread.start()
+        booster = mortal.boost(SLOW, *rows, None, 2000)
+        thread.join()
+        assert killed.is_set()
         assert booster.num_trees() == 2000
+
+    @pytest.mark.parametrize(
+        "said", ["Socket recv error", "Connecting to rank 1 failed", "Binding port 12400 failed"]
+    )
+    def test_a_network_that_fails_once_is_tried_again(self, workers, rows, monkeypatch, said):
+        fit_really, failed = ClusterCompute._boost, []
+
+        def fail_once(*arguments):
+            if not failed:
+                failed.append(said)
+                raise lightgbm.basic.LightGBMError(said)
+            return fit_really(*arguments)
+
+        monkeypatch.setattr(ClusterCompute, "_boost", fail_once)
+        assert workers.boost(PARAMETERS["frozen"], *rows, None, 3).num_trees() == 3
+        assert failed == [said]
 
     def test_one_that_cannot_be_fitted(self, workers, rows):
         columns, labels = rows

@@ -5,12 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from feedsieve.features import EMBEDDING, HEAD, LEXICON, Features, Head
 from feedsieve.lexicon import Lexicon
 from feedsieve.text import LONGEST, normalise, plain
 from feedsieve.traits import TRAITS, traits
+from train import head as heads
 from train import lexical, stack
 
 ANY = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -256,3 +260,46 @@ class TestStack:
         assert fitted.validation["average_precision"] < 0.7
         assert "embedding" in features.blocks and features.blocks["embedding"] == 0
         assert fitted.held_out.shape == (200,)
+
+    def test_the_head_of_a_frozen_encoder_is_fitted_out_of_fold(self):
+        """Labels by chance, which a head fitted on them tells: LightGBM is not to believe it."""
+        random = np.random.default_rng(0)
+        texts = ["".join(random.choice(list("абвгд "), 40)) for _ in range(200)]
+        embeddings = random.normal(size=(200, 100)).astype(np.float32)
+        labels = random.integers(0, 2, 200)
+        features, fitted = stack.fit(texts, labels, np.arange(200), embeddings, None, 7)
+        assert fitted.validation["average_precision"] < 0.7
+        told = features.head.logits(embeddings)
+        assert average_precision_score(labels, told) > 0.75  # it does know what it was fitted on
+
+    def test_no_tree_splits_on_the_head(self):
+        """A step there would enlarge the last bits of an embedding."""
+        random = np.random.default_rng(0)
+        texts = ["".join(random.choice(list("абвгд "), 40)) for _ in range(400)]
+        embeddings = random.normal(size=(400, 8)).astype(np.float32)
+        labels = (embeddings[:, 0] + random.normal(size=400) / 2 > 0.5).astype(np.int64)
+        features, fitted = stack.fit(texts, labels, np.arange(400), embeddings, None, 7)
+        assert list(features.blocks)[:2] == [LEXICON, HEAD]
+        assert fitted.booster.feature_importance()[1] == 0
+        assert fitted.start.weights[1] > 0
+        assert fitted.validation["average_precision"] > 0.8
+
+
+class TestHead:
+    @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+    def test_a_logit_does_not_depend_on_the_rows_beside_it(self, rows, seed):
+        random = np.random.default_rng(seed)
+        head = Head(random.normal(size=384), 0.5)
+        embeddings = random.normal(size=(rows, 384)).astype(np.float32)
+        together = head.logits(embeddings)
+        assert together == pytest.approx(embeddings @ head.weights + 0.5, abs=1e-4)
+        alone = [head.logits(embeddings[at : at + 1])[0] for at in range(rows)]
+        assert together.tolist() == alone
+
+    def test_it_is_the_logistic_regression_of_the_embedding_itself(self):
+        random = np.random.default_rng(0)
+        embeddings = random.normal(3, 2, size=(300, 5))
+        labels = (embeddings[:, 0] > 3).astype(np.int64)
+        scaled = StandardScaler().fit_transform(embeddings)
+        expected = LogisticRegression(C=heads.C).fit(scaled, labels).decision_function(scaled)
+        assert heads.fit(embeddings, labels).logits(embeddings) == pytest.approx(expected, abs=1e-3)

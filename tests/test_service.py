@@ -7,6 +7,9 @@ from urllib.parse import quote
 import pytest
 from serving import serve, wait_until_ready
 
+from feedsieve import __version__
+from feedsieve.backends import BACKENDS
+
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 OFFER = "Сдаётся квартира 2+1 в Лимассоле, центр, 1200 евро в месяц, на длительный срок"
 CHATTER = "Всем привет! Кто знает хорошего стоматолога?"
@@ -264,6 +267,25 @@ def counts(server):
 
 
 class TestOperations:
+    def test_version_and_metrics_name_the_backend(self, server):
+        answer = server.client.get("/version")
+        assert answer.status_code == 200
+        found = answer.json()
+        assert found["version"] == __version__
+        assert found["model"] == server.client.get("/feed").json()["model"]
+        assert found["encoder"].startswith("feedsieve-encoder:")
+        backend = found["backend"]
+        assert backend["backend"] in {spec.name for spec in BACKENDS["int8"]}
+        assert 0.999 < backend["lowest_cosine"] <= backend["mean_cosine"] <= 1.00001
+        assert backend["cpu"] and backend["reason"]
+        [labels] = server.metric("feedsieve_backend_info")
+        assert f'backend="{backend["backend"]}"' in labels
+        assert f'model="{found["model"]}"' in labels
+
+    def test_the_log_says_which_backend_runs(self, server):
+        backend = server.client.get("/version").json()["backend"]["backend"]
+        assert f"the encoder runs on {backend} (" in server.log.read_text()
+
     def test_metrics_do_not_grow_with_the_addresses_asked_for(self, server):
         def series():
             return set(server.metric("feedsieve_request_seconds_count"))
@@ -297,6 +319,7 @@ class TestOperations:
             ("/livez", "get"),
             ("/readyz", "get"),
             ("/metrics", "get"),
+            ("/version", "get"),
         } <= routes
 
     def test_the_documentation_tells_errors_as_they_come(self, server):

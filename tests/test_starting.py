@@ -1,11 +1,13 @@
 """How the server starts, what it does until it is ready, and what it does when it cannot be."""
 
+import json
+import os
 import shutil
 import sqlite3
 import subprocess
 from itertools import islice
 
-from serving import BENTOML, ROOT, serve, wait_for, wait_until_ready
+from serving import BENTOML, ROOT, free_port, serve, wait_for, wait_until_ready
 
 from feedsieve.message import Message
 from feedsieve.readers import read_messages
@@ -42,21 +44,42 @@ def test_no_model(tmp_path):
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_a_model_that_cannot_be_loaded(environment, trained, tmp_path):
+def serve_until_it_ends(environment, home) -> subprocess.CompletedProcess[str]:
+    """Run the server, which is to end by itself, and return what it printed."""
+    return subprocess.run(
+        [BENTOML, "serve", "service:Feedsieve", "--host", "127.0.0.1", "--port", str(free_port())],
+        cwd=ROOT,
+        env=os.environ | environment | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server(environment, trained, tmp_path):
     home = tmp_path / "bentoml"
     shutil.copytree(trained, home)
     [damaged] = home.glob("models/feedsieve-encoder/*/model.onnx")
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    with serve(environment | {"BENTOML_HOME": str(home)}, tmp_path) as server:
-        wait_for(server, "/livez", lambda answer: answer.status_code == 503)
-        assert server.client.get("/readyz").status_code == 503
-        for answer in (server.client.get("/feed"), server.client.get("/messages/1")):
-            assert answer.status_code == 503
-            assert "could not be loaded" in answer.json()["detail"]
-        answer = server.client.post("/score", json={"texts": ["text"]})
-        assert answer.status_code == 503
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert "cannot be loaded" in server.log.read_text()
+    done = serve_until_it_ends(environment, home)
+    assert done.returncode == 1
+    [line] = [line for line in done.stdout.splitlines() if "[ERROR]" in line]
+    assert "cannot be loaded, it is damaged" in line
+    assert "Traceback" not in done.stdout
+
+
+def test_tampered_reference_outputs_end_the_server(environment, trained, tmp_path):
+    home = tmp_path / "bentoml"
+    shutil.copytree(trained, home)
+    [file] = home.glob("models/feedsieve-encoder/*/reference.json")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(content | {"expected": content["expected"][::-1]}))
+    done = serve_until_it_ends(environment, home)
+    assert done.returncode == 1
+    [line] = [line for line in done.stdout.splitlines() if "[ERROR]" in line]
+    assert "lowest cosine" in line and "at least 0.999 is required" in line
+    assert "Traceback" not in done.stdout
 
 
 def test_a_store_that_cannot_be_opened(environment, tmp_path):

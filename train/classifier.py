@@ -71,7 +71,8 @@ def fit(
     """Fit on all rows, after all that is chosen was chosen on rows held out.
 
     Boosting starts from a logistic regression of the first `log_odds` columns, which are log-odds
-    of positive already, so that trees only learn what these leave open. Five boosters each stop
+    of positive already, so that trees only learn what these leave open. Of these columns the first
+    is the lexicon's and the second the head's, on which no tree splits. Five boosters each stop
     early on a fifth of the rows that they have not seen. Their scores of those fifths decide
     calibration and threshold: all rows together, since a single fifth has few positives. The
     booster that is returned takes over their mean number of rounds. `features` is (n, columns),
@@ -92,8 +93,20 @@ def fit(
     metrics = evaluate(labels, calibrated, threshold)
     start = _start(features, labels, log_odds)
     rounds = max(1, round(np.mean(judged.rounds)))
+    parameters |= _no_split_on_head(features.shape[1], log_odds)
     booster = compute.boost(parameters, features, labels, _begun(start, features), rounds)
     return Fitted(booster, start, calibration, threshold, calibrated, metrics)
+
+
+def _no_split_on_head(columns: int, log_odds: int) -> dict[str, Any]:
+    """Return the parameter that keeps trees from splitting on the head's logit.
+
+    Boosting starts from a line through it, which carries all of it. A tree's step would enlarge
+    the last bits of an embedding, which differ between CPUs, to several points of a score.
+    """
+    if log_odds < 2:
+        return {}
+    return {"feature_contri": [1.0, 0.0] + [1.0] * (columns - 2)}
 
 
 def held_out(
@@ -107,7 +120,8 @@ def held_out(
     compute: Compute = HERE,
 ) -> HeldOut:
     """Return what boosters that had not seen a row say of it; `parts` are (rest, fold)."""
-    shared = features, labels, dict(parameters), log_odds, most_rounds
+    parameters = {**parameters, **_no_split_on_head(features.shape[1], log_odds)}
+    shared = features, labels, parameters, log_odds, most_rounds
     with tqdm(total=len(parts), desc="LightGBM", unit="fold", disable=not progress) as bar:
         judged = compute.map(_fit_fold, parts, shared, bar.update)
     logits = np.empty(len(labels))

@@ -22,8 +22,6 @@ from distributed.scheduler import KilledWorker
 
 from feedsieve import models
 from feedsieve.bulk import NoEngine, Progress
-from feedsieve.classifier import Classifier
-from feedsieve.encoder import Encoder
 from feedsieve.scorer import Label, Scorer
 from feedsieve.tables import Part
 
@@ -253,8 +251,9 @@ def _call(name: str, function: Callable[[Any, Any], Any], part: Any) -> Any:
 
 
 def _load_pair(model: str, cascade: bool, folder: Path) -> Scorer:
-    encoder = Encoder(folder / "encoder", threads=1)
-    return Scorer(encoder, Classifier.load(folder / "classifier"), model, cascade=cascade)
+    return models.load_pair(
+        folder / "encoder", folder / "classifier", model, threads=1, cascade=cascade
+    )
 
 
 def _score(texts: list[str], scorer: Scorer) -> np.ndarray:

@@ -26,6 +26,8 @@ TEXTS_A_PART = 64  # a second or two of a worker; sending a part takes milliseco
 FEWEST_ROWS = 500  # a worker
 ATTEMPTS = 3  # to fit the booster; workers that die take their rows along
 SILENT_MINUTES = 10  # after which a machine is given up; nobody closes its connections
+# What LightGBM says when the worker at the other end is gone, or its port was taken by another
+_NETWORK_FAILURES = ("Socket", "Connecting to rank", "Binding port")
 _ADDRESSES = re.compile(r"\[(?:machines|num_machines|local_listen_port|time_out): .*\]\n")
 
 
@@ -120,7 +122,7 @@ class ClusterCompute(Compute):
             except (CancelledError, KilledWorker, OSError) as error:
                 failure: Exception = error
             except lightgbm.basic.LightGBMError as error:
-                if "Socket" not in str(error):  # it would fail again
+                if not str(error).startswith(_NETWORK_FAILURES):  # it would fail again
                     raise NoEngine(f"LightGBM failed on the workers: {error}") from error
                 failure = error
             self._free(workers)

@@ -8,6 +8,7 @@ from pathlib import Path
 from export.check import BadExport
 from export.sources import UnknownSource
 from export.wheel import BadWeights
+from feedsieve.backend_selection import NoBackend
 from feedsieve.bulk import NoEngine
 from feedsieve.files import RunningAlready
 from feedsieve.message import StoreUnavailable
@@ -24,7 +25,7 @@ from train.trainer import CannotKeep
 FAILURES = (
     InvalidData, InvalidSettings, UnknownSource, BadWeights, BadExport, StoreUnavailable,
     CannotKeep, RunningAlready, NoModel, TrackingUnavailable, NoVersion, NoFeatures,
-    NoEngine, NoSuchLayers,
+    NoEngine, NoSuchLayers, NoBackend,
 )  # fmt: skip
 
 

@@ -23,8 +23,17 @@ import pandas as pd
 from export import onnx, sources, vocabulary
 from export import pipeline as export
 from export.sources import Source
+from feedsieve import (
+    backend_selection,
+    backends,
+    encoder,
+    features,
+    lexicon,
+    padding,
+    text,
+    traits,
+)
 from feedsieve import classifier as scoring
-from feedsieve import encoder, engines, features, lexicon, text, traits
 from feedsieve.files import one_run_at_a_time, open_whole
 from feedsieve.settings import settings
 from train import (
@@ -34,6 +43,7 @@ from train import (
     distil,
     duplicates,
     evaluate,
+    head,
     layers,
     lexical,
     stack,
@@ -49,8 +59,9 @@ from train.kept import run_key
 from train.slices import by_slice, precisions_at
 
 _JUDGING = (  # the code that scores depend on; a change of it makes what was kept worthless
-    classifier, contenders, distil, duplicates, encoder, evaluate, export, features, finetuning,
-    layers, engines, lexical, lexicon, onnx, scoring, stack, text, trainer, traits, vocabulary,
+    backend_selection, backends, classifier, contenders, distil, duplicates, encoder, evaluate,
+    export, features, finetuning, head, layers, lexical, lexicon, onnx, padding, scoring, stack,
+    text, trainer, traits, vocabulary,
 )  # fmt: skip
 FOLDS = 5  # if nobody asks for more or fewer
 TEST = "test"
@@ -165,7 +176,7 @@ def compare(
 
         @cache
         def embedder() -> Embedder:  # one for all trials, and none if all are remembered
-            return Embedder(export.export_encoder(source, Path(folder), texts, threads)["int8"])
+            return Embedder(export.export_encoder(source, Path(folder), texts, threads).fastest)
 
         ways: dict[str, Callable[[Part, Path], dict[str, Judgement]]] = {
             "linear": lambda part, _encoders: contenders.linear(part, seed),

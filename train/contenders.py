@@ -115,14 +115,14 @@ def tuned(
             precision: Embedder(encoder).embed(part.judged, f"{precision} embed")
             for precision, encoder in encoders.items()
         }
-    return {
-        _of_layers(name, kept): judgement
-        for name, judgement in {
-            SOFTMAX: _judge(found.verdicts, part.labels, found.head.logits(embeddings["fp32"])),
-            TUNED_32: _boosted(fitted, features.columns(part.judged, embeddings["fp32"])),
-            TUNED_8: _boosted(fitted, features.columns(part.judged, embeddings["int8"])),
-        }.items()
+    judgements = {
+        SOFTMAX: _judge(found.verdicts, part.labels, found.head.logits(embeddings["fp32"]))
     }
+    for name, precision in {TUNED_32: "fp32", TUNED_8: "int8"}.items():
+        if precision in embeddings:  # 8 bits may be refused
+            columns = features.columns(part.judged, embeddings[precision])
+            judgements[name] = _boosted(fitted, columns)
+    return {_of_layers(name, kept): judgement for name, judgement in judgements.items()}
 
 
 def _of_layers(name: str, kept: Sequence[int] | None) -> str:

@@ -120,9 +120,9 @@ def _find_encoder(given: str | None, store: MessageStore, posts: Sequence[Post])
     texts = [message.text for post in posts[:CHECKED_ON] if (message := store.get(post.id))]
     with tempfile.TemporaryDirectory(prefix="feedsieve-features-") as folder:
         source = sources.load(given)
-        exported = export.export_encoder(source, Path(folder), texts, settings().threads)["int8"]
+        exported = export.export_encoder(source, Path(folder), texts, settings().threads).fastest
         print(export.describe(exported))
-        return export.save_encoder(Path(folder) / "int8")
+        return export.save_encoder(exported.folder)
 
 
 def _exact(tag: str) -> str:

@@ -17,11 +17,13 @@ from export import pipeline as export
 from export import sources
 from export.sources import Source
 from feedsieve import models
+from feedsieve.backend_selection import figures as backend_figures
 from feedsieve.backlog import READ_AT_ONCE, score_backlog
 from feedsieve.classifier import Classifier, ClassifierDescription
 from feedsieve.encoder import Encoder
 from feedsieve.features import Features
 from feedsieve.files import open_whole
+from feedsieve.reference import ReferenceScores
 from feedsieve.scorer import Scorer
 from feedsieve.settings import settings
 from feedsieve.store import FeedItem, MessageStore
@@ -249,12 +251,17 @@ def _export(
             name: Embedder(compute.encoder(exported, Path(folder) / name))
             for name, exported in encoders.items()
         }
-        comparison = precision.compare(embedders, frame, seed, tuned, compute)
+        comparison: precision.Comparison | precision.Refused
+        if encoders.int8_refused:
+            comparison = precision.Refused.because(encoders.int8_refused)
+        else:
+            comparison = precision.compare(embedders, frame, seed, tuned, compute)
         print(comparison)
         tag = export.save_encoder(Path(folder) / comparison.chosen)
     figures = {
         "precision": comparison.as_table(),
         "export": {name: exported.description.check for name, exported in encoders.items()},
+        "backend": backend_figures(encoders[comparison.chosen].selection),
     }
     return tag, embedders[comparison.chosen], figures
 
@@ -312,6 +319,7 @@ def _save(
     truth = messages.parts.test["label"]
     with models.new_model(models.CLASSIFIER) as (tag, place):
         Classifier(fitted.booster, features, description).save(place)
+        _write_reference_scores(embedder.encoder, place)
         scorer = Scorer(embedder.encoder, Classifier.load(place), tag)
         scores = _score(scorer, messages.test_texts, "test")
         metrics: dict[str, Any] = {
@@ -343,6 +351,17 @@ def _save(
         if not options.features:  # else it was made, and its card written, before
             cards.write(models.folder(encoder_tag), card)
     return _Saved(scorer, scores, metrics, card)
+
+
+def _write_reference_scores(encoder: Encoder, place: Path) -> None:
+    """Save the classifier's scores of the encoder's reference texts beside it.
+
+    They are of the expected embeddings, so no CPU has a part in them.
+    """
+    reference = encoder.reference
+    if reference:  # an encoder of an earlier version, by way of the feature store, may have none
+        scores = Classifier.load(place).score(reference.texts, reference.expected)
+        ReferenceScores(scores).write(place)
 
 
 def _fill(

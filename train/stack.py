@@ -1,4 +1,4 @@
-"""The classifier as a whole: the lexicon, the encoder's verdict, and LightGBM that weighs them.
+"""The classifier as a whole: the lexicon, a head on the encoder, and LightGBM that weighs them.
 
 What is fitted on labels speaks to LightGBM only of messages whose labels it had not seen.
 """
@@ -10,6 +10,7 @@ import numpy as np
 from feedsieve.features import Features
 from train import cascade as cascades
 from train import classifier, lexical
+from train import head as heads
 from train.classifier import Fitted
 from train.compute import HERE, Compute
 from train.embedding import traits_of
@@ -46,21 +47,24 @@ def columns(
 ) -> tuple[Features, np.ndarray]:
     """Return features for any text, and those of `texts` to learn from, (texts, columns).
 
-    `labels`, 0 or 1, and `groups`, which stay in one fold, are (texts,). The classifier goes by
-    the head of a fine-tuned encoder, or else by `embeddings`, (texts, dimension), of a frozen one:
+    `labels`, 0 or 1, and `groups`, which stay in one fold, are (texts,). The head is that of a
+    fine-tuned encoder, or else it is fitted on `embeddings`, (texts, dimension), of a frozen one:
     the embeddings of a fine-tuned encoder know the labels of the texts that it was tuned on.
+    Without either there is no head.
     Raises NoEngine, and ValueError if a label is in fewer than two groups.
     """
-    if tuned or embeddings is None:
-        embeddings = np.empty((len(texts), 0))
-    features = Features(
-        lexical.fit(texts, labels, seed), tuned.head if tuned else None, embeddings.shape[1]
-    )
     folds = list(classifier.folds(labels, groups, seed))
+    head, logits = None, None
+    if tuned:
+        head, logits = tuned.head, tuned.verdicts
+    elif embeddings is not None:
+        head = heads.fit(embeddings, labels)
+        logits = heads.out_of_fold(embeddings, labels, folds)
+    features = Features(lexical.fit(texts, labels, seed), head, embedding_width=0)
     rows = features.assemble(
         traits_of(texts, compute),
-        embeddings,
+        np.empty((len(texts), 0)),
         lexical.out_of_fold(texts, labels, folds, seed, compute),
-        tuned.verdicts if tuned else None,
+        logits,
     )
     return features, rows

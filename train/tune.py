@@ -109,7 +109,7 @@ def _columns(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.nd
     else:
         with tempfile.TemporaryDirectory(prefix="feedsieve-tune-") as folder:
             exported = export.export_encoder(source, Path(folder), texts, settings().threads)
-            embeddings = Embedder(exported["int8"]).embed(texts, "embed")
+            embeddings = Embedder(exported.fastest).embed(texts, "embed")
         features, columns = stack.columns(texts, labels, groups, embeddings, None, options.seed)
     return columns, labels, groups, features.log_odds
 

@@ -1,0 +1,96 @@
+"""Make a model's reference outputs: texts of every length, and the embeddings they must get."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from export.onnx import PooledBert
+from feedsieve.backends import OUTPUT
+from feedsieve.encoder import MODEL_FILE, EncoderDescription, EncoderTokenizer
+from feedsieve.padding import padded
+from feedsieve.reference import ReferenceEmbeddings
+
+# Tokens of the reference texts. Most lie near 16, 32 and 64, where backends change their kernels;
+# wrong ones were worst from 18 to 31 tokens.
+LENGTHS = (
+    *(1, 3, 4, 5, 6, 8, 10, 12, 14, 15, 16, 17, 18, 20, 22, 24, 26, 28, 30, 31, 32, 33, 34),
+    *(36, 40, 44, 48, 52, 56, 60, 62, 63, 64, 65, 66, 72, 80, 96, 112, 128, 144, 160, 192, 224),
+    *(256, 320, 384, 448, 512),
+)  # fmt: skip
+_WORDS = (files("export") / "reference_texts.txt").read_text(encoding="utf-8").split()
+_STEP = 37  # words between the starts of two texts
+
+
+def reference_texts(tokenizer: EncoderTokenizer, max_tokens: int) -> list[str]:
+    """Return texts of our own, one for each of `LENGTHS` up to `max_tokens`.
+
+    A text has as many tokens as its length says, or as few fewer as its words allow.
+    """
+    lengths = [length for length in LENGTHS if length < max_tokens] + [max_tokens]
+    starts = (number * _STEP for number in range(len(lengths)))
+    return [
+        _text_of_length(tokenizer, length, start)
+        for length, start in zip(lengths, starts, strict=True)
+    ]
+
+
+def _text_of_length(tokenizer: EncoderTokenizer, length: int, start: int) -> str:
+    """Return the longest run of words from word `start` on that has at most `length` tokens."""
+    words = [_WORDS[(start + at) % len(_WORDS)] for at in range(length)]
+
+    def tokens_of(count: int) -> int:
+        return len(tokenizer.tokenize([" ".join(words[:count])])[0])
+
+    fitting = bisect_right(range(len(words) + 1), length, key=tokens_of) - 1
+    return " ".join(words[: max(0, fitting)])
+
+
+def reference_embeddings(model: PooledBert, folder: Path) -> ReferenceEmbeddings:
+    """Return the reference outputs of the exported encoder in `folder`, made of `model`."""
+    description = EncoderDescription.read(folder)
+    tokenizer = EncoderTokenizer(folder, description)
+    texts = reference_texts(tokenizer, description.max_tokens)
+    tokens = tokenizer.tokenize(texts)
+    by_pytorch = embed_with_pytorch(model, tokens)
+    if description.precision == "fp32":
+        return ReferenceEmbeddings(texts, by_pytorch, by_pytorch)
+    return ReferenceEmbeddings(texts, by_pytorch, embed_as_defined(folder / MODEL_FILE, tokens))
+
+
+def reference_of_file(folder: Path) -> ReferenceEmbeddings:
+    """Return reference outputs of an encoder whose PyTorch weights are gone: the file's own."""
+    description = EncoderDescription.read(folder)
+    tokenizer = EncoderTokenizer(folder, description)
+    texts = reference_texts(tokenizer, description.max_tokens)
+    expected = embed_as_defined(folder / MODEL_FILE, tokenizer.tokenize(texts))
+    return ReferenceEmbeddings(texts, expected, expected)
+
+
+def embed_with_pytorch(model: PooledBert, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the embeddings of texts by their token ids, (texts, dimension).
+
+    One at a time, so there is no padding that PyTorch and a backend could treat alike and wrongly.
+    """
+    rows = []
+    with torch.inference_mode():
+        for ids in tokens:
+            input_ids = torch.tensor([ids])
+            rows.append(model(input_ids, torch.ones_like(input_ids))["embedding"][0].numpy())
+    return np.array(rows)
+
+
+def embed_as_defined(file: Path, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the embeddings that the ONNX file defines, (texts, dimension).
+
+    onnxruntime computes operator by operator in 32-bit floats, so that no CPU's int8 or bf16
+    instructions have a part in them. Slow: ten texts a second of a 12-layer encoder.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return np.array([session.run([OUTPUT], padded([ids], len(ids)))[0][0] for ids in tokens])

@@ -1,0 +1,453 @@
+"""Backends: the fastest right one is used, a wrong one never, and scores agree between CPUs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cpu_levels import levels
+from serving import ROOT
+from test_export import TEXTS
+from tiny_bert import save_tiny_bert
+
+from export import check, sources
+from export import pipeline as exporting
+from export.pipeline import export_encoder
+from export.reference import LENGTHS, reference_texts
+from feedsieve import backend_selection, backends, models
+from feedsieve.backend_selection import NoBackend, Trial, UnreadableModel
+from feedsieve.backends import BACKENDS
+from feedsieve.encoder import MODEL_FILE, Encoder, EncoderTokenizer
+from feedsieve.message import Message
+from feedsieve.readers import read_messages
+from feedsieve.reference import FILE as REFERENCE_FILE
+from feedsieve.reference import ReferenceEmbeddings, ReferenceScores
+from feedsieve.settings import settings
+from feedsieve.store import MessageStore
+
+LARGEST_DIFFERENCE, MEAN_DIFFERENCE = 0.03, 0.003  # of scores, between any two CPUs
+SHORT = 40  # tokens, for a backend that is wrong for short texts
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backends")
+    source = sources.load(str(save_tiny_bert(folder / "tiny")))
+    return export_encoder(source, folder / "onnx", TEXTS, threads=1)
+
+
+@pytest.fixture
+def folder(exported, tmp_path) -> Path:
+    """A copy of the tiny encoder in 8 bits."""
+    return Path(shutil.copytree(exported["int8"].folder, tmp_path / "int8"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Measurements of these tests only."""
+    monkeypatch.setattr(settings(), "cache", tmp_path / "cache")
+
+
+class WrongForShortTexts:
+    """The real backend, but embeddings of short texts are those of their neighbours."""
+
+    def __init__(self, backend):
+        self.spec = backend.spec
+        self._backend = backend
+
+    def submit(self, inputs):
+        embeddings = self._backend.submit(inputs).result()
+        if inputs["input_ids"].shape[1] < SHORT:
+            embeddings = np.roll(embeddings, 1, axis=1)
+        return _Done(embeddings)
+
+
+class _Done:
+    def __init__(self, embeddings):
+        self._embeddings = embeddings
+
+    def result(self):
+        return self._embeddings
+
+
+def break_backends(monkeypatch, *names: str) -> None:
+    """Let the backends of these names be wrong for short texts, and the fastest."""
+    really_open, really_time = backends.open_backend, backend_selection.ReferenceRun.seconds
+
+    def open_backend(spec, path, threads):
+        backend = really_open(spec, path, threads)
+        return WrongForShortTexts(backend) if spec.name in names else backend
+
+    def seconds(run, backend):
+        return really_time(run, backend) * (0.01 if backend.spec.name in names else 1)
+
+    monkeypatch.setattr(backend_selection, "open_backend", open_backend)
+    monkeypatch.setattr(backend_selection.ReferenceRun, "seconds", seconds)
+
+
+class TestSelection:
+    def test_it_is_the_fastest_of_those_that_are_right(self, folder):
+        encoder = Encoder(folder, threads=1)
+        timed = [trial for trial in encoder.selection.trials if trial.seconds]
+        assert {trial.backend for trial in timed} >= {"openvino-int8", "onnxruntime-int8"}
+        fastest = min(trial.seconds for trial in timed)
+        chosen = encoder.selection.chosen
+        assert chosen.backend == encoder.backend.spec.name
+        assert chosen.seconds * (1 - backend_selection.ALIKE) <= fastest
+        assert chosen.lowest_cosine > 0.999
+
+    def test_a_fast_wrong_backend_is_passed_over(self, folder, monkeypatch, caplog):
+        break_backends(monkeypatch, "openvino-int8")
+        caplog.set_level("INFO", logger="feedsieve")
+        encoder = Encoder(folder, threads=1)
+        assert encoder.backend.spec.name != "openvino-int8"
+        assert "lowest cosine" in encoder.selection.passed_over["openvino-int8"]
+        assert "passed over: openvino-int8: lowest cosine" in caplog.text
+        right = Encoder(folder, threads=1, backend="onnxruntime-int8").encode(TEXTS)
+        assert (encoder.encode(TEXTS) * right).sum(axis=1).min() > 0.999
+
+    def test_a_backend_that_became_wrong_is_not_used_again(self, folder, monkeypatch):
+        first = Encoder(folder, threads=1).backend.spec.name  # measured, cached
+        break_backends(monkeypatch, first)
+        assert Encoder(folder, threads=1).backend.spec.name != first
+
+    def test_none_is_used_if_all_are_wrong(self, folder, monkeypatch):
+        break_backends(monkeypatch, *(spec.name for spec in BACKENDS["int8"]))
+        with pytest.raises(NoBackend) as failure:
+            Encoder(folder, threads=1)
+        message = str(failure.value)
+        assert "\n" not in message
+        for spec in BACKENDS["int8"]:
+            if spec.name.startswith(("openvino-int8", "onnxruntime")):
+                assert f"{spec.name}: " in message
+        assert "at least 0.999 is required" in message
+
+    def test_a_named_backend_is_checked_too(self, folder, monkeypatch):
+        break_backends(monkeypatch, "onnxruntime-int8")
+        with pytest.raises(NoBackend, match="onnxruntime-int8: lowest cosine"):
+            Encoder(folder, threads=1, backend="onnxruntime-int8")
+
+    def test_a_backend_of_another_precision_is_refused(self, exported):
+        with pytest.raises(NoBackend, match="openvino-int8 does not run a file in fp32"):
+            Encoder(exported["fp32"].folder, threads=1, backend="openvino-int8")
+
+    def test_a_library_that_is_absent_is_passed_over(self, folder, monkeypatch):
+        monkeypatch.setattr(
+            backends, "find_spec", lambda name: None if name == "openvino" else object()
+        )
+        encoder = Encoder(folder, threads=1)
+        assert encoder.backend.spec.library == "onnxruntime"
+        assert encoder.selection.passed_over["openvino-int8"] == "openvino is not installed"
+
+    def test_what_was_measured_is_not_measured_again(self, folder, monkeypatch):
+        first = Encoder(folder, threads=1)
+        monkeypatch.setattr(
+            backend_selection.ReferenceRun, "seconds", lambda *_: pytest.fail("timed again")
+        )
+        again = Encoder(folder, threads=1)
+        assert again.backend.spec.name == first.backend.spec.name
+        assert again.selection.trials == first.selection.trials
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"trials": [{"nonsense": 1}]}', "[]"])
+    def test_a_damaged_measurement_is_made_anew(self, folder, content):
+        Encoder(folder, threads=1)
+        [file] = (settings().cache / "backends").glob("*.json")
+        file.write_text(content)
+        assert Encoder(folder, threads=1).selection.reason == backend_selection.FASTEST
+        assert json.loads(file.read_text(encoding="utf-8"))["trials"]
+
+    def test_a_cache_that_cannot_be_written_is_said(self, folder, caplog):
+        settings().cache.write_text("a file where a folder should be")
+        Encoder(folder, threads=1)
+        assert "the measured backends are not cached" in caplog.text
+
+    def test_what_rounds_less_is_preferred_among_equals(self):
+        trials = [Trial("exact", 1.0), Trial("coarse", 0.92), Trial("wrong", 0.1, refused="wrong")]
+        assert backend_selection._ranking(trials)[0] == "exact"
+        assert backend_selection._ranking([*trials, Trial("fast", 0.5)])[0] == "fast"
+
+
+class TestReferenceOutputs:
+    def test_texts_have_all_lengths(self, exported):
+        description = exported["int8"].description
+        tokenizer = EncoderTokenizer(exported["int8"].folder, description)
+        texts = reference_texts(tokenizer, description.max_tokens)
+        counts = [len(ids) for ids in tokenizer.tokenize(texts)]
+        wanted = [length for length in LENGTHS if length < description.max_tokens]
+        assert len(texts) == len(wanted) + 1
+        shortest = len(tokenizer.tokenize([""])[0])
+        for count, most in zip(counts, [*wanted, description.max_tokens], strict=True):
+            assert min(most, shortest) <= count <= max(most, shortest)
+        assert len(set(counts)) > 15
+        assert min(counts) == shortest and max(counts) > 0.9 * description.max_tokens
+
+    def test_they_are_of_pytorch_and_of_the_file(self, exported):
+        for precision, encoder in exported.items():
+            reference = encoder.reference
+            cosines = (reference.pytorch * reference.expected).sum(axis=1)
+            assert cosines.min() > (0.9999 if precision == "fp32" else 0.99)
+            assert np.linalg.norm(reference.expected, axis=1) == pytest.approx(1, abs=1e-5)
+
+    def test_a_model_without_them_runs_in_f32(self, folder, caplog):
+        (folder / REFERENCE_FILE).unlink()
+        encoder = Encoder(folder, threads=1)
+        assert encoder.backend.spec.name == "openvino-f32"
+        assert "has no reference outputs" in caplog.text
+        assert "--add-reference" in caplog.text
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"texts": [], "pytorch": [], "expected": []}'])
+    def test_damaged_ones_are_refused(self, folder, content):
+        (folder / REFERENCE_FILE).write_text(content)
+        with pytest.raises(ValueError, match=r"reference\.json is damaged"):
+            Encoder(folder, threads=1)
+
+    def test_tampered_ones_are_refused(self, folder):
+        reference = ReferenceEmbeddings.read(folder)
+        turned = replace(reference, expected=np.roll(reference.expected, 1, axis=0))
+        turned.write(folder)
+        with pytest.raises(NoBackend, match="no backend gives the encoder's reference outputs"):
+            Encoder(folder, threads=1)
+
+    def test_what_is_no_number_is_refused(self, folder):
+        reference = ReferenceEmbeddings.read(folder)
+        replace(reference, expected=reference.expected * np.nan).write(folder)
+        with pytest.raises(NoBackend):
+            Encoder(folder, threads=1)
+
+
+class TestDamaged:
+    def test_a_file_that_no_library_loads_is_called_so(self, folder):
+        (folder / MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes()[:1000])
+        with pytest.raises(UnreadableModel, match=r"no backend can load .*model\.onnx: openvino"):
+            Encoder(folder, threads=1)
+
+
+class TestExport:
+    def test_8_bits_that_no_backend_runs_are_left_out(self, tmp_path, monkeypatch, caplog):
+        break_backends(
+            monkeypatch, *(spec.name for spec in BACKENDS["int8"] if "f32" not in spec.name)
+        )
+        monkeypatch.setattr(
+            backend_selection, "BACKENDS", BACKENDS | {"int8": BACKENDS["int8"][:3]}
+        )
+        source = sources.load(str(save_tiny_bert(tmp_path / "tiny")))
+        encoders = export_encoder(source, tmp_path / "onnx", TEXTS, threads=1)
+        assert list(encoders) == ["fp32"]
+        assert encoders.fastest is encoders["fp32"]
+        assert "lowest cosine" in encoders.int8_refused
+        assert "8 bits are refused, 32 bits are kept" in caplog.text
+
+    def test_8_bits_that_differ_from_pytorch_are_left_out(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(check.LOWEST_COSINE, "int8", 1.1)
+        source = sources.load(str(save_tiny_bert(tmp_path / "tiny")))
+        encoders = export_encoder(source, tmp_path / "onnx", TEXTS, threads=1)
+        assert list(encoders) == ["fp32"]
+        assert "differs from PyTorch's" in encoders.int8_refused
+
+
+def run(code: str, **environment: str) -> str:
+    """Return what a process of its own prints, as a user of another CPU would start it."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SCORES = """
+import json, sys
+from feedsieve.encoder import Encoder
+from feedsieve.models import load_scorer
+from feedsieve.scorer import Scorer
+texts = json.load(open(sys.argv[1] if len(sys.argv) > 1 else "TEXTS"))
+scorer = load_scorer("feedsieve-classifier:latest", 2, cascade=False)
+alone = [scorer.score([text])[0] for text in texts[:30]]
+backend = scorer.encoder.backend.spec.name
+encoder = Encoder(scorer.encoder.folder, 1, backend)
+one = Scorer(encoder, scorer.classifier, scorer.model, cascade=False)
+print(json.dumps({
+    "backend": backend,
+    "threshold": scorer.threshold,
+    "scores": scorer.score(texts).tolist(),
+    "alone": alone,
+    "one thread": one.score(texts[:30]).tolist(),
+}))
+"""
+
+
+class TestLevels:
+    """One model, trained once, on CPUs with more and fewer instructions."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def scored(cls, trained, sample, tmp_path_factory):
+        texts = [text for text in _messages(sample) if text][:150]
+        file = tmp_path_factory.mktemp("levels") / "texts.json"
+        file.write_text(json.dumps(texts), encoding="utf-8")
+        code = SCORES.replace('"TEXTS"', repr(str(file)))
+        found = {"": json.loads(run(code, BENTOML_HOME=str(trained)))}
+        for level in levels():
+            found[level] = json.loads(
+                run(code, BENTOML_HOME=str(trained), ONEDNN_MAX_CPU_ISA=level)
+            )
+        return found
+
+    def test_scores_are_alike(self, scored):
+        whole = np.array(scored[""]["scores"])
+        threshold = scored[""]["threshold"]
+        assert 0.05 < (whole >= threshold).mean() < 0.5
+        for level, found in scored.items():
+            for other in scored.values():
+                differences = np.abs(np.array(found["scores"]) - np.array(other["scores"]))
+                assert differences.max() <= LARGEST_DIFFERENCE, (level, found["backend"])
+                assert differences.mean() <= MEAN_DIFFERENCE, (level, found["backend"])
+            flipped = (np.array(found["scores"]) >= threshold) != (whole >= threshold)
+            assert np.abs(whole[flipped] - threshold).max(initial=0) <= LARGEST_DIFFERENCE
+
+    def test_company_and_threads_change_nothing(self, scored):
+        """To the last bit, on every level."""
+        for level, found in scored.items():
+            assert found["alone"] == found["scores"][:30], level
+            assert found["one thread"] == found["scores"][:30], level
+
+    def test_real_messages(self, trained, corpus, tmp_path):
+        texts = corpus["msg"].tolist()[:1000]
+        file = tmp_path / "texts.json"
+        file.write_text(json.dumps(texts), encoding="utf-8")
+        code = SCORES.replace('"TEXTS"', repr(str(file)))
+        wanted = [level for level in ("AVX2", "AVX512_CORE_VNNI") if level in levels()]
+        found = [
+            np.array(json.loads(run(code, BENTOML_HOME=str(trained), **more))["scores"])
+            for more in ({}, *({"ONEDNN_MAX_CPU_ISA": level} for level in wanted))
+        ]
+        for scores in found:
+            differences = np.abs(scores - found[0])
+            assert differences.max() <= LARGEST_DIFFERENCE
+            assert differences.mean() <= MEAN_DIFFERENCE
+
+
+def _messages(sample: Path) -> list[str]:
+    return [message.text for message in read_messages(sample / "messages.db")]
+
+
+SCORE_STORE = """
+import sys
+from feedsieve.backlog import score_backlog
+from feedsieve.message import Message
+from feedsieve.models import load_scorer
+from feedsieve.readers import read_messages
+from feedsieve.store import MessageStore
+scorer = load_scorer("feedsieve-classifier:latest", 2)
+store = MessageStore.open("DATABASE")
+print(len(store.unscored(scorer.model, 1000)))
+score_backlog(store, scorer)
+"""
+
+
+@pytest.mark.skipif("AVX2" not in levels(), reason="this CPU has no AVX2")
+def test_scores_of_a_database_that_moves_to_another_machine_stay(trained, sample, tmp_path):
+    """The other machine scores what is new, and what it would give differs by 0.03 at most."""
+    database = tmp_path / "messages.db"
+    store = MessageStore.open(database)
+    store.add(list(islice(read_messages(sample / "messages.db"), 200)))
+    code = SCORE_STORE.replace("DATABASE", str(database))
+    home = str(trained)
+    assert int(run(code, BENTOML_HOME=home, ONEDNN_MAX_CPU_ISA="AVX2")) > 100
+    text = "Сдаётся новая квартира у моря"
+    store.add([Message("new", text)])
+    assert int(run(code, BENTOML_HOME=home)) == 1  # the rest keeps its scores
+    scorer = models.load_scorer("feedsieve-classifier:latest", 1)
+    moved = store.feed(scorer.model, 100).items
+    here = scorer.score([item.text for item in moved])
+    differences = np.abs(here - [item.score for item in moved])
+    assert differences.max() <= LARGEST_DIFFERENCE
+    assert differences.mean() <= MEAN_DIFFERENCE
+
+
+class TestModels:
+    """A pair of models in a store."""
+
+    @pytest.fixture
+    def store(self, trained, tmp_path) -> Path:
+        return Path(shutil.copytree(trained, tmp_path / "bentoml"))
+
+    def place(self, store: Path, name: str) -> Path:
+        [folder] = store.glob(f"models/{name}/*/")
+        return folder
+
+    def score(self, store: Path, tmp_path: Path, **environment: str):
+        source = tmp_path / "in.csv"
+        source.write_text("msg\nСдаётся квартира в Лимассоле\nПривет\n", encoding="utf-8")
+        return subprocess.run(
+            [sys.executable, "-m", "feedsieve", "score", source, tmp_path / "out.csv", "--force"],
+            cwd=ROOT,
+            env=os.environ | {"BENTOML_HOME": str(store)} | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    def test_both_have_reference_outputs(self, trained):
+        encoder = ReferenceEmbeddings.read(self.place(trained, models.ENCODER))
+        classifier = ReferenceScores.read(self.place(trained, models.CLASSIFIER))
+        assert len(encoder.texts) == len(classifier.scores) > 40
+        assert 0 < classifier.scores.min() < classifier.scores.max() < 1
+
+    def test_tampered_embeddings_are_refused_in_one_line(self, store, tmp_path):
+        folder = self.place(store, models.ENCODER)
+        reference = ReferenceEmbeddings.read(folder)
+        replace(reference, expected=np.roll(reference.expected, 1, axis=0)).write(folder)
+        done = self.score(store, tmp_path)
+        assert done.returncode == 1
+        [line] = [line for line in done.stderr.splitlines() if "is refused" in line]
+        assert "lowest cosine" in line and "at least 0.999 is required" in line
+        assert "Traceback" not in done.stderr
+
+    def test_tampered_scores_are_refused_in_one_line(self, store, tmp_path):
+        folder = self.place(store, models.CLASSIFIER)
+        ReferenceScores(1 - ReferenceScores.read(folder).scores).write(folder)
+        done = self.score(store, tmp_path)
+        assert done.returncode == 1
+        [line] = [line for line in done.stderr.splitlines() if "is refused" in line]
+        assert "a score differs by" in line and "at most 0.03 is allowed" in line
+        assert "Traceback" not in done.stderr
+
+    def test_reference_outputs_can_be_added(self, store, tmp_path):
+        for name in (models.ENCODER, models.CLASSIFIER):
+            (self.place(store, name) / REFERENCE_FILE).unlink()
+        done = self.score(store, tmp_path)
+        assert done.returncode == 0
+        assert "runs on openvino-f32 (the model has no reference outputs)" in done.stderr
+        added = subprocess.run(
+            [sys.executable, "-m", "export", "--add-reference", "feedsieve-classifier:latest"],
+            cwd=ROOT,
+            env=os.environ | {"BENTOML_HOME": str(store)},
+            capture_output=True,
+            text=True,
+        )
+        assert added.returncode == 0, added.stderr
+        assert "has reference outputs now" in added.stdout
+        done = self.score(store, tmp_path)
+        assert "the model has no reference outputs" not in done.stderr
+        assert "lowest cosine to the reference outputs" in done.stderr
+
+    def test_the_backend_can_be_named(self, store, tmp_path):
+        done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="onnxruntime-int8")
+        assert "runs on onnxruntime-int8 (FEEDSIEVE_BACKEND=onnxruntime-int8)" in done.stderr
+        done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="tensorrt")
+        assert done.returncode == 1
+        assert "FEEDSIEVE_BACKEND" in done.stderr and "openvino-int8" in done.stderr
+
+
+def test_add_reference_needs_a_model(home):
+    with pytest.raises(models.NoModel, match="the model store has no"):
+        exporting.add_reference("feedsieve-classifier:none")
