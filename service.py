@@ -128,7 +128,7 @@ class MessageIds(BaseModel):
 
 
 class Backend(BaseModel):
-    """What runs the encoder, and why: cosines are to the model's reference outputs."""
+    """The encoder's backend and why it was chosen; cosines are to the model's reference outputs."""
 
     backend: str
     reason: str
@@ -139,7 +139,7 @@ class Backend(BaseModel):
 
 
 class Version(BaseModel):
-    """What this server runs."""
+    """Versions of feedsieve and its models, and the encoder's backend."""
 
     version: str = Field(description="feedsieve's own")
     model: str = Field(description="tag of the classifier")
@@ -311,7 +311,7 @@ def show_metrics() -> Response:
 
 @web.get("/version", tags=["Operations"], response_model=Version, responses=PROBLEMS)
 def show_version() -> Version:
-    """What is served: feedsieve's version, the pair of models, and the encoder's backend."""
+    """The version of feedsieve, the pair of models, and the encoder's backend."""
     backend = Backend(**figures(runtime.scorer.encoder.selection))
     return Version(version=__version__, model=CLASSIFIER, encoder=ENCODER, backend=backend)
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from export import check, onnx
-from export.reference import reference_embeddings, reference_of_file
+from export.reference import reference_embeddings, reference_of_file, write_reference_scores
 from export.sources import Source
 from feedsieve import models
 from feedsieve.backend_selection import NoBackend
-from feedsieve.classifier import Classifier
 from feedsieve.encoder import (
     DESCRIPTION_FILE,
     MODEL_FILE,
@@ -99,8 +98,7 @@ def add_reference(tag: str, threads: int = 0) -> None:
         reference.write(place)
     folder = models.folder(classifier_tag)
     if ReferenceScores.read(folder) is None:
-        classifier = Classifier.load(folder)
-        ReferenceScores(classifier.score(reference.texts, reference.expected)).write(folder)
+        write_reference_scores(reference, folder)
     models.load_scorer(classifier_tag, threads)  # raises if no backend gives these outputs
 
 

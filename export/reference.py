@@ -11,9 +11,10 @@ import torch
 
 from export.onnx import PooledBert
 from feedsieve.backends import OUTPUT
+from feedsieve.classifier import Classifier
 from feedsieve.encoder import MODEL_FILE, EncoderDescription, EncoderTokenizer
 from feedsieve.padding import padded
-from feedsieve.reference import ReferenceEmbeddings
+from feedsieve.reference import ReferenceEmbeddings, ReferenceScores
 
 # Tokens of the reference texts. Most lie near 16, 32 and 64, where backends change their kernels;
 # wrong ones were worst from 18 to 31 tokens.
@@ -69,6 +70,15 @@ def reference_of_file(folder: Path) -> ReferenceEmbeddings:
     texts = reference_texts(tokenizer, description.max_tokens)
     expected = embed_as_defined(folder / MODEL_FILE, tokenizer.tokenize(texts))
     return ReferenceEmbeddings(texts, expected, expected)
+
+
+def write_reference_scores(reference: ReferenceEmbeddings, folder: Path) -> None:
+    """Write the scores that the classifier in `folder` gives for the expected embeddings.
+
+    These do not depend on the CPU, as embeddings by a backend would.
+    """
+    scores = Classifier.load(folder).score(reference.texts, reference.expected)
+    ReferenceScores(scores).write(folder)
 
 
 def embed_with_pytorch(model: PooledBert, tokens: Sequence[Sequence[int]]) -> np.ndarray:

@@ -154,6 +154,8 @@ def select_backend(
 
 
 class _Selector:
+    """One model on this CPU, and its backends."""
+
     def __init__(
         self,
         model: Path,
@@ -181,10 +183,18 @@ class _Selector:
         return specs[name]
 
     def without_reference(self, wanted: str | None) -> tuple[Backend, Selection]:
+        """Return a backend in f32, since no other can be checked. Raises NoBackend."""
+        encoder, command = self._model.parent.name, "python -m export --add-reference CLASSIFIER"
+        if wanted and wanted not in WITHOUT_REFERENCE:
+            raise NoBackend(
+                f"FEEDSIEVE_BACKEND={wanted} cannot be checked: the encoder {encoder} has no"
+                f" reference outputs; `{command}` adds them"
+            )
         _log.warning(
-            "%s has no reference outputs to check a faster backend with, so the encoder runs in"
-            " f32; `python -m export --add-reference MODEL` adds them",
-            self._model.parent.name,
+            "the encoder %s has no reference outputs to check a faster backend with, so it runs in"
+            " f32; `%s` adds them",
+            encoder,
+            command,
         )
         failures = []
         for name in [wanted] if wanted else WITHOUT_REFERENCE:
@@ -219,11 +229,8 @@ class _Selector:
         ranking = _ranking(known)
         if ranking:
             specs = [self.spec(name) for name in ranking if name not in self._excluded]
-            try:
+            with suppress(NoBackend):  # then the ones that were not measured may be right
                 return self.first_right(specs, FASTEST, known)
-            except NoBackend:
-                if self._excluded:
-                    raise
         return self._measure()
 
     def _measure(self) -> tuple[Backend, Selection]:

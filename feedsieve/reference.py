@@ -6,7 +6,8 @@ have given wrong embeddings without any error.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ MEAN_DIFFERENCE = 0.003
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near embeddings are to the expected ones: cosines over all reference texts."""
+    """Cosines between embeddings and the expected ones, over all reference texts."""
 
     lowest_cosine: float
     mean_cosine: float
@@ -75,7 +76,7 @@ class ReferenceEmbeddings:
         path = folder / FILE
         if not path.exists():
             return None
-        try:
+        with _named_if_damaged(path):
             content = json.loads(path.read_text(encoding="utf-8"))
             texts = content["texts"]
             pytorch, expected = (
@@ -83,8 +84,6 @@ class ReferenceEmbeddings:
             )
             if not texts or pytorch.shape != expected.shape or len(expected) != len(texts):
                 raise ValueError("texts and embeddings do not match")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
         return cls(texts, pytorch, expected)
 
 
@@ -119,13 +118,19 @@ class ReferenceScores:
         path = folder / FILE
         if not path.exists():
             return None
-        try:
+        with _named_if_damaged(path):
             scores = np.array(json.loads(path.read_text(encoding="utf-8"))["scores"], np.float64)
             if scores.ndim != 1:
                 raise ValueError("scores are no list of numbers")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
         return cls(scores)
+
+
+@contextmanager
+def _named_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _rounded(embeddings: np.ndarray) -> Sequence[Sequence[float]]:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 _WORKER = "_bentoml_impl.worker.service"  # the module that BentoML runs in a worker
@@ -19,13 +20,16 @@ def end_server() -> None:
     if not _is_worker():
         return
     parent = os.getppid()
-    _mark(parent).touch()
+    with suppress(OSError):  # without the mark the server ends all the same, with exit code 0
+        _mark(parent).touch()
     os.kill(parent, signal.SIGTERM)
 
 
 def install() -> None:
     """Let this process, if it is the parent, exit with 1 if a worker ended it."""
     if not _is_worker():
+        with suppress(OSError):
+            _mark(os.getpid()).unlink()  # in a container each parent has the same number
         atexit.register(_exit_if_ended)
 
 

@@ -1,4 +1,4 @@
-"""How fast each backend runs the served encoder here, and how near it is to the reference outputs.
+"""Speed of each backend with the served encoder, and its agreement with the reference outputs.
 
 Each backend is loaded in a process of its own, and they take turns.
 """

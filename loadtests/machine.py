@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from feedsieve.backend_selection import cpu_name
+
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16")
 PACKAGES = ("bentoml", "onnxruntime", "openvino", "numpy", "torch", "transformers")
 GEMM_SIZE = 2048  # rows and columns: large enough for the peak, small enough for a second
@@ -19,9 +21,9 @@ GEMM_TRIES = 30
 
 def describe() -> dict[str, Any]:
     """Return what a reader must know to compare the figures with those of another machine."""
-    processor, flags = _processor()
+    flags = _flags()
     return {
-        "processor": processor,
+        "processor": cpu_name(),
         "flags": [flag for flag in flags if flag in TELLING_FLAGS or flag.startswith("amx_")],
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],  # processes that ran or waited to, over the last minute
@@ -58,16 +60,13 @@ def _gflops(multiply: Callable[[], object]) -> float:
     return 2 * GEMM_SIZE**3 / min(seconds) / 1e9
 
 
-def _processor() -> tuple[str, list[str]]:
-    """Return the processor's name and flags, as Linux tells them."""
+def _flags() -> list[str]:
+    """Return the processor's flags, as Linux lists them; none elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine(), []
-    said = {
-        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-    }
-    return said.get("model name", platform.machine()), sorted(said.get("flags", "").split())
+        return []
+    return next((sorted(line.split()[2:]) for line in lines if line.startswith("flags")), [])
 
 
 def _version(package: str) -> str | None:

@@ -12,8 +12,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto
 from tiny_bert import HIDDEN, POSITIONS, WORDS, save_tiny_bert
 from transformers import AutoModel, AutoTokenizer, BertModel
@@ -28,7 +26,6 @@ from export.wheel import BadWeights
 from feedsieve import backends
 from feedsieve.backend_selection import NoBackend
 from feedsieve.encoder import MODEL_FILE, Encoder, EncoderDescription
-from feedsieve.padding import TOKENS_PER_BATCH, batches, padded
 from feedsieve.settings import settings
 from feedsieve.text import plain
 
@@ -219,32 +216,6 @@ class TestEncoder:
             assert again.description.precision == precision
             assert again.encode(TEXTS[:9]) == pytest.approx(first.encode(TEXTS[:9]), abs=1e-6)
 
-    def test_a_folder_without_an_encoder(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="encoder.json"):
-            Encoder(tmp_path)
-
-
-class TestBatches:
-    @given(st.lists(st.integers(1, 20).map(lambda sixteens: 16 * sixteens), max_size=200))
-    def test_every_row_once_and_each_batch_of_one_length(self, lengths):
-        found = list(batches(lengths))
-        assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
-        for batch in found:
-            (length,) = {lengths[row] for row in batch}
-            assert len(batch) * length <= TOKENS_PER_BATCH
-            assert len(batch) in (1, 2, 4, 8, 16, 32)
-
-    def test_longest_first_and_as_many_as_fit(self):
-        assert list(batches([16, 160, 16, 160, 160, 16])) == [[1, 3], [4], [0, 2], [5]]
-
-    def test_a_text_longer_than_a_batch_goes_alone(self):
-        assert list(batches([16, 600, 600])) == [[1], [2], [0]]
-
-    def test_padding_is_masked(self):
-        inputs = padded([[5, 6, 7], [8]], 4)
-        assert inputs["input_ids"].tolist() == [[5, 6, 7, 0], [8, 0, 0, 0]]
-        assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
-
     @pytest.mark.parametrize(("tokens", "length"), [(3, 16), (16, 16), (17, 32), (50, 64)])
     def test_the_next_sixteen_tokens_are_padded(self, encoder, tokens, length, monkeypatch):
         seen = []
@@ -253,6 +224,10 @@ class TestBatches:
         )
         encoder.submit([[5] * tokens])
         assert seen == [(1, length)]
+
+    def test_a_folder_without_an_encoder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="encoder.json"):
+            Encoder(tmp_path)
 
 
 class TestPooling:

@@ -26,7 +26,7 @@ TEXTS_A_PART = 64  # a second or two of a worker; sending a part takes milliseco
 FEWEST_ROWS = 500  # a worker
 ATTEMPTS = 3  # to fit the booster; workers that die take their rows along
 SILENT_MINUTES = 10  # after which a machine is given up; nobody closes its connections
-# What LightGBM says when the worker at the other end is gone, or its port was taken by another
+# Beginnings of LightGBM's messages when a worker is gone, or its port was taken by another program
 _NETWORK_FAILURES = ("Socket", "Connecting to rank", "Binding port")
 _ADDRESSES = re.compile(r"\[(?:machines|num_machines|local_listen_port|time_out): .*\]\n")
 

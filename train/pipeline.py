@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from export import pipeline as export
 from export import sources
+from export.reference import write_reference_scores
 from export.sources import Source
 from feedsieve import models
 from feedsieve.backend_selection import figures as backend_figures
@@ -23,7 +24,6 @@ from feedsieve.classifier import Classifier, ClassifierDescription
 from feedsieve.encoder import Encoder
 from feedsieve.features import Features
 from feedsieve.files import open_whole
-from feedsieve.reference import ReferenceScores
 from feedsieve.scorer import Scorer
 from feedsieve.settings import settings
 from feedsieve.store import FeedItem, MessageStore
@@ -253,7 +253,7 @@ def _export(
         }
         comparison: precision.Comparison | precision.Refused
         if encoders.int8_refused:
-            comparison = precision.Refused.because(encoders.int8_refused)
+            comparison = precision.Refused(f"8 bits are refused: {encoders.int8_refused}")
         else:
             comparison = precision.compare(embedders, frame, seed, tuned, compute)
         print(comparison)
@@ -319,7 +319,8 @@ def _save(
     truth = messages.parts.test["label"]
     with models.new_model(models.CLASSIFIER) as (tag, place):
         Classifier(fitted.booster, features, description).save(place)
-        _write_reference_scores(embedder.encoder, place)
+        if reference := embedder.encoder.reference:  # absent from encoders of earlier versions
+            write_reference_scores(reference, place)
         scorer = Scorer(embedder.encoder, Classifier.load(place), tag)
         scores = _score(scorer, messages.test_texts, "test")
         metrics: dict[str, Any] = {
@@ -351,17 +352,6 @@ def _save(
         if not options.features:  # else it was made, and its card written, before
             cards.write(models.folder(encoder_tag), card)
     return _Saved(scorer, scores, metrics, card)
-
-
-def _write_reference_scores(encoder: Encoder, place: Path) -> None:
-    """Save the classifier's scores of the encoder's reference texts beside it.
-
-    They are of the expected embeddings, so no CPU has a part in them.
-    """
-    reference = encoder.reference
-    if reference:  # an encoder of an earlier version, by way of the feature store, may have none
-        scores = Classifier.load(place).score(reference.texts, reference.expected)
-        ReferenceScores(scores).write(place)
 
 
 def _fill(

@@ -90,11 +90,6 @@ class Refused:
     def __str__(self) -> str:
         return f"chosen: fp32: {self.reason}"
 
-    @classmethod
-    def because(cls, why: str) -> "Refused":
-        """Return the refusal for a reason that export gave."""
-        return cls(f"8 bits are refused: {why}")
-
     def as_table(self) -> dict[str, Any]:
         """Return it as the report and the metrics show it."""
         return asdict(self)
