@@ -1,8 +1,10 @@
 """Speed of each backend with the served encoder, and its agreement with the reference outputs.
 
-Each backend is loaded in a process of its own, and they take turns.
+Each backend is loaded in a process of its own, and they take turns. `python -m loadtests.backends`
+prints the table for this CPU; with ONEDNN_MAX_CPU_ISA=AVX2, say, for a CPU with fewer instructions.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Sequence
@@ -14,10 +16,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from feedsieve.backend_selection import ALIKE
+from feedsieve import models
+from feedsieve.backend_selection import ALIKE, cpu_name
 from feedsieve.backends import BACKENDS, open_backend
 from feedsieve.encoder import MODEL_FILE, Encoder, EncoderDescription
+from feedsieve.message import UnreadableFile
+from feedsieve.settings import settings
 from loadtests import page
+from loadtests.messages import read_texts
+from train import command
+from train.failures import in_one_line
 
 _encoder: Encoder  # of a process that measures one backend
 
@@ -102,3 +110,38 @@ def _seconds(texts: Sequence[str]) -> float:
     began = time.perf_counter()
     _encoder.encode(texts)
     return time.perf_counter() - began
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    return in_one_line(
+        "loadtests.backends", lambda: _run(options), (*command.FAILURES, UnreadableFile)
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    _classifier, encoder = models.find_pair(settings().model)
+    texts = read_texts(options.data)[: options.messages]
+    print(section(measure(models.folder(encoder), texts, options.rounds)))
+    level = settings().onednn_max_cpu_isa or "all"
+    print(f"{len(texts)} messages, median of {options.rounds} rounds; {cpu_name()}, level {level}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.backends",
+        description="Print the speed of each backend with the encoder of FEEDSIEVE_MODEL on this"
+        " CPU, and its agreement with the model's reference outputs. Takes a minute or two.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE",
+        help="messages to measure with, such as a labelled CSV; without it the sample corpus",
+    )  # fmt: skip
+    parser.add_argument("--messages", type=int, default=300, help="how many of them")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median counts")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
