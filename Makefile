@@ -30,7 +30,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help setup sample labelstudio features train mlflow notebook screenshots promote serve test test-lab lint format bento package container build benchmark loadtest cluster constraints clean
+.PHONY: help coverage setup sample labelstudio features train mlflow notebook screenshots docs promote serve test test-lab lint format bento package container build benchmark loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ $(VENV)/screenshots: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing what the lab and its pictures need: a minute or two"
 	$(PIP) --editable '.[screenshots]'
 	@touch $@ $(VENV)/train $(VENV)/lab
+
+$(VENV)/docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing what the documentation site needs: a minute or two"
+	$(PIP) --editable '.[docs]'
+	@touch $@ $(VENV)/train $(VENV)/lab $(VENV)/dev
 
 # Label Studio pins other versions than feedsieve does, so it has an environment of its own.
 $(LABEL_STUDIO)/ready: labeling/requirements.txt
@@ -96,13 +101,23 @@ labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio
 test: $(VENV)/dev ## run the tests, but for those of the lab
 	OMP_NUM_THREADS=1 FEEDSIEVE_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
+coverage: $(VENV)/dev ## run the tests and print which lines they cover
+	OMP_NUM_THREADS=1 FEEDSIEVE_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
+		--cov feedsieve --cov train --cov export --cov-report term-missing:skip-covered $(TESTS)
+
 test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, Feast, promotion, workflows
 	$(BIN)/python -m pytest -m lab $(TESTS)
 
-lint: $(VENV)/dev ## check style and types
+lint: $(VENV)/dev ## check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# Warnings are errors. The page of commands runs each with --help, which is most of the time.
+docs: $(VENV)/docs ## build the documentation site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "to read it at http://localhost:8000: $(BIN)/python -m http.server --directory site 8000"
 
 format: $(VENV)/dev ## mend style where a tool can
 	$(BIN)/ruff check --fix .
@@ -161,9 +176,9 @@ screenshots: $(VENV)/screenshots $(LABEL_STUDIO)/ready ## take the pictures of t
 
 constraints: ## install the newest versions and pin them in constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,screenshots]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,screenshots]'
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean: ## remove what the targets made, but not data, models or Bentos
-	rm -rf $(VENV) $(LABEL_STUDIO) reports build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(LABEL_STUDIO) reports build site .pytest_cache .mypy_cache .ruff_cache *.egg-info

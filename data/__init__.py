@@ -1,1 +1,1 @@
-"""The sample corpus that the project makes itself, so that everything runs with no data given."""
+"""The sample corpus, which makes everything run without own data."""

@@ -1,4 +1,4 @@
-"""`python -m docs.screenshots`: the lab's pages as pictures, of the sample corpus, for the docs."""
+"""`python -m docs.screenshots`: take the screenshots of the docs, with the sample corpus."""
 
 import argparse
 import json
@@ -20,27 +20,28 @@ from playwright.sync_api import Error as BrowserError
 from playwright.sync_api import Page, Route, ViewportSize, sync_playwright
 
 from data.generate import DATABASE, LABELED
+from feedsieve.command import run_command
+from feedsieve.errors import FeedsieveError
 from labeling.server import PASSWORD_FILE, TOKEN_FILE, USER
-from train.failures import in_one_line
-from train.servers import NoAnswer, free_port, running
+from loadtests.harness.processes import ServerTimeout, free_port, running
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTH = 1280  # pixels
-MESSAGES = 1500  # enough for a plot with something to see, few enough for minutes
-LABELS = (300, 600, 1200)  # a training on so many each, so that there is something to compare
+MESSAGES = 1500  # enough for an interesting plot, few enough to train in minutes
+LABELS = (300, 600, 1200)  # of the trainings to compare
 BATCH = 40  # messages to label
 TEST_METRICS = r"^test\.(average|f1|precision|recall|brier|ece)"
-WITHIN = 600.0  # seconds: for one command to end, or for one server to answer
-SHOWN_WITHIN = 120_000.0  # milliseconds, for a page to show what its picture is of
-SETTLE = 3_000.0  # milliseconds, for a page to stop moving
+WITHIN = 600.0  # seconds for a command to end or a server to answer
+SHOWN_WITHIN = 120_000.0  # milliseconds for a page to show its content
+SETTLE = 3_000.0  # milliseconds for animations to end
 
-# What JupyterLab would ask about, and how it would keep from the page what is not in sight.
+# No questions about news, and no removal of cells outside the viewport.
 JUPYTERLAB = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-# Where the point in the middle of the largest cluster is, in pixels of the page.
+# Position of the central point of the largest cluster, in pixels of the page.
 ON_THE_PAGE = """(plot) => {
     const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[0];
     const middle = (all) => [...all].sort((a, b) => a - b)[all.length >> 1];
@@ -57,13 +58,13 @@ ON_THE_PAGE = """(plot) => {
 }"""
 
 
-class CannotShow(RuntimeError):
-    """No pictures can be made; says why and what to do."""
+class ScreenshotFailed(FeedsieveError):
+    """Screenshots cannot be taken; the message says why and what to do."""
 
 
 @dataclass
 class Lab:
-    """A lab of its own in a temporary folder, so that nobody's data, models or runs are seen."""
+    """A temporary folder for all data, models and runs that the screenshots show."""
 
     folder: Path
 
@@ -73,13 +74,13 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the variables that bring every command and server into this folder."""
+        """Variables that make every command and server use this folder."""
         return {
             "BENTOML_HOME": str(self.folder / "bentoml"),
             "FEEDSIEVE_DB": str(self.folder / DATABASE),
             "FEEDSIEVE_MODEL": "feedsieve-classifier:latest",
             "MLFLOW_TRACKING_URI": self.runs,
-            "MLFLOW_DISABLE_TELEMETRY": "true",  # or the page asks whether it may
+            "MLFLOW_DISABLE_TELEMETRY": "true",  # or the page asks for consent
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "JUPYTERLAB_SETTINGS_DIR": str(self.folder / "settings"),
             "JUPYTERLAB_WORKSPACES_DIR": str(self.folder / "workspaces"),
@@ -88,7 +89,7 @@ class Lab:
         }
 
     def run(self, program: str, *arguments: object) -> None:
-        """Run a program of this environment to its end. Raises CannotShow."""
+        """Run a program with this environment. Raises ScreenshotFailed."""
         command = [_program(program), *map(str, arguments)]
         _say(f"{program} {' '.join(command[1:])}")
         try:
@@ -103,18 +104,20 @@ class Lab:
                 timeout=WITHIN,
             )
         except subprocess.TimeoutExpired as error:
-            raise CannotShow(f"{program} {arguments[0]} took over {WITHIN:.0f} seconds") from error
+            raise ScreenshotFailed(
+                f"{program} {arguments[0]} took over {WITHIN:.0f} seconds"
+            ) from error
         if done.returncode:
             print(done.stdout, file=sys.stderr)
-            raise CannotShow(f"{program} {' '.join(command[1:])} failed; its output is above")
+            raise ScreenshotFailed(f"{program} {' '.join(command[1:])} failed; its output is above")
 
     @contextmanager
     def serve(
         self, port: int, ready: str, program: str, *arguments: object, **environment: str
     ) -> Iterator[str]:
-        """Yield the address of a server that answers at the path `ready`; end it with the block.
+        """Run a server during the block, which starts once the path `ready` answers; yield its URL.
 
-        Raises CannotShow.
+        Raises ScreenshotFailed.
         """
         url, log = f"http://127.0.0.1:{port}", self.folder / f"server-{port}.log"
         command = [_program(program), *map(str, arguments)]
@@ -122,22 +125,23 @@ class Lab:
         try:
             with running(command, f"{url}{ready}", log, self.environment | environment, WITHIN):
                 yield url
-        except NoAnswer as error:
+        except ServerTimeout as error:
             print(log.read_text(errors="replace"), file=sys.stderr)
-            raise CannotShow(str(error)) from error
+            raise ScreenshotFailed(str(error)) from error
 
 
 def main() -> int:
-    """Write the pictures; return 0, or 1 after one line on stderr that says what failed."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end first
-    return in_one_line("screenshots", lambda: _write(options.out), (CannotShow,))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops the servers first
+    return run_command("screenshots", lambda: _write(options.out))
 
 
 def _write(out: Path) -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise CannotShow("there is no Chromium; on Debian `apt-get install chromium` brings one")
+        raise ScreenshotFailed(
+            "there is no Chromium; on Debian `apt-get install chromium` installs it"
+        )
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="screenshots-") as folder, sync_playwright() as playwright:
         lab = Lab(Path(folder))
@@ -155,13 +159,15 @@ def _write(out: Path) -> None:
                 page.close()
                 _say(f"{out / name}")
         except BrowserError as error:
-            raise CannotShow(f"a page is not as it was: {error.message.splitlines()[0]}") from error
+            raise ScreenshotFailed(
+                f"a page has changed: {error.message.splitlines()[0]}"
+            ) from error
         finally:
             chromium.close()
 
 
 def _prepare(lab: Lab) -> None:
-    """Make the sample corpus, and train on more and more of its labels."""
+    """Make the sample corpus and train on growing numbers of its labels."""
     lab.run("python", "-m", "data.generate", "--out", lab.folder, "--messages", MESSAGES)
     labeled = pd.read_csv(lab.folder / LABELED, dtype=str)
     for count in LABELS:
@@ -173,15 +179,15 @@ def _prepare(lab: Lab) -> None:
 
 @contextmanager
 def _mlflow(lab: Lab, page: Page) -> Iterator[None]:
-    """Show what the trainings reached on their test parts, side by side."""
+    """Show the test metrics of the trainings."""
     port = free_port()
     serving = ["server", "--workers", 1, "--host", "127.0.0.1", "--port", port]
     with lab.serve(port, "/health", "mlflow", *serving, "--backend-store-uri", lab.runs) as url:
         page.goto(url)
         page.get_by_text("Model training", exact=True).click()
-        # Its assistant opens itself once, and is in the way.
+        # The assistant opens by itself once and hides the charts.
         page.evaluate("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
-        # The first experiment but for the one that MLflow makes, which has the number 0.
+        # Experiment 0 is MLflow's default.
         page.goto(f"{url}/#/experiments/1/runs?compareRunsMode=CHART")
         page.reload()
         page.get_by_placeholder("Search metric charts").fill(TEST_METRICS)
@@ -191,7 +197,7 @@ def _mlflow(lab: Lab, page: Page) -> Iterator[None]:
 
 @contextmanager
 def _studio(lab: Lab, page: Page) -> Iterator[None]:
-    """Show the longest message of a batch, and what the model thinks of it."""
+    """Show the longest message of a batch, with its prediction."""
     port = free_port()
     data = lab.folder / ".labelstudio"
     batch = lab.folder / "batch.csv"
@@ -208,14 +214,14 @@ def _studio(lab: Lab, page: Page) -> Iterator[None]:
         page.fill("input[name=password]", (data / PASSWORD_FILE).read_text().strip())
         with page.expect_navigation():
             page.press("input[name=password]", "Enter")
-        page.goto(f"{url}/projects/1/data?task={longest + 1}")  # tasks are numbered from 1
+        page.goto(f"{url}/projects/1/data?task={longest + 1}")  # task numbers start at 1
         page.get_by_text("positive").first.wait_for()
         yield
 
 
 @contextmanager
 def _plot(lab: Lab, page: Page) -> Iterator[None]:
-    """Show all messages in a plane, by cluster, and one of them read."""
+    """Show the scatter plot of messages, with the pointer on one of them."""
     notebook = lab.folder / "notebooks" / "01_explore.ipynb"
     _explore(lab, notebook)
     for plugin, settings in JUPYTERLAB.items():
@@ -228,7 +234,7 @@ def _plot(lab: Lab, page: Page) -> Iterator[None]:
     serving += [f"--ServerApp.root_dir={notebook.parent}", "--LabApp.extension_manager=readonly"]
     with lab.serve(port, "/api", "jupyter", *serving, JUPYTER_TOKEN=token) as url:
         page.goto(f"{url}/doc/tree/{notebook.name}?token={token}")
-        plot = page.locator(".js-plotly-plot").nth(1)  # the first is of lengths
+        plot = page.locator(".js-plotly-plot").nth(1)  # the first shows lengths
         plot.wait_for(state="attached")
         page.wait_for_timeout(SETTLE)
         plot.evaluate("(plot) => plot.scrollIntoView({block: 'end'})")
@@ -240,7 +246,7 @@ def _plot(lab: Lab, page: Page) -> Iterator[None]:
 
 
 def _explore(lab: Lab, notebook: Path) -> None:
-    """Run the notebook in the lab's folder, with what it writes there as well."""
+    """Run a copy of the notebook that writes into the lab's folder."""
     explore = nbformat.read(ROOT / "notebooks" / notebook.name, as_version=4)
     [parameters] = [cell for cell in explore.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source += f"\nOUT = Path({str(lab.folder / 'scored_corpus.csv')!r})"
@@ -249,7 +255,25 @@ def _explore(lab: Lab, notebook: Path) -> None:
     lab.run("jupyter", "nbconvert", "--to", "notebook", "--execute", "--inplace", notebook)
 
 
+@contextmanager
+def _feed(lab: Lab, page: Page) -> Iterator[None]:
+    """Show the first messages of the feed, once all are scored."""
+    port = free_port()
+    serving = ["serve", "service:Feedsieve", "--host", "127.0.0.1", "--port", port]
+    with lab.serve(port, "/readyz", "bentoml", *serving) as url:
+        for _ in range(int(WITHIN)):
+            page.goto(f"{url}/feed")
+            if page.locator("meter").count():
+                break
+            page.wait_for_timeout(1_000.0)
+        page.wait_for_timeout(20_000.0)  # until the rest is scored
+        page.reload()
+        page.locator("meter").first.wait_for()
+        yield
+
+
 PICTURES = (
+    ("feed-page.png", 640, _feed),
     ("mlflow.png", 800, _mlflow),
     ("labelstudio.png", 560, _studio),
     ("notebook.png", 920, _plot),
@@ -257,7 +281,7 @@ PICTURES = (
 
 
 def _only_here(route: Route) -> None:
-    """Let a page ask nobody but the server that it came from."""
+    """Block requests to other hosts."""
     if route.request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
         route.continue_()
     else:
@@ -271,13 +295,17 @@ def _program(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m docs.screenshots",
-        description="Take the pictures of the docs anew: make a sample corpus, train on it, start"
-        " Label Studio, MLflow and JupyterLab, all in a temporary folder, and look at each in"
-        " Chromium without a window.",
+        description="Take the screenshots of the docs: make a sample corpus, train on it, start"
+        " the service, Label Studio, MLflow and JupyterLab, all in a temporary folder, and open"
+        " each in headless Chromium.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("docs/images"), metavar="DIR", help="where they go"
+        "--out",
+        type=Path,
+        default=Path("docs/images"),
+        metavar="DIR",
+        help="folder to write to",
     )
     return parser
 

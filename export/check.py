@@ -1,4 +1,4 @@
-"""Refuse an ONNX file that does not give what PyTorch gives."""
+"""Compare an exported encoder with PyTorch."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,16 @@ import numpy as np
 
 from export.onnx import PooledBert
 from export.reference import embed_with_pytorch
-from feedsieve.encoder import Encoder
+from feedsieve.errors import FeedsieveError
+from feedsieve.scoring.encoder import Encoder
 
-MESSAGES = 64  # enough for every length between one token and the maximum
+MESSAGES = 64  # enough to cover all lengths
 LARGEST_DIFFERENCE = {"fp32": 1e-4, "int8": 0.1}  # of one coordinate of a unit-length embedding
 LOWEST_COSINE = {"fp32": 0.9999, "int8": 0.95}
 
 
-class BadExport(RuntimeError):
-    """The ONNX file's embeddings are too far from PyTorch's; the message gives the figures."""
+class ExportError(FeedsieveError):
+    """The ONNX file's embeddings are too far from PyTorch's. The message has the figures."""
 
 
 def of_many_lengths(texts: Sequence[str], count: int = MESSAGES) -> list[str]:
@@ -25,9 +26,10 @@ def of_many_lengths(texts: Sequence[str], count: int = MESSAGES) -> list[str]:
 
 
 def check(model: PooledBert, encoder: Encoder, texts: Sequence[str]) -> dict[str, float]:
-    """Return how far `encoder` is from `model` on `texts`: largest difference, lowest cosine.
+    """Return the differences and cosines between embeddings of `encoder` and `model`.
 
-    Raises `BadExport` beyond the limits of the encoder's precision.
+    A sample of `texts` of all lengths is compared. Raises ExportError beyond the limits of the
+    encoder's precision.
     """
     texts = of_many_lengths(texts)
     served = encoder.encode(texts)
@@ -42,7 +44,7 @@ def check(model: PooledBert, encoder: Encoder, texts: Sequence[str]) -> dict[str
     precision = encoder.description.precision
     too_different = not figures["largest_difference"] <= LARGEST_DIFFERENCE[precision]
     if too_different or not figures["lowest_cosine"] >= LOWEST_COSINE[precision]:
-        raise BadExport(
+        raise ExportError(
             f"the {precision} encoder differs from PyTorch's: {figures}; at most "
             f"{LARGEST_DIFFERENCE[precision]} and at least {LOWEST_COSINE[precision]} are allowed"
         )

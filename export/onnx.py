@@ -1,4 +1,4 @@
-"""Write an encoder as ONNX: pooling inside the graph, in 32-bit floats or in 8-bit integers."""
+"""Encoder to ONNX: pooling inside the graph, in 32-bit floats or 8-bit integers."""
 
 import logging
 import os
@@ -22,12 +22,12 @@ from transformers import BertModel
 from export.sources import Source
 
 OPSET = 17
-# The two matrix products of attention, by the names that PyTorch's exporter gives to the nodes
+# The two matrix products of attention, as PyTorch's exporter names the nodes
 ATTENTION_PRODUCTS = r".*/attention/self/MatMul(_\d+)?"
 
 
 class PooledBert(BertModel):
-    """BERT whose output is one unit-length embedding a text, (batch, hidden) in 32-bit floats."""
+    """BERT that returns one unit-length embedding per text, (batch, hidden), 32-bit floats."""
 
     pooling = "mean"
 
@@ -42,7 +42,7 @@ class PooledBert(BertModel):
 
 
 class PooledBertOnnxConfig(BertOnnxConfig):
-    """Tells Optimum the inputs and the output of `PooledBert`."""
+    """The inputs and the output of `PooledBert`, for Optimum."""
 
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
@@ -55,7 +55,7 @@ class PooledBertOnnxConfig(BertOnnxConfig):
 
 
 def pooled(source: Source) -> PooledBert:
-    """Return the PyTorch model that the ONNX file must agree with."""
+    """Return the PyTorch model to export, which the ONNX file must agree with."""
     model = PooledBert(source.model.config, add_pooling_layer=False)
     model.load_state_dict(source.model.state_dict())
     model.pooling = source.pooling
@@ -63,13 +63,13 @@ def pooled(source: Source) -> PooledBert:
 
 
 def write_plain(model: PooledBert, path: Path) -> None:
-    """Export `model` with Optimum into the file `path`, from which the other two are made."""
+    """Export `model` with Optimum to `path`. `write_fp32` and `write_int8` start from that file."""
     config = PooledBertOnnxConfig(model.config, task="feature-extraction")
     optimum_export(model, config, path, opset=OPSET)
 
 
 def write_fp32(plain: Path, model: PooledBert, path: Path) -> None:
-    """Fuse BERT's operators in the file `plain`, so that onnxruntime is faster at them."""
+    """Fuse BERT's operators in the file `plain`, so that onnxruntime runs them faster."""
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     fused = optimize_model(
         str(plain),
@@ -84,16 +84,16 @@ def write_fp32(plain: Path, model: PooledBert, path: Path) -> None:
 def write_int8(plain: Path, tokens: Sequence[Sequence[int]], path: Path) -> None:
     """Quantise weights and activations of the file `plain` with NNCF.
 
-    The ranges of activations are those on `tokens`, the token ids of some messages. Outliers, which
-    trained BERT encoders have, are made smaller at the cost of weights, which have none
-    (SmoothQuant, Xiao et al., https://arxiv.org/abs/2211.10438).
+    The ranges of activations are calibrated on `tokens`, the token ids of a sample of messages.
+    SmoothQuant (Xiao et al., https://arxiv.org/abs/2211.10438) moves the outliers in activations
+    of trained BERT encoders into the weights, which have none.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # or NNCF tells its makers of each use
-    import nncf  # takes two seconds, and what only reads an encoder does not need it
+    os.environ.setdefault("NNCF_CI", "1")  # disables NNCF's telemetry
+    import nncf  # takes two seconds, and reading an encoder does not need it
 
-    # Not nncf.set_log_level, which silences the handlers that others added to its logger too
+    # Not nncf.set_log_level, which also silences handlers that others added to its logger.
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    rich.reconfigure(quiet=True, force_jupyter=False)  # it draws bars into what others read
+    rich.reconfigure(quiet=True, force_jupyter=False)  # no progress bars in our output
     inputs = [
         {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
         for ids in tokens
@@ -106,15 +106,15 @@ def write_int8(plain: Path, tokens: Sequence[Sequence[int]], path: Path) -> None
         subset_size=len(inputs),
         ignored_scope=nncf.IgnoredScope(patterns=[ATTENTION_PRODUCTS]),
     )
-    _scale_what_is_looked_up(quantized.graph)
+    _dequantise_after_lookup(quantized.graph)
     onnx.save(quantized, str(path))
 
 
-def _scale_what_is_looked_up(graph: onnx.GraphProto) -> None:
-    """Let rows of a table of 8 bits be scaled once they are looked up, not the table before that.
+def _dequantise_after_lookup(graph: onnx.GraphProto) -> None:
+    """Dequantise the rows looked up in an int8 embedding table, not the whole table.
 
-    onnxruntime scales the whole table in every run; OpenVINO does it once, and the table then takes
-    four times the memory.
+    Otherwise onnxruntime dequantises the table in every run, and OpenVINO does so once, but the
+    table then takes four times the memory.
     """
     tables = {initializer.name: initializer for initializer in graph.initializer}
     scalings = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
@@ -123,15 +123,17 @@ def _scale_what_is_looked_up(graph: onnx.GraphProto) -> None:
         scaling = scalings.get(node.input[0]) if node.op_type == "Gather" else None
         if scaling and not to_array(tables[scaling.input[2]]).any():  # no zero points
             table, scales, _zero_points = scaling.input
-            rows, found = node.input[1], node.output[0]
-            last = from_array(np.array([-1]), f"{found}_last_axis")
+            rows, output = node.input[1], node.output[0]
+            last = from_array(np.array([-1]), f"{output}_last_axis")
             graph.initializer.append(last)
             nodes += [
-                make_node("Gather", [table, rows], [f"{found}_8_bits"]),
-                make_node("Cast", [f"{found}_8_bits"], [f"{found}_unscaled"], to=TensorProto.FLOAT),
-                make_node("Gather", [scales, rows], [f"{found}_row_scales"]),
-                make_node("Unsqueeze", [f"{found}_row_scales", last.name], [f"{found}_scales"]),
-                make_node("Mul", [f"{found}_unscaled", f"{found}_scales"], [found]),
+                make_node("Gather", [table, rows], [f"{output}_8_bits"]),
+                make_node(
+                    "Cast", [f"{output}_8_bits"], [f"{output}_unscaled"], to=TensorProto.FLOAT
+                ),
+                make_node("Gather", [scales, rows], [f"{output}_row_scales"]),
+                make_node("Unsqueeze", [f"{output}_row_scales", last.name], [f"{output}_scales"]),
+                make_node("Mul", [f"{output}_unscaled", f"{output}_scales"], [output]),
             ]
         else:
             nodes.append(node)

@@ -1,4 +1,4 @@
-"""From a source to checked encoder folders that the runtime loads, and into the model store."""
+"""Export pipeline: source to checked ONNX encoders, and into the model store."""
 
 import json
 import logging
@@ -12,31 +12,30 @@ from tqdm import tqdm
 from export import check, onnx
 from export.reference import reference_embeddings, reference_of_file, write_reference_scores
 from export.sources import Source
-from feedsieve import models
-from feedsieve.backend_selection import NoBackend
-from feedsieve.encoder import (
+from feedsieve.scoring import model_store
+from feedsieve.scoring.backend_selection import NoCorrectBackend
+from feedsieve.scoring.encoder import (
     DESCRIPTION_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
     Encoder,
     EncoderDescription,
 )
-from feedsieve.reference import FILE as REFERENCE_FILE
-from feedsieve.reference import ReferenceEmbeddings, ReferenceScores
+from feedsieve.scoring.reference import REFERENCE_FILE, ReferenceEmbeddings, ReferenceScores
 
 _log = logging.getLogger("feedsieve")
 
-CALIBRATED_ON = 128  # messages, of every length
+CALIBRATION_MESSAGES = 128  # of all lengths
 
 
 class Exported(dict[str, Encoder]):
-    """The loaded encoders by precision, "fp32" and, unless it is refused, "int8"."""
+    """The loaded encoders by precision: "fp32" and, unless rejected, "int8"."""
 
-    int8_refused: str | None = None  # why there is no encoder in 8 bits
+    int8_rejected: str | None = None  # why there is no encoder in 8 bits
 
     @property
     def fastest(self) -> Encoder:
-        """The encoder in 8 bits, or the one in 32 bits where that is refused."""
+        """The int8 encoder, or the fp32 one if int8 was rejected."""
         return self.get("int8", self["fp32"])
 
 
@@ -45,9 +44,9 @@ def export_encoder(
 ) -> Exported:
     """Write `folder/fp32` and `folder/int8`, compare both with PyTorch on `texts`, load both.
 
-    An encoder in 8 bits that differs too much, or that no backend runs rightly here, is left out
-    with a warning. Raises `check.BadExport` or `NoBackend` for the one in 32 bits, and ValueError
-    if there are no texts.
+    An int8 encoder that differs too much, or that no backend here runs correctly, is left out with
+    a warning. Raises ExportError or NoCorrectBackend for the fp32 encoder, and ValueError if there
+    are no texts.
     """
     if not texts:
         raise ValueError("an export is checked on messages, and there are none")
@@ -63,47 +62,47 @@ def export_encoder(
         encoders["fp32"] = _checked(fp32, model, texts, threads)
         progress.update()
         int8 = _prepare(source, folder / "int8", "int8")
-        sample = check.of_many_lengths(texts, CALIBRATED_ON)
+        sample = check.of_many_lengths(texts, CALIBRATION_MESSAGES)
         onnx.write_int8(plain, encoders["fp32"].tokenize(sample), int8 / MODEL_FILE)
         plain.unlink()
         progress.update()
         try:
             encoders["int8"] = _checked(int8, model, texts, threads)
-        except (check.BadExport, NoBackend) as error:
-            encoders.int8_refused = str(error)
-            _log.warning("8 bits are refused, 32 bits are kept: %s", error)
+        except (check.ExportError, NoCorrectBackend) as error:
+            encoders.int8_rejected = str(error)
+            _log.warning("int8 is rejected, fp32 is used: %s", error)
         progress.update()
     return encoders
 
 
 def save_encoder(folder: Path) -> str:
-    """Copy an exported encoder into the model store; return its tag."""
-    with models.new_model(models.ENCODER) as (tag, place):
+    """Copy an exported encoder into the model store. Return its tag."""
+    with model_store.new_model(model_store.ENCODER) as (tag, place):
         for name in (MODEL_FILE, TOKENIZER_FILE, DESCRIPTION_FILE, REFERENCE_FILE):
             shutil.copyfile(folder / name, place / name)
     return tag
 
 
 def add_reference(tag: str, threads: int = 0) -> None:
-    """Add reference outputs to a pair of models made before there were any.
+    """Add reference outputs to a pair of models made by an earlier version.
 
-    `tag` is the classifier's. The embeddings are those that the ONNX file defines, the scores those
-    that the classifier gives for them. What is there already stays. Raises `NoModel`.
+    `tag` is the classifier's. The embeddings are computed from the ONNX file as it defines them,
+    the scores by the classifier. Existing reference outputs stay. Raises ModelNotFound.
     """
-    classifier_tag, encoder_tag = models.find_pair(tag)
-    place = models.folder(encoder_tag)
-    reference = ReferenceEmbeddings.read(place)
+    classifier_tag, encoder_tag = model_store.find_pair(tag)
+    place = model_store.folder(encoder_tag)
+    reference = ReferenceEmbeddings.read_if_present(place)
     if reference is None:
         reference = reference_of_file(place)
         reference.write(place)
-    folder = models.folder(classifier_tag)
-    if ReferenceScores.read(folder) is None:
+    folder = model_store.folder(classifier_tag)
+    if ReferenceScores.read_if_present(folder) is None:
         write_reference_scores(reference, folder)
-    models.load_scorer(classifier_tag, threads)  # raises if no backend gives these outputs
+    model_store.load_scorer(classifier_tag, threads)  # raises if no backend gives these outputs
 
 
 def describe(encoder: Encoder) -> str:
-    """Return how the export agrees with PyTorch, on one line."""
+    """Return the agreement with PyTorch on one line."""
     figures = encoder.description.check
     return (
         f"{encoder.description.precision} against PyTorch on {figures['messages']} messages: "
@@ -114,7 +113,7 @@ def describe(encoder: Encoder) -> str:
 
 
 def _prepare(source: Source, folder: Path, precision: str) -> Path:
-    """Make the folder of one encoder, with all but its ONNX file."""
+    """Create the folder of one encoder, with everything but the ONNX file."""
     folder.mkdir(parents=True)
     _write_tokenizer(source, folder / TOKENIZER_FILE)
     description = EncoderDescription(
@@ -131,7 +130,7 @@ def _prepare(source: Source, folder: Path, precision: str) -> Path:
 
 
 def _write_tokenizer(source: Source, path: Path) -> None:
-    """Write the tokenizer without padding or truncation, which the runtime sets."""
+    """Write the tokenizer without padding and truncation, which the runtime sets."""
     tokenizer = source.tokenizer.backend_tokenizer
     tokenizer.no_padding()
     tokenizer.no_truncation()

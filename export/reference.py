@@ -1,4 +1,4 @@
-"""Make a model's reference outputs: texts of every length, and the embeddings they must get."""
+"""Reference outputs of an export: texts of all lengths and their expected embeddings."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import onnxruntime
 import torch
 
 from export.onnx import PooledBert
-from feedsieve.backends import OUTPUT
-from feedsieve.classifier import Classifier
-from feedsieve.encoder import MODEL_FILE, EncoderDescription, EncoderTokenizer
-from feedsieve.padding import padded
-from feedsieve.reference import ReferenceEmbeddings, ReferenceScores
+from feedsieve.scoring.backends import OUTPUT
+from feedsieve.scoring.classifier import Classifier
+from feedsieve.scoring.encoder import MODEL_FILE, EncoderDescription, EncoderTokenizer
+from feedsieve.scoring.padding import padded
+from feedsieve.scoring.reference import ReferenceEmbeddings, ReferenceScores
 
-# Tokens of the reference texts. Most lie near 16, 32 and 64, where backends change their kernels;
-# wrong ones were worst from 18 to 31 tokens.
+# Lengths of the reference texts, in tokens. Most are near 16, 32 and 64, where backends change
+# kernels; wrong backends were worst from 18 to 31 tokens.
 LENGTHS = (
     *(1, 3, 4, 5, 6, 8, 10, 12, 14, 15, 16, 17, 18, 20, 22, 24, 26, 28, 30, 31, 32, 33, 34),
     *(36, 40, 44, 48, 52, 56, 60, 62, 63, 64, 65, 66, 72, 80, 96, 112, 128, 144, 160, 192, 224),
@@ -28,9 +28,9 @@ _STEP = 37  # words between the starts of two texts
 
 
 def reference_texts(tokenizer: EncoderTokenizer, max_tokens: int) -> list[str]:
-    """Return texts of our own, one for each of `LENGTHS` up to `max_tokens`.
+    """Return one text for each of `LENGTHS` up to `max_tokens`.
 
-    A text has as many tokens as its length says, or as few fewer as its words allow.
+    A text has that number of tokens, or slightly fewer where words do not fit exactly.
     """
     lengths = [length for length in LENGTHS if length < max_tokens] + [max_tokens]
     starts = (number * _STEP for number in range(len(lengths)))
@@ -41,7 +41,7 @@ def reference_texts(tokenizer: EncoderTokenizer, max_tokens: int) -> list[str]:
 
 
 def _text_of_length(tokenizer: EncoderTokenizer, length: int, start: int) -> str:
-    """Return the longest run of words from word `start` on that has at most `length` tokens."""
+    """Return the longest run of words from word `start` with at most `length` tokens."""
     words = [_WORDS[(start + at) % len(_WORDS)] for at in range(length)]
 
     def tokens_of(count: int) -> int:
@@ -52,7 +52,7 @@ def _text_of_length(tokenizer: EncoderTokenizer, length: int, start: int) -> str
 
 
 def reference_embeddings(model: PooledBert, folder: Path) -> ReferenceEmbeddings:
-    """Return the reference outputs of the exported encoder in `folder`, made of `model`."""
+    """Return the reference outputs of the encoder in `folder`, which was exported from `model`."""
     description = EncoderDescription.read(folder)
     tokenizer = EncoderTokenizer(folder, description)
     texts = reference_texts(tokenizer, description.max_tokens)
@@ -64,7 +64,7 @@ def reference_embeddings(model: PooledBert, folder: Path) -> ReferenceEmbeddings
 
 
 def reference_of_file(folder: Path) -> ReferenceEmbeddings:
-    """Return reference outputs of an encoder whose PyTorch weights are gone: the file's own."""
+    """Return reference outputs computed from the ONNX file alone, without PyTorch weights."""
     description = EncoderDescription.read(folder)
     tokenizer = EncoderTokenizer(folder, description)
     texts = reference_texts(tokenizer, description.max_tokens)
@@ -73,18 +73,18 @@ def reference_of_file(folder: Path) -> ReferenceEmbeddings:
 
 
 def write_reference_scores(reference: ReferenceEmbeddings, folder: Path) -> None:
-    """Write the scores that the classifier in `folder` gives for the expected embeddings.
+    """Write the scores of the classifier in `folder` for the expected embeddings.
 
-    These do not depend on the CPU, as embeddings by a backend would.
+    Unlike scores of a backend's embeddings, these do not depend on the CPU.
     """
     scores = Classifier.load(folder).score(reference.texts, reference.expected)
     ReferenceScores(scores).write(folder)
 
 
 def embed_with_pytorch(model: PooledBert, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return the embeddings of texts by their token ids, (texts, dimension).
+    """Return PyTorch's embeddings of texts given as token ids, (texts, dimension).
 
-    One at a time, so there is no padding that PyTorch and a backend could treat alike and wrongly.
+    One text at a time: without padding, a backend cannot share an error of padding with PyTorch.
     """
     rows = []
     with torch.inference_mode():
@@ -97,8 +97,8 @@ def embed_with_pytorch(model: PooledBert, tokens: Sequence[Sequence[int]]) -> np
 def embed_as_defined(file: Path, tokens: Sequence[Sequence[int]]) -> np.ndarray:
     """Return the embeddings that the ONNX file defines, (texts, dimension).
 
-    onnxruntime computes operator by operator in 32-bit floats, so that no CPU's int8 or bf16
-    instructions have a part in them. Slow: ten texts a second of a 12-layer encoder.
+    onnxruntime computes operator by operator in 32-bit floats, without the CPU's int8 or bf16
+    instructions. Slow: ten texts a second with a 12-layer encoder.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

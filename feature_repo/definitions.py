@@ -1,6 +1,6 @@
-"""What Feast knows: the embedding and the traits of messages, and how often a text was posted.
+"""Feast definitions: embeddings and handcrafted features of messages, and copies of texts.
 
-`python -m train.features` writes what the views read, and applies them.
+`python -m train.features` writes the files of the views and applies the definitions.
 """
 
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 from feast import Entity, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Float32, Float64, Int64, String
 
-from feedsieve.traits import TRAITS
+from feedsieve.scoring.handcrafted import HANDCRAFTED
 
-# Of which encoder the embeddings are, and the folder of each view's Parquet files.
+# The encoder of the embeddings, and the folder of each view's Parquet files.
 CURRENT = json.loads((Path(__file__).parent / ".feast" / "current.json").read_text("utf-8"))
 
 
 def _source(view: str) -> FileSource:
-    """Return the files of a view; of two rows of one moment the one computed later counts."""
+    """Return the files of a view; of rows with equal times the one computed last counts."""
     return FileSource(
         name=view,
         path=CURRENT["folders"][view],
@@ -36,12 +36,12 @@ text = Entity(
     name="text",
     join_keys=["fingerprint"],
     value_type=ValueType.STRING,
-    description="A text, by its fingerprint: that of all messages which say the same",
+    description="A text, by its fingerprint, which is equal for all messages with this text",
 )
 
 message_embedding = FeatureView(
     name="message_embedding",
-    description="What the encoder makes of a message",
+    description="The embedding of a message",
     entities=[message],
     ttl=None,
     schema=[
@@ -55,19 +55,19 @@ message_embedding = FeatureView(
 
 message_traits = FeatureView(
     name="message_traits",
-    description="What a person would notice about a message (feedsieve/traits.py)",
+    description="Handcrafted features of a message (feedsieve/scoring/handcrafted.py)",
     entities=[message],
     ttl=None,
-    schema=[Field(name=name, dtype=Float64) for name in TRAITS],
+    schema=[Field(name=name, dtype=Float64) for name in HANDCRAFTED],
     source=_source("message_traits"),
 )
 
 text_copies = FeatureView(
     name="text_copies",
-    description="How many messages had said the same by then, this one included",
+    description="Number of messages with the same text up to that time, this one included",
     entities=[text],
     ttl=None,
     schema=[Field(name="copies so far", dtype=Int64)],
     source=_source("text_copies"),
-    online=False,  # what it is now, the message store knows
+    online=False,  # the message store has the current number
 )

@@ -1,6 +1,5 @@
-"""The command `feedsieve`: bring messages into the store, and score files."""
+"""The `feedsieve` command: import messages into the store, score files."""
 
-import argparse
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,122 +7,107 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import click
 from tqdm import tqdm
 
-from feedsieve.bulk import Engine, InProcess, NoEngine, check_paths, score_file
-from feedsieve.files import RunningAlready, UnwritableFile
-from feedsieve.message import StoreUnavailable, UnreadableFile
-from feedsieve.models import NoModel, load_scorer
-from feedsieve.readers import read_messages
-from feedsieve.settings import InvalidSettings, settings
-from feedsieve.store import MessageStore
+from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
+from feedsieve.command import run_command
+from feedsieve.scoring.model_store import load_scorer
+from feedsieve.settings import settings
+from feedsieve.sources.readers import read_messages
+from feedsieve.store.store import MessageStore
+
+_FILE = click.Path(path_type=Path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 1 after saying on stderr what failed."""
-    options = _parser().parse_args(arguments)
+    """Run one command; return its exit code: 0, 1 if it failed, 2 for bad usage, 130 for Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return run_command("feedsieve", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int | None:
     try:
-        options.run(options)
-    except (
-        NoModel, NoEngine, StoreUnavailable, UnreadableFile, UnwritableFile, RunningAlready,
-        InvalidSettings,
-    ) as error:  # fmt: skip
-        print(f"feedsieve: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("feedsieve: interrupted", file=sys.stderr)
-        return 130
-    return 0
+        code: int | None = feedsieve.main(arguments, "feedsieve", standalone_mode=False)
+        return code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
 
 
-def import_files(options: argparse.Namespace) -> None:
-    """Bring every file's messages into the store, each file whole or not at all."""
+@click.group()
+def feedsieve() -> None:
+    """Turn a noisy chat into a ranked feed.
+
+    `bentoml serve` shows the feed. These commands import messages into its store, and score files
+    without it. Settings are read from the environment: FEEDSIEVE_DB (the message store),
+    FEEDSIEVE_MODEL (the classifier's tag), FEEDSIEVE_THREADS.
+    """
+
+
+@feedsieve.command("import")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_FILE)
+def import_files(paths: tuple[Path, ...]) -> None:
+    """Import messages into the store at FEEDSIEVE_DB.
+
+    A PATH is an SQLite chat dump, a CSV file with columns msg_id,msg and optionally channel,time,
+    or Telegram Desktop's result.json. Each file is imported completely or not at all. Importing it
+    again changes nothing.
+    """
     store = MessageStore.open(settings().db)
-    for path in options.paths:
+    for path in paths:
         messages = read_messages(path)
         counts = store.add(tqdm(messages, str(path), unit=" messages"))
-        print(
+        click.echo(
             f"{path}: {counts.added:,} new, {counts.changed:,} changed, "
             f"{counts.unchanged:,} known already, {messages.skipped:,} without text"
         )
-    print(f"{store.location} now has {store.count():,} messages")
+    click.echo(f"{store.location} now has {store.count():,} messages")
 
 
-def score(options: argparse.Namespace) -> None:
-    """Score the texts of a file into another one."""
-    check_paths(options.source, options.target, options.force)  # before a model is loaded
-    with (
-        _engine(options.cluster) as engine,
-        tqdm(desc=str(options.source), unit=" messages") as bar,
-    ):
-        positives, count = score_file(
-            engine, options.source, options.target, bar.update, replace=options.force
-        )
-    print(f"{options.target}: {count:,} scored by {engine.model}, {positives:,} positive")
+@feedsieve.command()
+@click.argument("source", metavar="IN", type=_FILE)
+@click.argument("target", metavar="OUT", type=_FILE)
+@click.option(
+    "--cluster",
+    metavar="WHERE",
+    help="Score on a Dask cluster: local:N starts N processes on this machine, tcp://HOST:PORT is"
+    " the address of a scheduler. The workers receive the model.",
+)
+@click.option("--force", is_flag=True, help="Replace OUT, and parts of another run in OUT.parts.")
+def score(source: Path, target: Path, cluster: str | None, force: bool) -> None:
+    """Score the texts of a CSV or Parquet file.
+
+    Copies IN to OUT and adds the columns score (0 to 1) and label (positive or negative) for the
+    column msg. Both files end in .parquet, or both are CSV. An interrupted run resumes when it is
+    started again; until it is complete, the folder OUT.parts holds its scores.
+    """
+    check_paths(source, target, force)  # before a model is loaded
+    with _engine(cluster) as engine, tqdm(desc=str(source), unit=" messages") as bar:
+        positives, count = score_file(engine, source, target, bar.update, replace=force)
+    click.echo(f"{target}: {count:,} scored by {engine.model}, {positives:,} positive")
 
 
 @contextmanager
 def _engine(cluster: str | None) -> Iterator[Engine]:
-    """Yield what scores: this process, or the cluster that whoever has installed it brings along.
+    """Yield the engine of this process, or that of a cluster.
 
-    What serves knows of no cluster: `feedsieve[cluster]` announces one as an entry point.
+    The runtime does not depend on Dask: `feedsieve[cluster]` adds the engine as an entry point.
     """
+    model, cascade = settings().model, settings().cascade
     if cluster is None:
-        yield InProcess(
-            load_scorer(settings().model, settings().threads, cascade=settings().cascade)
-        )
+        yield InProcess(load_scorer(model, settings().threads, cascade=cascade))
         return
     try:
         connect = entry_points(group="feedsieve.engines")["cluster"].load()
     except (KeyError, ImportError) as error:
-        raise NoEngine(
+        raise ClusterUnavailable(
             f"--cluster needs Dask: pip install -c constraints.txt -e '.[cluster]' ({error})"
         ) from error
-    with connect(cluster, settings().model, cascade=settings().cascade) as engine:
+    with connect(cluster, model, cascade=cascade) as engine:
         yield engine
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="feedsieve",
-        description="Turns a noisy chat into a ranked feed. `bentoml serve` shows it; these"
-        " commands bring messages into its store, and score files without it.",
-        epilog="Settings come from the environment: FEEDSIEVE_DB (the message store),"
-        " FEEDSIEVE_MODEL (the classifier's tag), FEEDSIEVE_THREADS.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    importing = commands.add_parser(
-        "import",
-        help="bring messages into the store",
-        description="Bring messages into the store at FEEDSIEVE_DB. A file may be an SQLite chat"
-        " dump, CSV with msg_id,msg (and perhaps channel,time), or Telegram Desktop's"
-        " result.json. Importing a file again changes nothing.",
-    )
-    importing.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    importing.set_defaults(run=import_files)
-    scoring = commands.add_parser(
-        "score",
-        help="score the texts of a CSV or Parquet file",
-        description="Copy a CSV or Parquet file and add the columns score (0 to 1) and label"
-        " (positive or negative) by its column msg. A run that was ended goes on where it was when"
-        " it is started again; until it is done, what it has scored is in the folder OUT.parts.",
-    )
-    scoring.add_argument("source", type=Path, metavar="IN", help="ends in .parquet, or is CSV")
-    scoring.add_argument("target", type=Path, metavar="OUT", help="of the same format")
-    scoring.add_argument(
-        "--cluster",
-        metavar="WHERE",
-        help="score on a Dask cluster: local:N starts N processes here, tcp://HOST:PORT is a"
-        " scheduler's; its workers are sent the model",
-    )
-    scoring.add_argument(
-        "--force",
-        action="store_true",
-        help="replace OUT if it is there, and what OUT.parts holds of another run",
-    )
-    scoring.set_defaults(run=score)
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders that one process uses at a time."""
+"""Atomic file writes, and a lock on a folder."""
 
 import fcntl
 import os
@@ -7,22 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-LOCK = "lock"  # in a folder that one process uses at a time
+from feedsieve.errors import FeedsieveError
+
+LOCK = "lock"  # name of the lock file in a folder
 
 
-class UnwritableFile(RuntimeError):
-    """A file that cannot be written, or must not be replaced; says which and why."""
+class UnwritableFile(FeedsieveError):
+    """A file that cannot be written or must not be replaced. The message has the reason."""
 
 
-class RunningAlready(RuntimeError):
-    """Another process is at the same work; the message says where what it keeps is."""
+class AlreadyRunning(FeedsieveError):
+    """Another process holds the lock on the folder that the message names."""
 
 
 @contextmanager
-def path_whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; what is written there is at `path` once the block ends.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` when the block ends.
 
-    What is at `path` already is replaced then, and stays if the block raises. Raises OSError.
+    If the block raises, `path` stays as it was. Raises OSError.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -30,20 +32,20 @@ def path_whole(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     except OSError as error:
         if error.errno and error.filename in (None, str(unfinished)):  # None: a write failed
-            error.filename = str(path)  # the file that the user knows of
+            error.filename = str(path)  # the name that the user knows
         raise
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
-def open_whole(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
-    """Open a file to write text that is there whole, or not at all, once the block ends.
+def open_atomically(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+    """Open a temporary text file that replaces `path` when the block ends.
 
-    What is at `path` already is replaced then, and stays if the block raises. Raises OSError.
+    If the block raises, `path` stays as it was. Raises OSError.
     """
     with (
-        path_whole(path) as unfinished,
+        atomic_path(path) as unfinished,
         unfinished.open("w", encoding=encoding, newline="") as file,
     ):
         yield file
@@ -51,16 +53,14 @@ def open_whole(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
 
 @contextmanager
 def one_run_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold `folder`, which is made if it is not there. Raises RunningAlready if another does.
+    """Lock `folder`, created if absent. Raises AlreadyRunning if another process holds the lock.
 
-    The hold ends with the process, however it ends.
+    The lock is released when the process ends, however it ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunningAlready(
-                f"another run is at the same work and keeps it in {folder}; let it end first"
-            ) from error
+            raise AlreadyRunning(f"another run is using {folder}; wait until it ends") from error
         yield

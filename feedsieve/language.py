@@ -1,4 +1,4 @@
-"""Which language a text is in, as far as its letters tell."""
+"""Language detection by letters."""
 
 import re
 
@@ -12,16 +12,15 @@ _SCRIPTS = {
     "English": re.compile("[a-z\u00df-\u024f]"),
     "Greek": re.compile("[\u0370-\u03ff\u1f00-\u1fff]"),
 }
-_UKRAINIAN, _RUSSIAN = re.compile("[іїєґ]"), re.compile("[ыэъё]")  # which the other has not
+_UKRAINIAN, _RUSSIAN = re.compile("[іїєґ]"), re.compile("[ыэъё]")  # not in the other
 
 
 def language(text: str) -> str:
-    """Return which of `LANGUAGES` a text is in, by the script of two thirds of its letters.
+    """Return one of `LANGUAGES`, by the script of two thirds of the letters.
 
-    Latin counts as English. Cyrillic counts as Ukrainian if it has more of the letters that only
-    Ukrainian has than of those that only Russian has, else as Russian. A text in which no script
-    has two thirds is mixed. A text in another script, or without letters, is other. Links, mail
-    addresses and handles are not looked at.
+    Latin counts as English. Cyrillic counts as Ukrainian if more letters are only in Ukrainian than
+    only in Russian, else as Russian. A text in which no script has two thirds is mixed. A text in
+    another script, or without letters, is other. Links, mail addresses and handles are ignored.
     """
     words = [word for word in plain(text).split() if not _ADDRESS.search(word)]
     letters = "".join(filter(str.isalpha, "".join(words)))

@@ -1,4 +1,4 @@
-"""Log lines stay lines, whatever a request or a message put into them."""
+"""Logging without line breaks from requests and messages."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class OneLine(logging.Filter):
-    """Writes control characters of a record's message as escapes."""
+    """Escapes control characters in log messages."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()

@@ -1,39 +1,40 @@
-"""What a message is, and the two ways in which reading or keeping messages can fail."""
+"""Messages, and the errors of reading and storing them."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
+from feedsieve.errors import FeedsieveError
 from feedsieve.text import storable
 
-
-class UnreadableFile(ValueError):
-    """A file that cannot be read as messages; says which, where in it, and what was expected."""
+Label = Literal["positive", "negative"]
 
 
-class StoreUnavailable(RuntimeError):
-    """The message store cannot be reached, read or written; says which store and why."""
+class InvalidFile(FeedsieveError, ValueError):
+    """A file that cannot be read as messages. The message names file, place and fault."""
+
+
+class StoreUnavailable(FeedsieveError):
+    """The message store cannot be reached, read or written. The message names it and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat: an identifier, a text, and where known the chat's name and the time.
-
-    Identifiers are opaque strings. A time without a zone is taken as UTC.
-    """
+    """A chat message. Identifiers are opaque strings; a time without a zone is UTC."""
 
     id: str
     text: str
-    channel: str | None = None
+    channel: str | None = None  # the name of the chat
     time: datetime | None = None
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is no identifier to find the message by, or no text to score."""
+        """Whether the identifier or the text is empty."""
         return not self.id or not self.text or self.text.isspace()
 
 
 def clean(message: Message) -> Message:
-    """Return `message` as it is kept: storable strings, a channel or None, the time in UTC."""
+    """Return `message` as it is stored: storable strings, a channel or None, the time in UTC."""
     channel = storable(message.channel).strip() if message.channel else ""
     return Message(
         id=storable(message.id).strip(),
@@ -44,5 +45,5 @@ def clean(message: Message) -> Message:
 
 
 def in_utc(time: datetime) -> datetime:
-    """Return the same moment in UTC; a time without a zone is taken as UTC already."""
+    """Return the time in UTC. A time without a zone is taken as UTC."""
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

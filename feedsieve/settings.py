@@ -1,4 +1,4 @@
-"""Every setting, from the environment: `FEEDSIEVE_` and the field's name in capitals."""
+"""Settings from the environment: `FEEDSIEVE_` and the field's name in capitals."""
 
 from functools import cache
 from pathlib import Path
@@ -8,6 +8,8 @@ from bentoml.exceptions import BentoMLException
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from feedsieve.errors import FeedsieveError
 
 BackendName = Literal[
     "openvino-int8",
@@ -20,7 +22,7 @@ BackendName = Literal[
 
 
 class Settings(BaseSettings):
-    """What can be set. Every default works on a laptop."""
+    """All settings. Every default works on a laptop."""
 
     model_config = SettingsConfigDict(env_prefix="FEEDSIEVE_", env_ignore_empty=True)
 
@@ -31,12 +33,12 @@ class Settings(BaseSettings):
         default="feedsieve-classifier:latest", description="the classifier to serve, a BentoML tag"
     )
     threads: int = Field(
-        default=0, ge=0, le=256, description="threads of the encoder; 0: one a core"
+        default=0, ge=0, le=256, description="threads of the encoder; 0: one per core"
     )
     backend: BackendName | None = Field(
         default=None,
-        description="the backend to run the encoder with; without it the fastest that gives the"
-        " model's reference outputs on this CPU",
+        description="backend of the encoder; by default the fastest that reproduces the model's"
+        " reference outputs on this CPU",
     )
     onednn_max_cpu_isa: str = Field(
         default="",
@@ -45,27 +47,27 @@ class Settings(BaseSettings):
     )
     cascade: bool = Field(
         default=True,
-        description="let words answer where the model is sure of them; 0: the encoder reads every"
-        " text",
+        description="skip the encoder when the word model alone is confident that the message is"
+        " negative; 0: the encoder reads every text",
     )
     recalled: int = Field(
         default=50_000,
         ge=0,
-        description="scores kept in memory, so that a text that comes again is not embedded again;"
-        " 300 bytes each; 0: none",
+        description="scores cached in memory, 300 bytes each, so that no text is embedded twice;"
+        " 0: none",
     )
     waiting: int = Field(
         default=96,
         ge=1,
-        description="requests that may be at /score at once; the next one is refused with 503",
+        description="concurrent requests to /score; further ones are rejected with 503",
     )
     cache: Path = Field(
         default=Path("~/.cache/feedsieve"),
-        description="where downloaded and converted encoders are kept",
+        description="folder of downloaded and converted encoders, and of backend timings",
     )
     state: Path = Field(
         default=Path("~/.local/state/feedsieve"),
-        description="stores made for dumps that are read-only",
+        description="folder of the message stores for read-only dumps",
     )
 
     def model_post_init(self, _context: object) -> None:
@@ -73,13 +75,13 @@ class Settings(BaseSettings):
         self.state = self.state.expanduser()
 
 
-class InvalidSettings(BentoMLException, ValueError):
-    """A setting that cannot be; names the variable and what is allowed."""
+class InvalidSettings(FeedsieveError, BentoMLException, ValueError):
+    """An invalid setting. The message names the variable and the allowed values."""
 
 
 @cache
 def settings() -> Settings:
-    """Return the settings, read once. Raises InvalidSettings."""
+    """Return the settings, read on the first call. Raises InvalidSettings."""
     try:
         return Settings()
     except ValidationError as error:

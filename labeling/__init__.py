@@ -1,1 +1,1 @@
-"""The labelling loop: which messages to label next, into Label Studio, and the labels back."""
+"""The labelling loop: choose messages, label them in Label Studio, and merge the labels."""

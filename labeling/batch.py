@@ -1,54 +1,55 @@
-"""A batch: the CSV of messages that are to be labelled next."""
+"""A batch: the CSV of messages to label next."""
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from feedsieve.files import open_whole
+from feedsieve.errors import FeedsieveError
+from feedsieve.files import open_atomically
 from feedsieve.text import normalise, storable
-from train.data import InvalidData, read_csv, read_text
-from train.validation import PLACE, quote, some
+from train.data.labelled import read_csv, read_text
+from train.data.validation import PLACE, InvalidData, first_few, quote
 
 COLUMNS = ("msg_id", "msg", "score", "model")
 
 
-class BadBatch(ValueError):
-    """A file that cannot be read as a batch; says which, and every problem found in it."""
+class InvalidBatch(FeedsieveError, ValueError):
+    """A file that cannot be read as a batch; the message names it and its problems."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A message to label, and what is known of it already."""
+    """A message to label, with a model's score if there is one."""
 
     msg_id: str
     msg: str
     score: float | None = None  # 0 to 1
-    model: str = ""  # the tag of the classifier whose score it is, if that is known
-    reason: str = ""  # why its label is doubted, if it has one
+    model: str = ""  # tag of the classifier that gave the score, if known
+    reason: str = ""  # to doubt its label, if it has one
 
 
 def read_table(
     path: Path, failure: type[ValueError]
 ) -> tuple[list[str], list[dict[str, str]], list[str]]:
-    """Return the columns, rows and problems of a CSV. Raises `failure` if it is none."""
+    """Return the columns, rows and problems of a CSV. Raises `failure` if it is not a CSV."""
     try:
         return read_csv(read_text(path))
     except InvalidData as error:
-        raise failure(f"{path}: {some(error.problems)}") from error
+        raise failure(f"{path}: {first_few(error.problems)}") from error
     except ValueError as error:
         raise failure(f"{path}: {error}") from error
 
 
 def read_batch(path: Path) -> list[Item]:
-    """Return the messages of a CSV with `msg_id,msg` and perhaps `score`, `model` and `reason`.
+    """Return the messages of a CSV with `msg_id,msg` and optionally `score`, `model`, `reason`.
 
-    Other columns are left. Raises `BadBatch`.
+    Other columns are ignored. Raises `InvalidBatch`.
     """
-    columns, rows, problems = read_table(path, BadBatch)
+    columns, rows, problems = read_table(path, InvalidBatch)
     if absent := [name for name in COLUMNS[:2] if name not in columns]:
-        have = some([quote(name) for name in columns])
+        have = first_few([quote(name) for name in columns])
         problems.append(f"missing columns: {', '.join(absent)} (the file has {have})")
-        raise BadBatch(f"{path}: " + "; ".join(problems))
+        raise InvalidBatch(f"{path}: " + "; ".join(problems))
     items = []
     for row in rows:
         cells = {name: storable(value) for name, value in row.items()}
@@ -61,13 +62,13 @@ def read_batch(path: Path) -> list[Item]:
             model, reason = cells.get("model", ""), cells.get("reason", "")
             items.append(Item(cells["msg_id"].strip(), cells["msg"], score, model, reason))
     if problems:
-        raise BadBatch(f"{path}: {some(problems)}")
+        raise InvalidBatch(f"{path}: {first_few(problems)}")
     return items
 
 
 def write_batch(items: list[Item], path: Path) -> None:
-    """Write a batch that `read_batch` reads, whole or not at all. Raises `OSError`."""
-    with open_whole(path) as file:
+    """Write a batch atomically, as `read_batch` reads it. Raises `OSError`."""
+    with open_atomically(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows(
@@ -77,7 +78,7 @@ def write_batch(items: list[Item], path: Path) -> None:
 
 
 def _score(cell: str) -> tuple[float | None, str]:
-    """Return the score in a cell, None for none, and what is wrong with it."""
+    """Return the score in a cell, or None, and the problem with it, if any."""
     if not cell.strip():
         return None, ""
     try:

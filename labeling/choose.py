@@ -1,4 +1,4 @@
-"""Which messages to label next: those a model doubts, a few of every kind, and none twice."""
+"""Choice of messages to label next: uncertain ones and diverse ones, without near-duplicates."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ from sklearn.preprocessing import Normalizer
 from feedsieve.text import plain
 
 DIMENSIONS = 64  # of a text's vector
-EXPLORED = 0.1  # share of a batch that is chosen for variety alone, however sure the model is
-_TOKEN = r"\w+|[^\w\s]+"  # so that no text is without any
-_ITERATIONS = 30  # of k-means; centres that still move a little choose as well
+EXPLORED = 0.1  # share of a batch that is chosen for variety, whatever the scores
+_TOKEN = r"\w+|[^\w\s]+"  # every text has at least one
+_ITERATIONS = 30  # of k-means; it need not converge
 
 
 def vectors(texts: Sequence[str], seed: int) -> NDArray[np.float64]:
-    """Return unit vectors that are near for texts of like words, (texts, up to 64).
+    """Return unit vectors, close for texts with similar words, (texts, up to 64).
 
-    Latent semantic analysis (Deerwester et al., 1990): it needs no encoder and no labels.
+    Latent semantic analysis (Deerwester et al., 1990). Needs no encoder and no labels.
     """
     table = TfidfVectorizer(token_pattern=_TOKEN, sublinear_tf=True)
     words = table.fit_transform([plain(text) or "empty" for text in texts])
@@ -34,18 +34,18 @@ def vectors(texts: Sequence[str], seed: int) -> NDArray[np.float64]:
 
 
 def doubt(scores: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
-    """Return how near each score is to the threshold, (scores,): 0 at it, below 0 elsewhere.
+    """Return the uncertainty of each score, (scores,): 0 at the threshold, negative elsewhere.
 
-    In log-odds: a model that calls something impossible is surer than one that calls it unlikely.
+    It is the negative distance in log-odds, which distinguishes 0.01 from 0.0001.
     """
     edge = 1e-6
     return -np.abs(logit(np.clip(scores, edge, 1 - edge)) - logit(threshold))
 
 
 def candidates(groups: NDArray[np.int64], is_taken: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the first row of each group of near-duplicates that has no row taken, in order.
+    """Return the first row of each group of near-duplicates without a taken row, in order.
 
-    Both are (rows,).
+    Both arguments are (rows,).
     """
     free = np.flatnonzero(~np.isin(groups, groups[is_taken]))
     return np.sort(free[np.unique(groups[free], return_index=True)[1]])
@@ -60,10 +60,10 @@ def choose(
 ) -> NDArray[np.int64]:
     """Return up to `count` rows of `pool` to label next, each once.
 
-    `texts` are the vectors of all rows. Without `doubts`, (rows,), they represent the pool: k-means
-    with a cluster for each, and the message nearest to its centre. With them, most are the most
-    doubtful (uncertainty sampling; Lewis and Gale, SIGIR 1994), and a tenth represents the others,
-    where a model may be wrong and sure of it.
+    `texts` are the vectors of all rows. Without `doubts`, (rows,), the rows are those nearest
+    to the centres of k-means clusters. With `doubts`, nine tenths are the most uncertain rows
+    (uncertainty sampling; Lewis and Gale, SIGIR 1994), and a tenth represents the rest, where a
+    model may be confidently wrong.
     """
     count = min(count, len(pool))
     if doubts is None:
@@ -75,9 +75,9 @@ def choose(
 
 
 def representatives(rows: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
-    """Return `count` different rows (or all, if there are fewer): one near each cluster's centre.
+    """Return `count` rows (or all, if there are fewer): one near each k-means centre.
 
-    The largest cluster comes first.
+    The row of the largest cluster comes first.
     """
     if count >= len(rows):
         return np.arange(len(rows))
@@ -91,5 +91,5 @@ def representatives(rows: NDArray[np.float64], count: int, seed: int) -> NDArray
         int(np.where(means.labels_ == cluster, distances[:, cluster], np.inf).argmin())
         for cluster in np.argsort(-sizes, kind="stable")
     ]
-    others = np.setdiff1d(np.arange(len(rows)), chosen)  # of copies, which share a cluster
+    others = np.setdiff1d(np.arange(len(rows)), chosen)  # equal rows share a cluster
     return np.concatenate([chosen, others[: count - len(chosen)]]).astype(np.int64)

@@ -1,20 +1,20 @@
-"""What a chat consists of: its curated messages as a table, and the words that they are made of."""
+"""Exploration of a chat: a table of its curated messages, and word counts."""
 
 import pandas as pd
 from sklearn.feature_extraction.text import CountVectorizer
 from sqlalchemy import create_engine
 
-from feedsieve.database import find_database
-from feedsieve.schema import curated_messages
-from feedsieve.store import MessageStore
+from feedsieve.store.database import find_database
+from feedsieve.store.schema import curated_messages
+from feedsieve.store.store import MessageStore
 from feedsieve.text import plain
 
 
 def read_curated(location: str) -> pd.DataFrame:
-    """Return the view `curated_messages` of the store at a path or URL: a row for each text.
+    """Return the view `curated_messages` of the store at a path or URL, one row per text.
 
-    The columns are those of docs/data.md, and `characters`, the length of what models read. What
-    a chat dump has new is imported first. Raises `StoreUnavailable`.
+    The columns are those of docs/data.md, and `characters`, the length of the text that models
+    read. New messages of a chat dump are imported first. Raises `StoreUnavailable`.
     """
     MessageStore.open(location).close()
     url, _ = find_database(location, None)
@@ -27,16 +27,16 @@ def read_curated(location: str) -> pd.DataFrame:
 
 
 def count_words(texts: list[str], longest: int = 2) -> pd.DataFrame:
-    """Return `words`, runs of up to `longest` of them, and in how many `messages` they occur.
+    """Return n-grams of up to `longest` words, and the number of `messages` with each.
 
-    The most frequent come first. There are none if no text has a word of two letters.
+    The most frequent come first. The table is empty if no text has a word of two letters.
     """
     table = CountVectorizer(
         ngram_range=(1, longest), binary=True, token_pattern=r"\b[^\W\d_]{2,}\b"
     )
     try:
         counts = table.fit_transform([plain(text) for text in texts])
-    except ValueError:  # no words at all
+    except ValueError:  # no words
         return pd.DataFrame({"words": [], "messages": []})
-    found = {"words": table.get_feature_names_out(), "messages": counts.sum(axis=0).A1}
-    return pd.DataFrame(found).sort_values(["messages", "words"], ascending=[False, True])
+    columns = {"words": table.get_feature_names_out(), "messages": counts.sum(axis=0).A1}
+    return pd.DataFrame(columns).sort_values(["messages", "words"], ascending=[False, True])

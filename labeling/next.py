@@ -1,4 +1,4 @@
-"""`python -m labeling.next`: writes the batch of messages that is to be labelled next."""
+"""`python -m labeling.next`: write a batch of messages to label next."""
 
 import argparse
 import logging
@@ -12,25 +12,26 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from feedsieve.backlog import score_backlog
+from feedsieve.command import run_command
 from feedsieve.files import UnwritableFile
-from feedsieve.message import Message, StoreUnavailable
-from feedsieve.models import NoModel, load_scorer
-from feedsieve.settings import InvalidSettings, settings
-from feedsieve.store import MessageStore
+from feedsieve.message import Message
+from feedsieve.scoring.model_store import ModelNotFound, load_scorer
+from feedsieve.serving.backfill import backfill
+from feedsieve.settings import settings
+from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint, storable
-from labeling.batch import BadBatch, Item, write_batch
+from labeling.batch import InvalidBatch, Item, write_batch
 from labeling.choose import candidates, choose, doubt, vectors
-from train.data import InvalidData, read_rows
-from train.duplicates import near_duplicate_groups
-from train.failures import in_one_line
+from train.data.labelled import read_rows
+from train.data.near_duplicates import near_duplicate_groups
+from train.data.validation import InvalidData
 
 _DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the current model says of the messages of a store."""
+    """The current model's scores of the messages in a store."""
 
     model: str
     threshold: float
@@ -38,17 +39,17 @@ class Scores:
 
 
 def in_time(messages: Sequence[Message]) -> list[Message]:
-    """Return messages by time; those without one first, by identifier, its numbers as numbers."""
+    """Return messages by time, those without one first, in natural order of identifiers."""
     beginning = datetime.min.replace(tzinfo=UTC)
 
-    def place(message: Message) -> tuple[datetime, list[tuple[int, str]]]:
+    def key(message: Message) -> tuple[datetime, list[tuple[int, str]]]:
         pieces = _DIGITS.split(message.id)
         return message.time or beginning, [
             (int(piece), "") if piece.isdecimal() and piece.isascii() else (-1, piece)
             for piece in pieces
         ]
 
-    return sorted(messages, key=place)
+    return sorted(messages, key=key)
 
 
 def next_batch(
@@ -59,10 +60,10 @@ def next_batch(
     by: str = "model",
     scores: Scores | None = None,
 ) -> list[Item]:
-    """Return up to `count` messages to label, with their scores if there are any.
+    """Return up to `count` messages to label, with scores if there are any.
 
-    No two are near-duplicates, and none is one of a text in `labeled`. `by` is "time", or "model":
-    what `choose` makes of the scores, or of the texts alone while there is no model.
+    None is a near-duplicate of another or of a text in `labeled`. `by` is "time" or "model"; the
+    latter chooses by `scores`, or for variety without them.
     """
     ordered = in_time(messages)
     texts = [*labeled, *(message.text for message in ordered)]
@@ -88,45 +89,43 @@ def next_batch(
 
 
 def main() -> int:
-    """Write a batch; return 0, or 1 after one line on stderr that says what failed."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    failures = (BadBatch, InvalidData, StoreUnavailable, InvalidSettings, NoModel, UnwritableFile)
-    return in_one_line("labeling.next", lambda: _run(options), failures)
+    return run_command("labeling.next", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.force:
-        raise UnwritableFile(
-            f"{options.out} is there already and was left as it is; name another file, or --force"
-        )
+        raise UnwritableFile(f"{options.out} already exists; name another file, or use --force")
     labeled = labeled_texts(options.labeled)
     db = options.db or settings().db
     messages = (store := MessageStore.open(db)).read_all()
     if not messages:
-        raise BadBatch(f"{db} has no messages; `feedsieve import` brings them in")
+        raise InvalidBatch(f"{db} has no messages; `feedsieve import` adds some")
     scores = None
     if options.by == "model":
         scores = current_scores(store)
     batch = next_batch(messages, labeled, options.count, options.seed, options.by, scores)
     write_batch(batch, options.out)
-    how = "in order of time"
-    if options.by == "model":
-        how = f"by the doubts of {scores.model}" if scores else "for variety: there is no model yet"
+    how = "for variety: there is no model yet"
+    if options.by == "time":
+        how = "in order of time"
+    elif scores:
+        how = f"by uncertainty of {scores.model}"
     print(f"{options.out}: {len(batch):,} of {len(messages):,} messages, chosen {how}")
     if len(batch) < options.count:
-        print("there are no more that are not labelled, nor near-duplicates of what is")
+        print("all other messages are labelled or near-duplicates of labelled ones")
 
 
 def labeled_texts(path: Path | None) -> list[str]:
-    """Return the texts that have labels; none, after saying so, if there is no such file.
+    """Return the labelled texts of a file that training can read; none if it does not exist.
 
-    It may be whatever training reads. Raises `InvalidData`.
+    Raises `InvalidData`.
     """
     if path is None:
         return []
     if not path.exists():
-        print(f"{path} is not there: no message counts as labelled")
+        print(f"{path} does not exist: no message counts as labelled")
         return []
     columns, rows, problems = read_rows(path)
     if problems:
@@ -137,47 +136,50 @@ def labeled_texts(path: Path | None) -> list[str]:
 
 
 def current_scores(store: MessageStore) -> Scores | None:
-    """Return what the current model says, after it scored what it had not; None without one."""
+    """Score new messages and return all scores of the current model, or None without a model."""
     try:
         scorer = load_scorer(settings().model, settings().threads)
-    except NoModel:
+    except ModelNotFound:
         return None
     with tqdm(desc="score", unit=" messages") as progress:
-        score_backlog(store, scorer, progress=progress.update)
+        backfill(store, scorer, progress=progress.update)
     return Scores(scorer.model, scorer.threshold, store.scores_by(scorer.model))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m labeling.next",
-        description="Choose the messages to label next: those that the current model doubts,"
-        " unlike one another; before there is a model, those that represent all of them. No"
-        " near-duplicate of a labelled message is among them, nor of one another.",
+        description="Choose the messages to label next: mostly those about which the current model"
+        " is uncertain, or without a model a variety. Near-duplicates of labelled messages and of"
+        " each other are left out.",
     )
     parser.add_argument(
         "--db", metavar="MESSAGES.db", help="message store or chat dump (FEEDSIEVE_DB)"
     )
     parser.add_argument(
-        "--labeled", type=Path, metavar="LABELED.csv", help="what is labelled, as training reads it"
+        "--labeled",
+        type=Path,
+        metavar="LABELED.csv",
+        help="existing labels",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("data/batch.csv"),
         metavar="BATCH.csv",
-        help="where the batch goes (%(default)s)",
+        help="the batch (%(default)s)",
     )
     parser.add_argument(
-        "--count", type=_positive, default=200, help="how many messages (%(default)s)"
+        "--count", type=_positive, default=200, help="number of messages (%(default)s)"
     )
     parser.add_argument(
         "--by",
         choices=("model", "time"),
         default="model",
-        help="by what the current model doubts, or in order of time (%(default)s)",
+        help="uncertain messages of the current model, or in order of time (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=7, help="same seed, same batch (%(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace BATCH.csv if it is there")
+    parser.add_argument("--force", action="store_true", help="replace an existing BATCH.csv")
     return parser
 
 

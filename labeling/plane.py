@@ -1,4 +1,4 @@
-"""Messages as points in a plane, like ones near one another: what a chat is about at a glance."""
+"""A scatter plot of messages in which similar ones are close."""
 
 import re
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.manifold import TSNE
 
-from feedsieve.models import NoModel, load_scorer
+from feedsieve.scoring.model_store import ModelNotFound, load_scorer
 from feedsieve.text import normalise, plain
 from labeling.choose import vectors
-from train.embedding import Embedder
+from train.encoder.embedder import Embedder
 
-WORDS = "words (latent semantic analysis)"  # what vectors are made of while there is no model
-_COMPONENTS = 50  # that t-SNE reads; the rest of an embedding is noise to it
+WORDS = "words (latent semantic analysis)"  # source of the vectors without a model
+_COMPONENTS = 50  # input of t-SNE; the rest of an embedding is noise
 _PERPLEXITY = 30.0
 _NAMING = 3  # words that name a cluster
 _WORD = re.compile(r"\b[^\W\d_]{3,}\b")
@@ -29,23 +29,22 @@ _LONGEST, _WIDTH = 300, 60  # characters of a message, and of a line of it, on h
 
 
 def embed(texts: Sequence[str], model: str, threads: int, seed: int) -> tuple[NDArray, str]:
-    """Return a vector for each text, (texts, dimension), and what made them.
+    """Return a vector per text, (texts, dimension), and the name of their source.
 
-    They are embeddings by the encoder of the classifier that the tag `model` names, or, if the
-    model store has none, made of the words alone.
+    The source is the encoder of the classifier `model`, or word vectors if there is no such model.
     """
     try:
         scorer = load_scorer(model, threads)
-    except NoModel:
+    except ModelNotFound:
         return vectors(texts, seed), WORDS
     return Embedder(scorer.encoder).embed(texts, "embed"), f"the encoder of {scorer.model}"
 
 
 def project(rows: NDArray, seed: int) -> NDArray[np.float64]:
-    """Return a point for each of `rows`, (rows, 2): near ones for near rows.
+    """Return a point per row, (rows, 2), by t-SNE of the principal components.
 
-    By t-SNE (van der Maaten and Hinton, JMLR 2008) of principal components. Which points are
-    neighbours means something; how far apart clusters lie, and how large they are, does not.
+    In t-SNE (van der Maaten and Hinton, JMLR 2008) neighbourhoods are meaningful, but sizes of
+    clusters and distances between them are not.
     """
     count = len(rows)
     if count < 4:  # t-SNE needs neighbours
@@ -60,24 +59,23 @@ def project(rows: NDArray, seed: int) -> NDArray[np.float64]:
 def cluster(
     texts: Sequence[str], rows: NDArray, count: int, seed: int
 ) -> tuple[NDArray[np.int64], list[str]]:
-    """Return each text's cluster, (texts,), the largest 0, and the words that name each cluster.
+    """Return each text's k-means cluster, (texts,), the largest 0, and a name for each cluster.
 
-    By k-means of `rows`, (texts, dimension). The words are those whose TF-IDF is highest on
-    average in the cluster.
+    `rows` are (texts, dimension). A name has the words with the highest mean TF-IDF.
     """
     count = min(count, len(np.unique(rows, axis=0)))
-    found = KMeans(count, n_init=4, random_state=seed).fit_predict(rows)
-    order = np.argsort(-np.bincount(found, minlength=count), kind="stable")
-    found = np.argsort(order)[found]
+    labels = KMeans(count, n_init=4, random_state=seed).fit_predict(rows)
+    order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
+    labels = np.argsort(order)[labels]
     table = TfidfVectorizer(analyzer=_words, sublinear_tf=True)
     weights = table.fit_transform(texts)
     words = table.get_feature_names_out()
     names = []
     for number in range(count):
-        mean = np.asarray(weights[found == number].mean(axis=0)).ravel()
+        mean = np.asarray(weights[labels == number].mean(axis=0)).ravel()
         best = [words[column] for column in np.argsort(-mean)[:_NAMING] if mean[column] > 0]
         names.append(f"{number + 1}: {', '.join(best)}")
-    return found, names
+    return labels, names
 
 
 def _words(text: str) -> list[str]:
@@ -85,7 +83,7 @@ def _words(text: str) -> list[str]:
 
 
 def hover(text: str) -> str:
-    """Return a message as Plotly shows it on hover: shortened, in lines, and text, not HTML."""
+    """Return a message for Plotly's hover box: shortened, wrapped, and escaped."""
     read = normalise(text)
     short = read if len(read) <= _LONGEST else read[:_LONGEST] + "…"
     return "<br>".join(escape(line) for line in wrap(short, _WIDTH))
@@ -96,8 +94,8 @@ def scatter(
 ) -> Figure:
     """Return the plot of `points`, (messages, 2), coloured by cluster.
 
-    `frame` has a row for each, with `id`, `text` and `language`, which are shown on hover. A click
-    on a cluster's name hides it, a double click shows it alone.
+    `frame` has a row per point with `id`, `text` and `language`, shown on hover. A click on a
+    cluster's name hides it; a double click hides all others.
     """
     table = pd.DataFrame(
         {

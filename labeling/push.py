@@ -1,4 +1,4 @@
-"""Push: a batch into Label Studio, each message once, with what a model thinks of it."""
+"""Push a batch to Label Studio, with a model's scores as predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,36 +7,36 @@ from typing import Any
 
 from tqdm import tqdm
 
-from feedsieve.models import NoModel, find_pair, load_scorer
+from feedsieve.scoring.model_store import ModelNotFound, find_pair, load_scorer
 from feedsieve.settings import settings
 from feedsieve.text import fingerprint
 from labeling.batch import Item, read_batch
 from labeling.studio import Studio
 
 TITLE = "feedsieve"
-AUDIT_TITLE = "feedsieve audit"  # messages that have a label, which is looked at again
-HELD_OUT = "held out"  # the model version of an audit's scores, by models that saw no such label
-UNKNOWN = "unknown"  # the model version of scores that name no model, where there is none
+AUDIT_TITLE = "feedsieve audit"  # messages whose label is checked again
+HELD_OUT = "held out"  # model version of out-of-fold scores of an audit
+UNKNOWN = "unknown"  # model version of scores without a model
 _CONFIGS = {TITLE: "config.xml", AUDIT_TITLE: "audit.xml"}
 _TASKS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What became of a batch."""
+    """Result of a push."""
 
     title: str  # of the project
     added: int
-    known: int  # were in the project already, or earlier in the batch
-    models: tuple[str, ...]  # whose predictions are shown
+    known: int  # in the project already, or earlier in the batch
+    models: tuple[str, ...]  # of the predictions
 
 
 def push(studio: Studio, path: Path) -> Pushed:
-    """Import the messages of a batch that their project does not have yet; make the project.
+    """Import the messages of a batch that are new to the project, which is created if need be.
 
-    A message is known by its text's fingerprint. One that comes with a reason to doubt its label
-    goes into the project of audits, where it may be although the first project has it.
-    Raises `BadBatch` and `StudioUnavailable`.
+    Messages are compared by fingerprint. A batch with reasons to doubt labels goes into the project
+    of audits, even if the other project has its messages.
+    Raises `InvalidBatch` and `LabelStudioUnavailable`.
     """
     items = read_batch(path)
     title = AUDIT_TITLE if any(item.reason for item in items) else TITLE
@@ -47,9 +47,9 @@ def push(studio: Studio, path: Path) -> Pushed:
     seen = {fingerprint(task.text) for task in studio.tasks(project) if task.text}
     new = []
     for item in items:
-        mark = fingerprint(item.msg)
-        if mark not in seen:
-            seen.add(mark)
+        key = fingerprint(item.msg)
+        if key not in seen:
+            seen.add(key)
             new.append(item)
     scored = _with_scores(new)
     with tqdm(total=len(scored), desc="import", unit=" messages", disable=not scored) as progress:
@@ -62,14 +62,13 @@ def push(studio: Studio, path: Path) -> Pushed:
 
 
 def _with_scores(items: Sequence[Item]) -> list[Item]:
-    """Return `items` with scores: their own, or else the current model's if there is one.
+    """Return `items` with their own scores, or else the current model's if there is one.
 
-    A score that names no model is taken for the current model's, but that of an audit for one of
-    models that had not seen the message.
+    A score without a model counts as the current model's, and in an audit as out-of-fold.
     """
     try:
         current, _encoder = find_pair(settings().model)
-    except NoModel:
+    except ModelNotFound:
         return [_named(item, UNKNOWN) for item in items]
     missing = [item.msg for item in items if item.score is None]
     scores = iter(_score(current, missing) if missing else [])
@@ -92,7 +91,7 @@ def _named(item: Item, model: str) -> Item:
 
 
 def _task(item: Item, title: str) -> dict[str, Any]:
-    """Return a task whose prediction, if it has one, is the likelier label."""
+    """Return a task in Label Studio's format. Its prediction is the more likely label."""
     data = {"msg_id": item.msg_id, "msg": item.msg}
     if title == AUDIT_TITLE:
         data["reason"] = item.reason

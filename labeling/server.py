@@ -1,4 +1,4 @@
-"""`python -m labeling.server`: Label Studio on this machine, with a user and a token of its own."""
+"""`python -m labeling.server`: start Label Studio on this machine, with a user and a token."""
 
 import argparse
 import os
@@ -7,16 +7,18 @@ import socket
 import sys
 from pathlib import Path
 
+from feedsieve.command import run_command
+from feedsieve.errors import FeedsieveError
+
 USER = "feedsieve@localhost"
-# The environment that `make labelstudio` makes; a container has it elsewhere.
+# Created by `make labelstudio`; in a container it is elsewhere.
 ENVIRONMENT = Path(os.environ.get("LABEL_STUDIO") or ".venv-labelstudio")
 DATA = Path(".labelstudio")
 PORT = 8080
 TOKEN_FILE = "token"
 PASSWORD_FILE = "password"
 _HOST = "127.0.0.1"
-# Label Studio would tell its maker who uses it and how, and what went wrong, from the server and
-# from the browser; and it would ask a package index for a newer version.
+# No telemetry, error reports (from server and browser) or requests for newer versions.
 _QUIET = {
     "COLLECT_ANALYTICS": "false",
     "SENTRY_DSN": "",
@@ -26,12 +28,12 @@ _QUIET = {
 }
 
 
-class CannotStart(RuntimeError):
-    """Label Studio cannot be started; says why and what to do."""
+class LabelStudioFailed(FeedsieveError):
+    """Label Studio cannot be started; the message says why and what to do."""
 
 
 def secret(path: Path, length: int) -> str:
-    """Return what is in `path`, which nobody else may read; made of `length` bytes if not there.
+    """Return the secret in a file that only its owner can read, created from `length` bytes.
 
     Raises OSError.
     """
@@ -46,45 +48,43 @@ def secret(path: Path, length: int) -> str:
 
 
 def environment(data: Path) -> dict[str, str]:
-    """Return the environment that Label Studio is started in, with its user's secrets.
+    """Return the environment of Label Studio, with the secrets of its user. Raises OSError.
 
-    They are not arguments, which every user of the machine could read. Raises OSError.
+    Secrets are not passed as arguments, which every user of the machine can read.
     """
-    set_here = {
+    variables = {
         "BASE_DATA_DIR": str(data.resolve()),
-        "HOST": "",  # else a HOST that is meant for another server
+        "HOST": "",  # overrides a HOST that is meant for another server
         "USERNAME": USER,
         "PASSWORD": secret(data / PASSWORD_FILE, 12),
-        "USER_TOKEN": secret(data / TOKEN_FILE, 20),  # of 40 characters, Label Studio's length
+        "USER_TOKEN": secret(data / TOKEN_FILE, 20),  # Label Studio wants 40 characters
         "DISABLE_SIGNUP_WITHOUT_LINK": "true",
         **_QUIET,
     }
-    return os.environ | {f"LABEL_STUDIO_{name}": value for name, value in set_here.items()}
+    return os.environ | {f"LABEL_STUDIO_{name}": value for name, value in variables.items()}
 
 
 def main() -> int:
-    """Become Label Studio; return 1 after one line on stderr that says why that cannot be."""
+    """Replace this process by Label Studio, or return 1 after an error message."""
     options = _parser().parse_args()
-    try:
-        _start(options.program, options.data, options.port)
-    except CannotStart as error:
-        print(f"labeling.server: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"labeling.server: {error.filename}: {error.strerror}", file=sys.stderr)
-    return 1
+    return run_command(
+        "labeling.server", lambda: _start(options.program, options.data, options.port)
+    )
 
 
 def _start(program: Path, data: Path, port: int) -> None:
     if not program.is_file():
-        raise CannotStart(f"there is no {program}; `make labelstudio` installs it")
-    with socket.socket() as probe:  # Label Studio would take the next port that is free
+        raise LabelStudioFailed(f"{program} does not exist; `make labelstudio` installs it")
+    with socket.socket() as probe:  # Label Studio would take the next free port
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except (OSError, OverflowError) as error:
-            raise CannotStart(f"port {port} cannot be had ({error}); choose another one") from error
+            raise LabelStudioFailed(
+                f"port {port} is not available ({error}); choose another one"
+            ) from error
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    surroundings = environment(data)
+    variables = environment(data)
     print(
         f"Label Studio at http://{_HOST}:{port}\n"
         f"user {USER}, password in {data / PASSWORD_FILE}, API token in {data / TOKEN_FILE}\n"
@@ -92,25 +92,25 @@ def _start(program: Path, data: Path, port: int) -> None:
         flush=True,
     )
     arguments = ["start", "--no-browser", "--internal-host", _HOST, "--port", str(port)]
-    os.execve(program, [str(program), *arguments, "--enable-legacy-api-token"], surroundings)
+    os.execve(program, [str(program), *arguments, "--enable-legacy-api-token"], variables)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m labeling.server",
-        description="Start Label Studio on this machine alone, without telemetry. The first start"
-        " makes a user and an API token.",
+        description="Start Label Studio without telemetry, reachable from this machine only. The"
+        " first start creates a user and an API token.",
     )
-    parser.add_argument("--port", type=int, default=PORT, help="where it listens (%(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="port (%(default)s)")
     parser.add_argument(
-        "--data", type=Path, default=DATA, metavar="DIR", help="what it keeps (%(default)s)"
+        "--data", type=Path, default=DATA, metavar="DIR", help="folder of its data (%(default)s)"
     )
     parser.add_argument(
         "--program",
         type=Path,
         default=ENVIRONMENT / "bin" / "label-studio",
         metavar="FILE",
-        help="Label Studio itself (%(default)s)",
+        help="program of Label Studio (%(default)s)",
     )
     return parser
 

@@ -1,7 +1,6 @@
-"""`python -m labeling.simulate`: how many labels each way of choosing messages needs.
+"""`python -m labeling.simulate`: compare strategies of choosing messages to label.
 
-Known labels stand in for the person, and a model that is fitted in a second for the real one: a
-linear one of words.
+Known labels stand in for the person, and a linear model over words for the real one.
 """
 
 import argparse
@@ -20,14 +19,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from tqdm import tqdm
 
-from feedsieve.files import open_whole
+from feedsieve.command import run_command
+from feedsieve.files import open_atomically
 from feedsieve.message import Message
 from feedsieve.text import plain
 from labeling.choose import candidates, choose, doubt, vectors
 from labeling.next import in_time
-from train import command
-from train.classifier import folds
-from train.data import near_duplicate_groups, read_labeled
+from train.data.folds import folds
+from train.data.labelled import read_labeled
+from train.data.near_duplicates import near_duplicate_groups
 
 TIME = "in order of time"
 TIME_ONCE = "in order of time, near-duplicates once"
@@ -35,30 +35,30 @@ VARIETY = "by variety alone"
 NEXT = "labeling.next"
 WAYS = (TIME, TIME_ONCE, VARIETY, NEXT)
 TABLE_BEGIN, TABLE_END = "<!-- simulate -->\n", "<!-- /simulate -->\n"
-_THRESHOLD = 0.5  # of a model that weighs both labels alike
+_THRESHOLD = 0.5  # of a model with balanced classes
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labelled messages in order of time, each as the ways of choosing see it."""
+    """Labelled messages in order of time, and their features."""
 
     labels: NDArray[np.int64]
-    groups: NDArray[np.int64]  # of near-duplicates
-    words: csr_matrix  # for the model
-    texts: NDArray[np.float64]  # for telling messages apart
+    groups: NDArray[np.int64]  # near-duplicates
+    words: csr_matrix  # features of the model
+    texts: NDArray[np.float64]  # vectors for choosing
 
 
 def simulate(
     corpus: Corpus, sizes: Sequence[int], batch: int, seeds: Sequence[int], parts: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the F1 on held-out messages by way, each (seeds × parts, sizes).
+    """Return the F1 on held-out messages by strategy, each (seeds × parts, sizes).
 
-    It is NaN where so many messages cannot be chosen: near-duplicates are no choice.
-    For each seed the messages are parted in `parts` folds, near-duplicates together. Each fold is
-    held out in turn, and the others are labelled `batch` after `batch`: a model of the labels so
-    far says what it doubts, and is judged at each of `sizes`.
+    For each seed the messages are split in `parts` folds, with near-duplicates together. Each fold
+    is held out in turn, and the others are labelled in batches. A model of the labels so far
+    chooses the next batch, and is tested at each of `sizes`. F1 is NaN for sizes that a strategy
+    does not reach, because near-duplicates are not chosen.
     """
-    found: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    scores: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     runs = [
         (seed, rest, fold)
         for seed in seeds
@@ -66,20 +66,20 @@ def simulate(
     ]
     for seed, rest, fold in tqdm(runs, "label", unit=" folds"):
         for way in WAYS:
-            found[way].append([np.nan] * len(sizes))
+            scores[way].append([np.nan] * len(sizes))
             for labelled in _grow(corpus, np.sort(rest), way, batch, max(sizes), seed):
                 if len(labelled) in sizes:
                     model = _fit(corpus, labelled)
-                    said = model.predict_proba(corpus.words[fold])[:, 1] >= _THRESHOLD
-                    score = f1_score(corpus.labels[fold], said, zero_division=0.0)
-                    found[way][-1][sizes.index(len(labelled))] = float(score)
-    return {way: np.array(rows) for way, rows in found.items()}
+                    decisions = model.predict_proba(corpus.words[fold])[:, 1] >= _THRESHOLD
+                    score = f1_score(corpus.labels[fold], decisions, zero_division=0.0)
+                    scores[way][-1][sizes.index(len(labelled))] = float(score)
+    return {way: np.array(rows) for way, rows in scores.items()}
 
 
 def _grow(
     corpus: Corpus, rest: NDArray[np.int64], way: str, batch: int, most: int, seed: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows that are labelled after each batch."""
+    """Yield the labelled rows after each batch."""
     labelled = np.zeros(0, np.int64)
     while len(labelled) < most:
         if way == TIME:
@@ -110,7 +110,7 @@ def _fit(corpus: Corpus, rows: NDArray[np.int64]) -> LogisticRegression:
 
 
 def read_corpus(path: Path, seed: int) -> Corpus:
-    """Return the messages of the training part, all if there is none, in order of time.
+    """Return the messages of the subset train, or all without subsets, in order of time.
 
     Raises `InvalidData`.
     """
@@ -129,23 +129,23 @@ def read_corpus(path: Path, seed: int) -> Corpus:
     )
 
 
-def draw(found: dict[str, NDArray[np.float64]], sizes: Sequence[int], path: Path) -> None:
-    """Write the curves as SVG, means with one standard error. Raises OSError."""
+def draw(scores: dict[str, NDArray[np.float64]], sizes: Sequence[int], path: Path) -> None:
+    """Write the curves as SVG: means with one standard error. Raises OSError."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="labels", ylabel="F1 on held-out messages")
-    for way, rows in found.items():
+    for way, rows in scores.items():
         mean, error = rows.mean(axis=0), rows.std(axis=0) / np.sqrt(len(rows))
         axes.plot(sizes, mean, marker="o", markersize=4, label=way)
         axes.fill_between(sizes, mean - error, mean + error, alpha=0.15)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "feedsieve"}), open_whole(path) as file:
+    with rc_context({"svg.hashsalt": "feedsieve"}), open_atomically(path) as file:
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
 
 
 def table(
-    found: dict[str, NDArray[np.float64]],
+    scores: dict[str, NDArray[np.float64]],
     sizes: Sequence[int],
     corpus: Corpus,
     options: argparse.Namespace,
@@ -154,19 +154,19 @@ def table(
     head = "| chosen | " + " | ".join(f"{size:,}" for size in sizes) + " |"
     rows = [
         f"| {way} | " + " | ".join(_shown(mean) for mean in rows.mean(axis=0)) + " |"
-        for way, rows in found.items()
+        for way, rows in scores.items()
     ]
     return "\n".join(
         [
             f"F1 on held-out messages by the number of labels. {len(corpus.labels):,} messages, "
-            f"{int(corpus.labels.sum()):,} of them positive; mean over {options.seeds} times "
-            f"{options.folds} folds, near-duplicates in one fold; batches of {options.batch}.",
+            f"{int(corpus.labels.sum()):,} of them positive. Means over {options.seeds} times "
+            f"{options.folds} folds, with near-duplicates in one fold; batches of {options.batch}.",
             "",
             head,
             "|---" * (len(sizes) + 1) + "|",
             *rows,
             "",
-            _needed(found, sizes),
+            _needed(scores, sizes),
             "",
         ]
     )
@@ -176,35 +176,35 @@ def _shown(mean: float) -> str:
     return "–" if np.isnan(mean) else f"{mean:.3f}"
 
 
-def _needed(found: dict[str, NDArray[np.float64]], sizes: Sequence[int]) -> str:
-    """Return how many labels `labeling.next` needs for the F1 of the most labels in time order."""
-    goal = found[TIME].mean(axis=0)[-1]
-    reached = np.flatnonzero(found[NEXT].mean(axis=0) >= goal)
+def _needed(scores: dict[str, NDArray[np.float64]], sizes: Sequence[int]) -> str:
+    """Return a sentence: the labels that `labeling.next` needs for the final F1 in time order."""
+    goal = scores[TIME].mean(axis=0)[-1]
+    reached = np.flatnonzero(scores[NEXT].mean(axis=0) >= goal)
     if not len(reached):
         return f"{NEXT} does not reach the F1 {goal:.3f} of {sizes[-1]:,} labels {TIME}."
     return (
-        f"{NEXT} has the F1 {goal:.3f} of {sizes[-1]:,} labels {TIME} with "
+        f"{NEXT} reaches the F1 {goal:.3f} of {sizes[-1]:,} labels {TIME} with "
         f"{sizes[reached[0]]:,} labels."
     )
 
 
 def main() -> int:
     options = _parser().parse_args()
-    return command.run("labeling.simulate", options.data, lambda: _run(options))
+    return run_command("labeling.simulate", lambda: _run(options), options.data)
 
 
 def _run(options: argparse.Namespace) -> None:
     corpus = read_corpus(options.data, seed=0)
     sizes = list(range(options.batch, options.most + 1, options.batch))
     seeds = list(range(options.seeds))
-    found = simulate(corpus, sizes, options.batch, seeds, options.folds)
-    text = table(found, sizes, corpus, options)
+    scores = simulate(corpus, sizes, options.batch, seeds, options.folds)
+    text = table(scores, sizes, corpus, options)
     page, curve = options.out / "labelling.md", options.out / "images" / "labelling-curve.svg"
-    draw(found, sizes, curve)
+    draw(scores, sizes, curve)
     old = page.read_text(encoding="utf-8") if page.exists() else TABLE_BEGIN + TABLE_END
     before, _, rest = old.partition(TABLE_BEGIN)
     _, _, after = rest.partition(TABLE_END)
-    with open_whole(page) as file:
+    with open_atomically(page) as file:
         file.write(before + TABLE_BEGIN + text + TABLE_END + after)
     print(f"{text}\nsee {page} and {curve}")
 
@@ -212,22 +212,22 @@ def _run(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m labeling.simulate",
-        description="Draw how good a model is by the number of labels, for each way of choosing"
-        " what to label: known labels stand in for the person.",
+        description="Plot the F1 of a model by the number of labels for each strategy of choosing"
+        " messages to label. Known labels stand in for the person.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="msg_id,msg,label"
     )
-    parser.add_argument("--batch", type=int, default=200, help="labels at a time (%(default)s)")
-    parser.add_argument("--most", type=int, default=2000, help="labels in all (%(default)s)")
+    parser.add_argument("--batch", type=int, default=200, help="labels in a batch (%(default)s)")
+    parser.add_argument("--most", type=int, default=2000, help="most labels (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="repetitions (%(default)s)")
-    parser.add_argument("--folds", type=int, default=5, help="held out in turn (%(default)s)")
+    parser.add_argument("--folds", type=int, default=5, help="folds held out in turn (%(default)s)")
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("docs"),
         metavar="DIR",
-        help="where labelling.md and images/labelling-curve.svg go (%(default)s)",
+        help="folder of labelling.md and images/labelling-curve.svg (%(default)s)",
     )
     return parser
 

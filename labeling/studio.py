@@ -1,4 +1,4 @@
-"""Label Studio as the labelling loop sees it: projects of messages, and what was said of them."""
+"""Client of Label Studio: projects, tasks and annotations."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,19 +11,21 @@ import httpx
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
-TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"  # the name that Label Studio's own SDK looks for
-_TIMEOUT = 300.0  # seconds; a large export takes that long to make
-_PAGE = 1000  # tasks in one answer
-_LONGEST_REASON = 200  # characters of an answer that are worth a reader's time
+from feedsieve.errors import FeedsieveError
+
+TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"  # as in Label Studio's SDK
+_TIMEOUT = 300.0  # seconds; a large export takes long
+_PAGE = 1000  # tasks in a response
+_LONGEST_REASON = 200  # characters of an error response to show
 
 
-class StudioUnavailable(RuntimeError):
-    """Label Studio cannot be reached or refuses; says where, why, and what to do."""
+class LabelStudioUnavailable(FeedsieveError):
+    """Label Studio cannot be reached or rejects a request; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A message in a project; what it does not tell is empty."""
+    """A message in a project; unknown fields are empty."""
 
     number: int
     msg_id: str
@@ -31,55 +33,54 @@ class Task:
 
 
 class Studio:
-    """A running Label Studio, spoken to through its SDK.
+    """A running Label Studio, through its SDK.
 
-    Every method raises `StudioUnavailable`.
+    Every method raises `LabelStudioUnavailable`.
     """
 
     def __init__(self, url: str, token: str) -> None:
-        """Take `token` as a legacy token or a personal access token, whichever it is."""
+        """Connect with a legacy token or a personal access token."""
         self.url = url.rstrip("/")
-        with self._said():
+        with self._errors():
             self._client: Any = LabelStudio(base_url=self.url, api_key=token, timeout=_TIMEOUT)
 
     @classmethod
     def open(cls, url: str, token_file: Path) -> Self:
-        """Return the Label Studio at `url`, with the token of the environment or of the file."""
+        """Connect to `url` with the token of the environment or of the file."""
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         if not token:
             try:
                 token = token_file.read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise StudioUnavailable(
+                raise LabelStudioUnavailable(
                     f"no API token: {TOKEN_VARIABLE} is not set and {token_file} cannot be read; "
                     "`make labelstudio` writes it on its first start"
                 ) from error
         return cls(url, token)
 
     def find(self, title: str) -> int | None:
-        """Return the number of the oldest project of this title, None if there is none."""
-        with self._said():
-            found = [each.id for each in self._client.projects.list(title=title)
-                     if each.title == title]  # fmt: skip
-        return min(found) if found else None
+        """Return the number of the oldest project with this title, or None."""
+        with self._errors():
+            projects = self._client.projects.list(title=title)
+            return min((each.id for each in projects if each.title == title), default=None)
 
     def create(self, title: str, config: str) -> int:
-        """Make a project with this labelling configuration and return its number.
+        """Create a project with a labelling configuration and return its number.
 
-        Predictions are shown, and each annotator may label every message.
+        Predictions are shown, and every annotator may label every message.
         """
-        with self._said():
-            made = self._client.projects.create(
+        with self._errors():
+            project = self._client.projects.create(
                 title=title,
                 label_config=config,
                 show_collab_predictions=True,
                 maximum_annotations=1,
             )
-        return int(made.id)
+        return int(project.id)
 
     def tasks(self, project: int) -> Iterator[Task]:
         """Yield the tasks of the project."""
-        with self._said():
+        with self._errors():
             tasks = self._client.tasks
             for task in tasks.list(project=project, page_size=_PAGE, fields="task_only"):
                 data = task.data or {}
@@ -87,46 +88,46 @@ class Studio:
                 yield Task(task.id, str(data.get("msg_id", "")), str(text))
 
     def label(self, task: int, choice: str) -> None:
-        """Annotate a task as the screen does when a person chooses."""
+        """Annotate a task with a choice, as the user interface does."""
         value = {"choices": [choice]}
         result = {"from_name": "label", "to_name": "msg", "type": "choices", "value": value}
-        with self._said():
+        with self._errors():
             self._client.annotations.create(task, result=[result])
 
     def add(self, project: int, tasks: Sequence[dict[str, Any]]) -> None:
-        """Import tasks, all or none of them, as Label Studio's JSON describes them."""
-        with self._said():
+        """Import all tasks or none, in Label Studio's JSON format."""
+        with self._errors():
             self._client.projects.import_tasks(project, request=tasks)
 
     def export(self, project: int) -> list[dict[str, Any]]:
-        """Return every task of the project with its annotations, as the JSON export has them."""
-        with self._said():
+        """Return all tasks of a project with annotations, in the format of the JSON export."""
+        with self._errors():
             return self._client.projects.exports.as_json(project)
 
     def annotators(self) -> dict[str, str]:
-        """Return the e-mail address of each user by the number that annotations name them by."""
-        with self._said():
+        """Return the e-mail addresses of users by their number in annotations."""
+        with self._errors():
             return {str(user.id): str(user.email) for user in self._client.users.list()}
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
-        """Say in one line what the SDK raises."""
+    def _errors(self) -> Iterator[None]:
+        """Convert the SDK's errors to LabelStudioUnavailable."""
         try:
             yield
         except ApiError as error:
             if error.status_code in (401, 403):
-                raise StudioUnavailable(
-                    f"Label Studio at {self.url} refuses the API token; give the file that it "
-                    f"wrote with --token, or the token itself in {TOKEN_VARIABLE}"
+                raise LabelStudioUnavailable(
+                    f"Label Studio at {self.url} rejects the API token; name its token file with "
+                    f"--token, or set {TOKEN_VARIABLE}"
                 ) from error
             reason = " ".join(str(error.body).split())[:_LONGEST_REASON]
-            raise StudioUnavailable(
+            raise LabelStudioUnavailable(
                 f"Label Studio at {self.url} answered {error.status_code}: {reason}"
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise StudioUnavailable(
+            raise LabelStudioUnavailable(
                 f"Label Studio at {self.url} cannot be reached ({error}); "
                 "`make labelstudio` starts it"
             ) from error
-        except ValueError as error:  # an answer that is no JSON: something else listens there
-            raise StudioUnavailable(f"{self.url} does not answer as Label Studio does") from error
+        except ValueError as error:  # not JSON: another server
+            raise LabelStudioUnavailable(f"{self.url} is not a Label Studio") from error

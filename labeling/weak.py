@@ -1,4 +1,4 @@
-"""A weak score for every message before anyone has labelled one: phrases, and what is like them."""
+"""Weak scores from phrases, for a chat without labels."""
 
 import csv
 import re
@@ -10,34 +10,35 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from feedsieve.files import open_whole
+from feedsieve.errors import FeedsieveError
+from feedsieve.files import open_atomically
 from feedsieve.message import Message
 from feedsieve.text import plain
 from labeling.choose import vectors
-from train.duplicates import near_duplicate_groups
+from train.data.near_duplicates import near_duplicate_groups
 
 COLUMNS = ("msg_id", "msg", "dummy_label")
 
 
-class NoSeeds(ValueError):
-    """The phrases tell no message from another; says what to do."""
+class NoSeedWords(FeedsieveError, ValueError):
+    """The phrases do not separate messages; the message says what to do."""
 
 
 def holds(texts: Sequence[str], phrase: str) -> NDArray[np.bool_]:
-    """Return which texts have the phrase where a word begins, (texts,).
+    """Return a mask of the texts that contain the phrase at the start of a word, (texts,).
 
-    Case, emoji and spaces do not matter: "flat to r" is in "FLAT  to rent". A blank phrase is in
-    none.
+    Case, emoji and spaces are ignored: "FLAT  to rent" contains "flat to r". No text contains a
+    blank phrase.
     """
-    sought = plain(phrase)
-    pattern = re.compile(rf"(?<!\w){re.escape(sought)}")
-    return np.array([bool(sought and pattern.search(plain(text))) for text in texts], dtype=bool)
+    prefix = plain(phrase)
+    pattern = re.compile(rf"(?<!\w){re.escape(prefix)}")
+    return np.array([bool(prefix and pattern.search(plain(text))) for text in texts], dtype=bool)
 
 
 def count_hits(
     texts: Sequence[str], wanted: Sequence[str], unwanted: Sequence[str]
 ) -> pd.DataFrame:
-    """Return in how many `messages` each `phrase` is, and how it is `meant`."""
+    """Return each `phrase`, whether it is `meant` as wanted, and the number of its `messages`."""
     rows = [
         (phrase, meant, int(holds(texts, phrase).sum()))
         for meant, phrases in (("wanted", wanted), ("unwanted", unwanted))
@@ -49,15 +50,15 @@ def count_hits(
 def weak_scores(
     texts: Sequence[str], wanted: Sequence[str], unwanted: Sequence[str], seed: int
 ) -> NDArray[np.float64]:
-    """Return how much each text is like those with a wanted phrase, (texts,), from 0 to 1.
+    """Return each text's similarity to texts with a wanted phrase, (texts,), from 0 to 1.
 
-    A cluster of near-duplicates counts as wanted if more of its messages have a wanted phrase than
-    an unwanted one; a message with both has an unwanted one. A logistic regression tells wanted
-    clusters from all others by their words, as if these were negative (Elkan and Noto, KDD 2008,
-    say why the ranking comes out right for all that). Its probability is the score of every message
-    of the cluster: not calibrated, since nobody said what is true.
+    A cluster of near-duplicates is wanted if more of its messages have a wanted phrase than an
+    unwanted one; a message with both counts as unwanted. A logistic regression over word vectors
+    separates wanted clusters from all others, which count as negative although some are not; the
+    ranking is right nevertheless (Elkan and Noto, KDD 2008). Its uncalibrated probability is the
+    score of all messages of a cluster.
 
-    Raises `NoSeeds` if no cluster is wanted, or all are.
+    Raises `NoSeedWords` if no cluster is wanted, or all are.
     """
     has_wanted, has_unwanted = (
         np.any([holds(texts, phrase) for phrase in phrases] or [np.zeros(len(texts), bool)], axis=0)
@@ -67,24 +68,24 @@ def weak_scores(
     votes = np.bincount(groups, np.where(has_unwanted, -1, has_wanted))
     is_wanted = votes > 0
     if is_wanted.all() or not is_wanted.any():
-        raise NoSeeds(
+        raise NoSeedWords(
             f"the phrases make {is_wanted.sum():,} of {len(votes):,} clusters of messages wanted: "
             "there must be some that are and some that are not; choose other phrases"
         )
     _, first = np.unique(groups, return_index=True)
     rows = vectors([texts[number] for number in first], seed)
-    # So strongly regularised that it cannot learn the phrases alone, but what stands around them.
+    # Strong regularisation: it must learn the context of the phrases, not the phrases.
     model = LogisticRegression(C=0.1, class_weight="balanced")
     return model.fit(rows, is_wanted).predict_proba(rows)[:, 1][groups]
 
 
 def write_scores(messages: Sequence[Message], scores: NDArray[np.float64], path: Path) -> None:
-    """Write `msg_id,msg,dummy_label`, the highest first, whole or not at all. Raises OSError.
+    """Write `msg_id,msg,dummy_label` atomically, highest scores first. Raises OSError.
 
-    The column is not called `label`, so that training refuses the file: these are no labels.
+    The column is not called `label`, so that training rejects the file: scores are not labels.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open_whole(path) as file:
+    with open_atomically(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows(

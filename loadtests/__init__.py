@@ -1,1 +1,1 @@
-"""Load tests: what readers and integrators do, by Locust, against a server that this starts."""
+"""Load tests and benchmarks of the running server."""

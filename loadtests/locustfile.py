@@ -1,8 +1,4 @@
-"""What readers and integrators do: `make loadtest`, or `locust -f loadtests/locustfile.py`.
-
-Locust lets users be chosen by their class: `locust -f loadtests/locustfile.py Reader` is the
-scenario of readers alone, and without a name both come.
-"""
+"""Locust scenarios. `locust -f loadtests/locustfile.py Reader` runs only the readers."""
 
 import random
 import sys
@@ -11,41 +7,38 @@ from typing import Any
 
 from locust import HttpUser, between, events, task
 
-from loadtests.thresholds import Thresholds
+from loadtests.harness.thresholds import violations
 
-MOST_TEXTS = 2000  # taken from the feed to be scored again
+MOST_TEXTS = 2000  # taken from the feed as material for new texts
 _texts: list[str] = []
 _numbers = count()
 
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
-    parser.add_argument(
-        "--slack", type=float, default=1.0, help="how many times slower the machine may be"
-    )
+    parser.add_argument("--slack", type=float, default=1.0, help="factor for every threshold")
 
 
 @events.quitting.add_listener
-def check_thresholds(environment: Any, **_said: Any) -> None:
-    """Fail the run, and say on stderr which thresholds do not hold."""
+def check_thresholds(environment: Any, **_event: Any) -> None:
+    """Print violated thresholds to stderr, and fail if there are any."""
     classes = {user.__name__ for user in environment.user_classes}
     scenario = "mixed" if len(classes) > 1 else min(classes).lower()
     routes = {name: entry for (name, _method), entry in environment.stats.entries.items()}
-    broken = Thresholds(scenario, environment.parsed_options.slack).broken(
-        routes, environment.stats.total
-    )
-    for line in broken:
+    slack = environment.parsed_options.slack
+    lines = violations(scenario, routes, environment.stats.total, slack)
+    for line in lines:
         print(f"threshold broken: {line}", file=sys.stderr)
-    environment.process_exit_code = int(bool(broken))
+    environment.process_exit_code = int(bool(lines))
 
 
-def fresh_texts(how_many: int) -> list[str]:
-    """Return texts of the feed, each different from all before: no cache can help."""
+def new_texts(how_many: int) -> list[str]:
+    """Return texts of the feed with a number in front, so that no cache can help."""
     return [f"{next(_numbers)} {random.choice(_texts)}"[:10_000] for _ in range(how_many)]
 
 
 class Reader(HttpUser):
-    """Opens the feed, turns a page or two, and looks at a message."""
+    """Opens the feed, turns up to two pages, and opens a message."""
 
     weight = 3
     wait_time = between(0.2, 1.0)
@@ -72,7 +65,7 @@ class Reader(HttpUser):
 
 
 class Integrator(HttpUser):
-    """Scores messages as they come, and now and then some that have piled up."""
+    """Scores messages one at a time, and sometimes 16 together."""
 
     weight = 2
     wait_time = between(0.05, 0.3)
@@ -90,8 +83,8 @@ class Integrator(HttpUser):
 
     @task(9)
     def score_one(self) -> None:
-        self.client.post("/score", json={"texts": fresh_texts(1)}, name="/score (1 text)")
+        self.client.post("/score", json={"texts": new_texts(1)}, name="/score (1 text)")
 
     @task(1)
     def score_many(self) -> None:
-        self.client.post("/score", json={"texts": fresh_texts(16)}, name="/score (16 texts)")
+        self.client.post("/score", json={"texts": new_texts(16)}, name="/score (16 texts)")

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import pytest
 from filelock import FileLock
 from serving import ROOT, Server, serve, wait_for, wait_until_ready
 
-from train.data import read_labeled
+from train.data.labelled import read_labeled
 
 # Tests have settings of their own, whatever those of the shell are.
 for name in [name for name in os.environ if name.startswith(("FEEDSIEVE_", "FEAST_"))]:
     if name not in ("FEEDSIEVE_CACHE", "FEEDSIEVE_CORPUS", "FEEDSIEVE_THREADS"):
         del os.environ[name]
+
+
+CORPUS = Path(os.environ.get("FEEDSIEVE_CORPUS") or ROOT.parent / "shared" / "corpus")
+CORPUS /= "labeled_messages.csv"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,6 +83,16 @@ def _train(sample: Path, home: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def small_home(tmp_path_factory) -> Path:
+    """A BENTOML_HOME with the tiny pair of models of tests/earlier, which loads in a second."""
+    home = tmp_path_factory.mktemp("small")
+    with tarfile.open(ROOT / "tests" / "earlier" / "feedsieve.bento") as bento:
+        models = [one for one in bento.getmembers() if "models" in Path(one.name).parts]
+        bento.extractall(home, models, filter="data")
+    return home
+
+
+@pytest.fixture(scope="session")
 def environment(trained, sample, tmp_path_factory) -> dict[str, str]:
     """What the server's settings are: the trained model, and a message store of its own."""
     database = tmp_path_factory.mktemp("store") / "messages.db"
@@ -97,8 +112,12 @@ def server(environment, tmp_path_factory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def corpus() -> pd.DataFrame:
     """The real labelled messages."""
-    folder = Path(os.environ.get("FEEDSIEVE_CORPUS") or ROOT.parent / "shared" / "corpus")
-    path = folder / "labeled_messages.csv"
-    if not path.exists():
-        pytest.skip(f"no labelled corpus at {path}; FEEDSIEVE_CORPUS names its folder")
-    return read_labeled(path)
+    if not CORPUS.exists():
+        pytest.skip(f"no labelled corpus at {CORPUS}; FEEDSIEVE_CORPUS names its folder")
+    return read_labeled(CORPUS)
+
+
+@pytest.fixture(scope="session")
+def real_messages() -> list[str]:
+    """The texts of 1,000 real messages, or none where there is no corpus."""
+    return read_labeled(CORPUS)["msg"].tolist()[:1000] if CORPUS.exists() else []

@@ -1,4 +1,4 @@
-"""The real server, started by tests as an operator starts it, on a free port of this machine."""
+"""The real server, started on a free port as an operator starts it."""
 
 import os
 import signal
@@ -15,12 +15,12 @@ import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
 BENTOML = Path(sys.executable).with_name("bentoml")
-START_WITHIN = 60.0  # seconds; it takes about six when the machine has nothing else to do
+START_WITHIN = 60.0  # seconds; an idle machine takes about six
 
 
 @dataclass
 class Server:
-    """A running server: its address, a client for it, its process and where its output goes."""
+    """A running server: its address, a client, its process and its log."""
 
     url: str
     client: httpx.Client
@@ -28,7 +28,7 @@ class Server:
     log: Path
 
     def metric(self, name: str) -> dict[str, float]:
-        """Return the samples of a metric by what stands in their braces."""
+        """Return the samples of a metric by their labels."""
         samples = {}
         for line in self.client.get("/metrics").text.splitlines():
             if line.startswith((f"{name}{{", f"{name} ")):
@@ -51,9 +51,9 @@ def serve(
     bentoml: Path = BENTOML,
     source: Path = ROOT,
 ) -> Iterator[Server]:
-    """Start `bentoml serve` and end it, and all that it started, with the block.
+    """Run `bentoml serve` during the block.
 
-    `source` is its current directory; what it prints goes into `folder`.
+    `source` is its current directory; its log is written to `folder`.
     """
     port = free_port()
     log = folder / f"server-{port}.log"
@@ -85,12 +85,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_ready(server: Server) -> list[int]:
-    """Return the answers of `/readyz` up to the first 200; 0 where nothing answered."""
+    """Return the statuses of `/readyz` up to the first 200; 0 for no answer."""
     return wait_for(server, "/readyz", lambda response: response.status_code == 200)
 
 
 def wait_for(server: Server, path: str, accepts, within: float = START_WITHIN) -> list[int]:
-    """Return the statuses that `path` gave until `accepts` took an answer."""
+    """Return the statuses of `path` until `accepts` returns true for an answer."""
     seen = []
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

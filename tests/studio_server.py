@@ -1,4 +1,4 @@
-"""The real Label Studio, started by tests as `make labelstudio` starts it, on a free port."""
+"""A real Label Studio on a free port, started as `make labelstudio` starts it."""
 
 import os
 import re
@@ -21,7 +21,7 @@ START_WITHIN = 600.0  # seconds; it takes half a minute when the machine has not
 
 @dataclass
 class Annotator:
-    """A person at the labelling screen: logged in, calling what that screen calls."""
+    """A logged-in user who sends the requests of the labelling page."""
 
     client: httpx.Client
 
@@ -36,8 +36,8 @@ class Annotator:
     def tasks(self, project: int) -> dict[str, dict]:
         """Return the tasks of a project by msg_id, with annotations and predictions."""
         query = {"project": project, "fields": "all", "page_size": 1000}
-        found = self.client.get("/api/tasks", params=query).json()["tasks"]
-        return {task["data"]["msg_id"]: task for task in found}
+        tasks = self.client.get("/api/tasks", params=query).json()["tasks"]
+        return {task["data"]["msg_id"]: task for task in tasks}
 
     def label(self, task: dict, choice: str) -> None:
         value = {"choices": [choice]}
@@ -47,7 +47,7 @@ class Annotator:
 
 @dataclass
 class StudioServer:
-    """A running Label Studio: where it is, where it keeps things, what it printed."""
+    """A running Label Studio: its URL, data folder and log."""
 
     url: str
     data: Path
@@ -59,12 +59,12 @@ class StudioServer:
         return self.data / "token"
 
     def owner(self) -> Annotator:
-        """Return the user that was made on the first start."""
+        """Return the user created at the first start."""
         header = {"Authorization": f"Token {self.token.read_text().strip()}"}
         return Annotator(httpx.Client(base_url=self.url, headers=header, timeout=300))
 
     def join(self, email: str) -> Annotator:
-        """Return a new user, who came by the link that the owner can hand out."""
+        """Return a new user, signed up with the owner's invitation link."""
         client = httpx.Client(base_url=self.url, timeout=300)
         link = self.owner().client.get("/api/invite").json()["invite_url"]
         answer = self.sign_up(client, link, email)
@@ -72,7 +72,7 @@ class StudioServer:
         return Annotator(client)
 
     def sign_up(self, client: httpx.Client, link: str, email: str) -> httpx.Response:
-        """Return the answer to the form behind `link`, filled in."""
+        """Fill in the form at `link` and return the response."""
         field = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get(link).text)
         assert field
         form = {"csrfmiddlewaretoken": field[1], "email": email, "password": "long-enough-1"}
@@ -81,7 +81,7 @@ class StudioServer:
 
 @contextmanager
 def studio_server(folder: Path) -> Iterator[StudioServer]:
-    """Start Label Studio with its data in `folder` and end it with the block."""
+    """Run Label Studio with its data in `folder` during the block."""
     port = free_port()
     log = folder / "studio.log"
     data = folder / ".labelstudio"

@@ -1,4 +1,4 @@
-"""Backends: the fastest right one is used, and a wrong one never."""
+"""Backend selection: the fastest correct backend, never a wrong one."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from export import check, sources
 from export import pipeline as exporting
 from export.pipeline import export_encoder
 from export.reference import LENGTHS, reference_texts
-from feedsieve import backend_selection, backends, models
-from feedsieve.backend_selection import NoBackend, Trial, UnreadableModel
-from feedsieve.backends import BACKENDS
-from feedsieve.encoder import MODEL_FILE, Encoder, EncoderTokenizer
-from feedsieve.reference import FILE as REFERENCE_FILE
-from feedsieve.reference import ReferenceEmbeddings, ReferenceScores
+from feedsieve.scoring import backend_selection, backend_timings, backends, model_store
+from feedsieve.scoring.backend_selection import InvalidModel, NoCorrectBackend
+from feedsieve.scoring.backend_timings import Trial
+from feedsieve.scoring.backends import BACKENDS
+from feedsieve.scoring.encoder import MODEL_FILE, Encoder, EncoderTokenizer
+from feedsieve.scoring.reference import REFERENCE_FILE, ReferenceEmbeddings, ReferenceScores
 from feedsieve.settings import settings
 
 SHORT = 40  # tokens, for a backend that is wrong for short texts
@@ -38,18 +38,18 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def folder(exported, tmp_path) -> Path:
-    """A copy of the tiny encoder in 8 bits."""
+    """A copy of the tiny int8 encoder."""
     return Path(shutil.copytree(exported["int8"].folder, tmp_path / "int8"))
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """Measurements of these tests only."""
+    """A cache of timings for these tests only."""
     monkeypatch.setattr(settings(), "cache", tmp_path / "cache")
 
 
 class WrongForShortTexts:
-    """The real backend, but embeddings of short texts are those of their neighbours."""
+    """The real backend, but with wrong embeddings of short texts."""
 
     def __init__(self, backend):
         self.spec = backend.spec
@@ -71,7 +71,7 @@ class _Done:
 
 
 def break_backends(monkeypatch, *names: str) -> None:
-    """Let the backends of these names be wrong for short texts, and the fastest."""
+    """Make the backends of these names wrong for short texts, and the fastest."""
     really_open, really_time = backends.open_backend, backend_selection.ReferenceRun.seconds
 
     def open_backend(spec, path, threads):
@@ -86,17 +86,17 @@ def break_backends(monkeypatch, *names: str) -> None:
 
 
 class TestSelection:
-    def test_it_is_the_fastest_of_those_that_are_right(self, folder):
+    def test_fastest_correct_backend_is_chosen(self, folder):
         encoder = Encoder(folder, threads=1)
         timed = [trial for trial in encoder.selection.trials if trial.seconds]
         assert {trial.backend for trial in timed} >= {"openvino-int8", "onnxruntime-int8"}
         fastest = min(trial.seconds for trial in timed)
         chosen = encoder.selection.chosen
         assert chosen.backend == encoder.backend.spec.name
-        assert chosen.seconds * (1 - backend_selection.ALIKE) <= fastest
+        assert chosen.seconds * (1 - backend_timings.MIN_GAIN) <= fastest
         assert chosen.lowest_cosine > 0.999
 
-    def test_a_fast_wrong_backend_is_passed_over(self, folder, monkeypatch, caplog):
+    def test_fast_wrong_backend_is_passed_over(self, folder, monkeypatch, caplog):
         break_backends(monkeypatch, "openvino-int8")
         caplog.set_level("INFO", logger="feedsieve")
         encoder = Encoder(folder, threads=1)
@@ -106,14 +106,14 @@ class TestSelection:
         right = Encoder(folder, threads=1, backend="onnxruntime-int8").encode(TEXTS)
         assert (encoder.encode(TEXTS) * right).sum(axis=1).min() > 0.999
 
-    def test_a_backend_that_became_wrong_is_not_used_again(self, folder, monkeypatch):
-        first = Encoder(folder, threads=1).backend.spec.name  # measured, cached
+    def test_cached_backend_that_became_wrong_is_not_used(self, folder, monkeypatch):
+        first = Encoder(folder, threads=1).backend.spec.name  # timed and cached
         break_backends(monkeypatch, first)
         assert Encoder(folder, threads=1).backend.spec.name != first
 
-    def test_none_is_used_if_all_are_wrong(self, folder, monkeypatch):
+    def test_all_wrong_raises_with_every_reason(self, folder, monkeypatch):
         break_backends(monkeypatch, *(spec.name for spec in BACKENDS["int8"]))
-        with pytest.raises(NoBackend) as failure:
+        with pytest.raises(NoCorrectBackend) as failure:
             Encoder(folder, threads=1)
         message = str(failure.value)
         assert "\n" not in message
@@ -122,16 +122,16 @@ class TestSelection:
                 assert f"{spec.name}: " in message
         assert "at least 0.999 is required" in message
 
-    def test_a_named_backend_is_checked_too(self, folder, monkeypatch):
+    def test_named_backend_is_checked(self, folder, monkeypatch):
         break_backends(monkeypatch, "onnxruntime-int8")
-        with pytest.raises(NoBackend, match="onnxruntime-int8: lowest cosine"):
+        with pytest.raises(NoCorrectBackend, match="onnxruntime-int8: lowest cosine"):
             Encoder(folder, threads=1, backend="onnxruntime-int8")
 
-    def test_a_backend_of_another_precision_is_refused(self, exported):
-        with pytest.raises(NoBackend, match="openvino-int8 does not run a file in fp32"):
+    def test_backend_of_another_precision_is_rejected(self, exported):
+        with pytest.raises(NoCorrectBackend, match="openvino-int8 does not run a file in fp32"):
             Encoder(exported["fp32"].folder, threads=1, backend="openvino-int8")
 
-    def test_a_library_that_is_absent_is_passed_over(self, folder, monkeypatch):
+    def test_absent_library_is_passed_over(self, folder, monkeypatch):
         monkeypatch.setattr(
             backends, "find_spec", lambda name: None if name == "openvino" else object()
         )
@@ -139,8 +139,8 @@ class TestSelection:
         assert encoder.backend.spec.library == "onnxruntime"
         assert encoder.selection.passed_over["openvino-int8"] == "openvino is not installed"
 
-    def test_fallbacks_are_tried_if_what_was_measured_is_excluded(self, folder):
-        """As where their scores, unlike their embeddings, are out of bounds."""
+    def test_fallbacks_are_tried_if_timed_backends_are_excluded(self, folder):
+        """As when their scores, unlike their embeddings, are out of bounds."""
         measured = Encoder(folder, threads=1).selection.trials
         excluded = {trial.backend: "its scores are wrong" for trial in measured}
         assert "onnxruntime-f32" not in excluded
@@ -148,7 +148,7 @@ class TestSelection:
         assert encoder.backend.spec.is_fallback
         assert encoder.selection.passed_over.items() >= excluded.items()
 
-    def test_what_was_measured_is_not_measured_again(self, folder, monkeypatch):
+    def test_timings_are_cached(self, folder, monkeypatch):
         first = Encoder(folder, threads=1)
         monkeypatch.setattr(
             backend_selection.ReferenceRun, "seconds", lambda *_: pytest.fail("timed again")
@@ -158,26 +158,26 @@ class TestSelection:
         assert again.selection.trials == first.selection.trials
 
     @pytest.mark.parametrize("content", ["", "{}", '{"trials": [{"nonsense": 1}]}', "[]"])
-    def test_a_damaged_measurement_is_made_anew(self, folder, content):
+    def test_damaged_cache_is_rewritten(self, folder, content):
         Encoder(folder, threads=1)
         [file] = (settings().cache / "backends").glob("*.json")
         file.write_text(content)
         assert Encoder(folder, threads=1).selection.reason == backend_selection.FASTEST
         assert json.loads(file.read_text(encoding="utf-8"))["trials"]
 
-    def test_a_cache_that_cannot_be_written_is_said(self, folder, caplog):
+    def test_unwritable_cache_logs_a_warning(self, folder, caplog):
         settings().cache.write_text("a file where a folder should be")
         Encoder(folder, threads=1)
-        assert "the measured backends are not cached" in caplog.text
+        assert "backend timings are not cached" in caplog.text
 
-    def test_what_rounds_less_is_preferred_among_equals(self):
+    def test_less_rounding_wins_among_equal_times(self):
         trials = [Trial("exact", 1.0), Trial("coarse", 0.92), Trial("wrong", 0.1, refused="wrong")]
-        assert backend_selection._ranking(trials)[0] == "exact"
-        assert backend_selection._ranking([*trials, Trial("fast", 0.5)])[0] == "fast"
+        assert backend_timings.rank(trials)[0] == "exact"
+        assert backend_timings.rank([*trials, Trial("fast", 0.5)])[0] == "fast"
 
 
 class TestReferenceOutputs:
-    def test_texts_have_all_lengths(self, exported):
+    def test_texts_cover_all_lengths(self, exported):
         description = exported["int8"].description
         tokenizer = EncoderTokenizer(exported["int8"].folder, description)
         texts = reference_texts(tokenizer, description.max_tokens)
@@ -190,56 +190,60 @@ class TestReferenceOutputs:
         assert len(set(counts)) > 15
         assert min(counts) == shortest and max(counts) > 0.9 * description.max_tokens
 
-    def test_they_are_of_pytorch_and_of_the_file(self, exported):
+    def test_embeddings_agree_with_pytorch_and_the_file(self, exported):
         for precision, encoder in exported.items():
             reference = encoder.reference
             cosines = (reference.pytorch * reference.expected).sum(axis=1)
             assert cosines.min() > (0.9999 if precision == "fp32" else 0.99)
             assert np.linalg.norm(reference.expected, axis=1) == pytest.approx(1, abs=1e-5)
 
-    def test_a_model_without_them_runs_in_f32(self, folder, caplog):
+    def test_model_without_reference_runs_in_f32(self, folder, caplog):
         (folder / REFERENCE_FILE).unlink()
         encoder = Encoder(folder, threads=1)
         assert encoder.backend.spec.name == "openvino-f32"
         assert "has no reference outputs" in caplog.text
         assert "--add-reference" in caplog.text
 
-    def test_without_them_no_unchecked_backend_can_be_named(self, folder):
+    def test_model_without_reference_rejects_named_backend(self, folder):
         (folder / REFERENCE_FILE).unlink()
-        with pytest.raises(NoBackend, match="FEEDSIEVE_BACKEND=openvino-int8 cannot be checked"):
+        with pytest.raises(
+            NoCorrectBackend, match="FEEDSIEVE_BACKEND=openvino-int8 cannot be checked"
+        ):
             Encoder(folder, threads=1, backend="openvino-int8")
         named = Encoder(folder, threads=1, backend="onnxruntime-f32")
         assert named.backend.spec.name == "onnxruntime-f32"
 
     @pytest.mark.parametrize("content", ["", "{}", '{"texts": [], "pytorch": [], "expected": []}'])
-    def test_damaged_ones_are_refused(self, folder, content):
+    def test_damaged_reference_is_rejected(self, folder, content):
         (folder / REFERENCE_FILE).write_text(content)
         with pytest.raises(ValueError, match=r"reference\.json is damaged"):
             Encoder(folder, threads=1)
 
-    def test_tampered_ones_are_refused(self, folder):
+    def test_tampered_reference_is_rejected(self, folder):
         reference = ReferenceEmbeddings.read(folder)
         turned = replace(reference, expected=np.roll(reference.expected, 1, axis=0))
         turned.write(folder)
-        with pytest.raises(NoBackend, match="no backend gives the encoder's reference outputs"):
+        with pytest.raises(
+            NoCorrectBackend, match="no backend gives the encoder's reference outputs"
+        ):
             Encoder(folder, threads=1)
 
-    def test_what_is_no_number_is_refused(self, folder):
+    def test_nan_reference_is_rejected(self, folder):
         reference = ReferenceEmbeddings.read(folder)
         replace(reference, expected=reference.expected * np.nan).write(folder)
-        with pytest.raises(NoBackend):
+        with pytest.raises(NoCorrectBackend):
             Encoder(folder, threads=1)
 
 
 class TestDamaged:
-    def test_a_file_that_no_library_loads_is_called_so(self, folder):
+    def test_file_that_no_library_loads_is_invalid(self, folder):
         (folder / MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes()[:1000])
-        with pytest.raises(UnreadableModel, match=r"no backend can load .*model\.onnx: openvino"):
+        with pytest.raises(InvalidModel, match=r"no backend can load .*model\.onnx: openvino"):
             Encoder(folder, threads=1)
 
 
 class TestExport:
-    def test_8_bits_that_no_backend_runs_are_left_out(self, tmp_path, monkeypatch, caplog):
+    def test_int8_that_no_backend_runs_is_left_out(self, tmp_path, monkeypatch, caplog):
         break_backends(
             monkeypatch, *(spec.name for spec in BACKENDS["int8"] if "f32" not in spec.name)
         )
@@ -250,23 +254,23 @@ class TestExport:
         encoders = export_encoder(source, tmp_path / "onnx", TEXTS, threads=1)
         assert list(encoders) == ["fp32"]
         assert encoders.fastest is encoders["fp32"]
-        assert "lowest cosine" in encoders.int8_refused
-        assert "8 bits are refused, 32 bits are kept" in caplog.text
+        assert "lowest cosine" in encoders.int8_rejected
+        assert "int8 is rejected, fp32 is used" in caplog.text
 
-    def test_8_bits_that_differ_from_pytorch_are_left_out(self, tmp_path, monkeypatch):
+    def test_int8_that_differs_from_pytorch_is_left_out(self, tmp_path, monkeypatch):
         monkeypatch.setitem(check.LOWEST_COSINE, "int8", 1.1)
         source = sources.load(str(save_tiny_bert(tmp_path / "tiny")))
         encoders = export_encoder(source, tmp_path / "onnx", TEXTS, threads=1)
         assert list(encoders) == ["fp32"]
-        assert "differs from PyTorch's" in encoders.int8_refused
+        assert "differs from PyTorch's" in encoders.int8_rejected
 
 
 class TestModels:
     """A pair of models in a store."""
 
     @pytest.fixture
-    def store(self, trained, tmp_path) -> Path:
-        return Path(shutil.copytree(trained, tmp_path / "bentoml"))
+    def store(self, small_home, tmp_path) -> Path:
+        return Path(shutil.copytree(small_home, tmp_path / "bentoml"))
 
     def place(self, store: Path, name: str) -> Path:
         [folder] = store.glob(f"models/{name}/*/")
@@ -283,33 +287,33 @@ class TestModels:
             text=True,
         )
 
-    def test_both_have_reference_outputs(self, trained):
-        encoder = ReferenceEmbeddings.read(self.place(trained, models.ENCODER))
-        classifier = ReferenceScores.read(self.place(trained, models.CLASSIFIER))
+    def test_trained_pair_has_reference_outputs(self, trained):
+        encoder = ReferenceEmbeddings.read(self.place(trained, model_store.ENCODER))
+        classifier = ReferenceScores.read(self.place(trained, model_store.CLASSIFIER))
         assert len(encoder.texts) == len(classifier.scores) > 40
         assert 0 < classifier.scores.min() < classifier.scores.max() < 1
 
-    def test_tampered_embeddings_are_refused_in_one_line(self, store, tmp_path):
-        folder = self.place(store, models.ENCODER)
+    def test_tampered_embeddings_are_rejected_in_one_line(self, store, tmp_path):
+        folder = self.place(store, model_store.ENCODER)
         reference = ReferenceEmbeddings.read(folder)
         replace(reference, expected=np.roll(reference.expected, 1, axis=0)).write(folder)
         done = self.score(store, tmp_path)
         assert done.returncode == 1
-        [line] = [line for line in done.stderr.splitlines() if "is refused" in line]
+        [line] = [line for line in done.stderr.splitlines() if "is rejected" in line]
         assert "lowest cosine" in line and "at least 0.999 is required" in line
         assert "Traceback" not in done.stderr
 
-    def test_tampered_scores_are_refused_in_one_line(self, store, tmp_path):
-        folder = self.place(store, models.CLASSIFIER)
+    def test_tampered_scores_are_rejected_in_one_line(self, store, tmp_path):
+        folder = self.place(store, model_store.CLASSIFIER)
         ReferenceScores(1 - ReferenceScores.read(folder).scores).write(folder)
         done = self.score(store, tmp_path)
         assert done.returncode == 1
-        [line] = [line for line in done.stderr.splitlines() if "is refused" in line]
+        [line] = [line for line in done.stderr.splitlines() if "is rejected" in line]
         assert "a score differs by" in line and "at most 0.03 is allowed" in line
         assert "Traceback" not in done.stderr
 
-    def test_reference_outputs_can_be_added(self, store, tmp_path):
-        for name in (models.ENCODER, models.CLASSIFIER):
+    def test_reference_outputs_are_added_to_old_models(self, store, tmp_path):
+        for name in (model_store.ENCODER, model_store.CLASSIFIER):
             (self.place(store, name) / REFERENCE_FILE).unlink()
         done = self.score(store, tmp_path)
         assert done.returncode == 0
@@ -327,7 +331,7 @@ class TestModels:
         assert "the model has no reference outputs" not in done.stderr
         assert "lowest cosine to the reference outputs" in done.stderr
 
-    def test_the_backend_can_be_named(self, store, tmp_path):
+    def test_setting_names_the_backend(self, store, tmp_path):
         done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="onnxruntime-int8")
         assert "runs on onnxruntime-int8 (FEEDSIEVE_BACKEND=onnxruntime-int8)" in done.stderr
         done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="tensorrt")
@@ -336,5 +340,5 @@ class TestModels:
 
 
 def test_add_reference_needs_a_model(home):
-    with pytest.raises(models.NoModel, match="the model store has no"):
+    with pytest.raises(model_store.ModelNotFound, match="the model store has no"):
         exporting.add_reference("feedsieve-classifier:none")

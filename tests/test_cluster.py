@@ -14,11 +14,12 @@ from distributed import Client, LocalCluster
 from serving import ROOT
 
 import feedsieve.__main__ as command
-from feedsieve.bulk import NoEngine, score_file
-from feedsieve.models import load_scorer
-from feedsieve.tables import Part
-from train import cluster
-from train.cluster import ClusterScorer, Sent, connect, workers_of
+from feedsieve.bulk.score_file import ClusterUnavailable, score_file
+from feedsieve.bulk.tables import Part
+from feedsieve.scoring.model_store import load_scorer
+from train.compute import dask_cluster, dask_scoring
+from train.compute.dask_cluster import Broadcast, connect, count_workers
+from train.compute.dask_scoring import ClusterScorer
 
 MODEL = "feedsieve-classifier:latest"
 PARTS = [
@@ -34,19 +35,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def nothing(_done: int) -> None:
+def ignore(_done: int) -> None:
     pass
 
 
 @contextmanager
 def two_workers() -> Iterator[Client]:
-    """Yield a cluster of two workers here, and leave the environment as it was."""
+    """Yield a local cluster of two workers, and restore the environment."""
     before = dict(os.environ)
     try:
         with connect("local:2") as client:
             yield client
     finally:
-        for name in os.environ.keys() - before:  # Dask leaves OMP_NUM_THREADS=1, for its workers
+        for name in os.environ.keys() - before:  # Dask sets OMP_NUM_THREADS=1 for its workers
             del os.environ[name]
 
 
@@ -62,30 +63,30 @@ def expected(trained) -> np.ndarray:
     return np.stack([scorer.score(part.texts) for part in PARTS])
 
 
-class TestEnding:
+class TestClosing:
     @pytest.fixture(autouse=True)
-    def _stumbling(self, monkeypatch) -> None:
-        """Let Dask end as it does when a worker is just being started in place of a dead one."""
+    def _close_fails(self, monkeypatch) -> None:
+        """Make Dask fail to close, as it does while it is replacing a dead worker."""
         close = LocalCluster.close
 
-        def stumble(self: LocalCluster, *arguments: object, **named: object) -> None:
+        def close_and_fail(self: LocalCluster, *arguments: object, **named: object) -> None:
             close(self, *arguments, **named)
             raise AssertionError("can only join a started process")
 
-        monkeypatch.setattr(LocalCluster, "close", stumble)
+        monkeypatch.setattr(LocalCluster, "close", close_and_fail)
 
-    def test_what_was_computed_is_there(self):
+    def test_failure_to_close_does_not_lose_results(self):
         with two_workers() as client:
-            found = client.submit(sum, [1, 2]).result()
-        assert found == 3
+            total = client.submit(sum, [1, 2]).result()
+        assert total == 3
 
-    def test_what_went_wrong_before_is_what_is_told(self):
-        with pytest.raises(NoEngine, match="workers died"), two_workers():
-            raise NoEngine("workers died")
+    def test_failure_to_close_does_not_hide_earlier_error(self):
+        with pytest.raises(ClusterUnavailable, match="workers died"), two_workers():
+            raise ClusterUnavailable("workers died")
 
 
 class TestScoring:
-    def test_every_part_once_and_as_this_process_scores_it(self, client, expected):
+    def test_every_part_is_scored_once_as_in_one_process(self, client, expected):
         scorer, done = ClusterScorer(client, MODEL), []
         scored = list(scorer.score_parts(PARTS, done.append))
         assert sorted(part.number for part, _scores in scored) == list(range(len(PARTS)))
@@ -95,16 +96,16 @@ class TestScoring:
         assert scorer.label(1.0) == "positive"
         scorer.close()
 
-    def test_both_workers_take_part(self, client):
+    def test_both_workers_score(self, client):
         scorer = ClusterScorer(client, MODEL)
         before = client.run(lambda dask_worker: dask_worker.state.executed_count)
-        list(scorer.score_parts(PARTS, nothing))
+        list(scorer.score_parts(PARTS, ignore))
         after = client.run(lambda dask_worker: dask_worker.state.executed_count)
         assert all(after[worker] > before[worker] for worker in after)
         scorer.close()
 
-    def test_parts_are_read_as_they_are_needed(self, client):
-        """So that memory does not grow with the file."""
+    def test_parts_are_read_lazily(self, client):
+        """Memory must not grow with the file."""
         read, ahead = 0, []
 
         def parts() -> Iterator[Part]:
@@ -114,16 +115,16 @@ class TestScoring:
                 yield part
 
         scorer = ClusterScorer(client, MODEL)
-        for done, _scored in enumerate(scorer.score_parts(parts(), nothing)):
+        for done, _scored in enumerate(scorer.score_parts(parts(), ignore)):
             ahead.append(read - done)
-        assert max(ahead) <= 2 * cluster.PARTS_AHEAD
+        assert max(ahead) <= 2 * dask_cluster.PARTS_PER_WORKER
         scorer.close()
 
-    def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(self, client, expected):
+    def test_killed_worker_loses_and_repeats_no_part(self, client, expected):
         scorer = ClusterScorer(client, MODEL)
         victim = min(client.run(os.getpid).values())
         scored = []
-        for part, scores in scorer.score_parts(PARTS, nothing):
+        for part, scores in scorer.score_parts(PARTS, ignore):
             if not scored:
                 os.kill(victim, signal.SIGKILL)
             scored.append(part.number)
@@ -132,19 +133,21 @@ class TestScoring:
         assert victim not in client.run(os.getpid).values()
         scorer.close()
 
-    def test_workers_that_stay_away(self, monkeypatch):
-        monkeypatch.setattr(cluster, "RETURN_SECONDS", 1)
-        monkeypatch.setattr(cluster, "CHECK_SECONDS", 0.2)
+    def test_missing_workers_end_the_run(self, monkeypatch):
+        monkeypatch.setattr(dask_cluster, "RETURN_SECONDS", 1)
+        monkeypatch.setattr(dask_cluster, "CHECK_SECONDS", 0.2)
         with connect("local:1") as client:
-            sent = Sent(client, str)
+            value = Broadcast(client, str)
             client.cluster.scale(0)
-            wait_until(lambda: not workers_of(client))
-            with pytest.raises(NoEngine, match="all workers of the Dask scheduler have gone"):
-                list(sent.call(divmod, [("part", 1)]))
+            wait_until(lambda: not count_workers(client))
+            with pytest.raises(
+                ClusterUnavailable, match="all workers of the Dask scheduler have gone"
+            ):
+                list(value.map(divmod, [("part", 1)]))
 
-    def test_workers_forget_the_models(self, client):
+    def test_models_are_removed_from_workers(self, client):
         scorer = ClusterScorer(client, MODEL)
-        name = scorer._pair.name
+        name = scorer._models.name
         held = client.run(lambda dask_worker: name in dask_worker.plugins)
         assert set(held.values()) == {True}
         scorer.close()
@@ -154,7 +157,7 @@ class TestScoring:
 
 @contextmanager
 def scheduler() -> Iterator[str]:
-    """Yield the address of a cluster that runs by itself."""
+    """Run `python -m train.cluster`; yield the scheduler's address."""
     server = subprocess.Popen(
         [sys.executable, "-m", "train.cluster", "--port", "0", "--dashboard", "0"],
         cwd=ROOT,
@@ -164,16 +167,16 @@ def scheduler() -> Iterator[str]:
     try:
         assert server.stdout
         line = server.stdout.readline()
-        found = re.search(r"scheduler (tcp://\S+), dashboard (http://\S+)", line)
-        assert found
-        yield found[1]
+        match = re.search(r"scheduler (tcp://\S+), dashboard (http://\S+)", line)
+        assert match
+        yield match[1]
     finally:
         server.terminate()
         server.wait(120)
 
 
 class TestCommand:
-    def test_a_cluster_that_runs_already(self, trained, tmp_path):
+    def test_running_cluster_scores_a_file(self, trained, tmp_path):
         source = tmp_path / "in.csv"
         source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
         with scheduler() as address:
@@ -190,31 +193,31 @@ class TestCommand:
         score_file(command.InProcess(load_scorer(MODEL, 1)), source, here)
         assert (tmp_path / "out.csv").read_text() == here.read_text()
 
-    def test_one_that_ends_meanwhile(self, trained, tmp_path, capsys):
-        """What failed is told, and not that workers could not be told to forget."""
+    def test_stopped_scheduler_is_named(self, trained, tmp_path, capsys):
+        """The message is about the scheduler, not about the models left on workers."""
         source = tmp_path / "in.csv"
         source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
-        ended = threading.Event()
+        scoring = threading.Event()
 
-        class Ending(ClusterScorer):
+        class WaitingScorer(ClusterScorer):
             def score_parts(self, parts, progress):
-                ended.set()
-                wait_until(lambda: self._pair._client.status != "running")
+                scoring.set()
+                wait_until(lambda: self._models._client.status != "running")
                 return super().score_parts(parts, progress)
 
         with pytest.MonkeyPatch.context() as patch, ExitStack() as running:
-            patch.setattr(cluster, "ClusterScorer", Ending)
+            patch.setattr(dask_scoring, "ClusterScorer", WaitingScorer)
             address = running.enter_context(scheduler())
-            ender = threading.Thread(target=lambda: ended.wait(60) and running.close())
-            ender.start()
+            stopper = threading.Thread(target=lambda: scoring.wait(60) and running.close())
+            stopper.start()
             files = [str(source), str(tmp_path / "out.csv")]
             assert command.main(["score", *files, "--cluster", address]) == 1
-            ender.join()
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said.startswith("feedsieve: ") and "scheduler" in said
+            stopper.join()
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith("feedsieve: ") and "scheduler" in message
 
     @pytest.mark.parametrize(
-        ("where", "said"),
+        ("where", "message"),
         [
             ("local:0", "is neither local:N nor"),
             ("somewhere", "is neither local:N nor"),
@@ -222,12 +225,12 @@ class TestCommand:
             ("nonsense://", "no Dask scheduler answers"),
         ],
     )
-    def test_no_cluster(self, trained, where, said, monkeypatch):
-        monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
-        with pytest.raises(NoEngine, match=said), connect(where):
+    def test_unreachable_cluster_is_named(self, trained, where, message, monkeypatch):
+        monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
+        with pytest.raises(ClusterUnavailable, match=message), connect(where):
             pytest.fail("connected")
 
-    def test_without_dask(self, trained, tmp_path, monkeypatch, capsys):
+    def test_missing_dask_names_the_extra(self, trained, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(command, "entry_points", lambda group: {})
         (tmp_path / "in.csv").write_text("msg\nhello\n")
         files = [str(tmp_path / "in.csv"), str(tmp_path / "out.csv")]

@@ -1,4 +1,4 @@
-"""The command `feedsieve`, as people run it."""
+"""The `feedsieve` command, run as users run it."""
 
 import csv
 import subprocess
@@ -9,10 +9,12 @@ import pytest
 from serving import ROOT
 from test_service import OFFER
 
+import feedsieve.__main__ as command
+
 
 @pytest.fixture
 def feedsieve(environment, tmp_path):
-    """Run the command in an empty folder, with a store of its own and the trained model."""
+    """Run the command in an empty folder, with its own store and the trained model."""
 
     def run(*arguments, **settings) -> subprocess.CompletedProcess[str]:
         store = {"FEEDSIEVE_DB": str(tmp_path / "own.db"), "PYTHONPATH": str(ROOT)}
@@ -39,7 +41,7 @@ def read_csv(path: Path) -> list[list[str]]:
 
 
 class TestImport:
-    def test_the_sample_twice(self, feedsieve, sample):
+    def test_second_import_of_the_sample_changes_nothing(self, feedsieve, sample):
         done = feedsieve("import", sample / "messages.db")
         assert done.returncode == 0, done.stderr
         assert "messages.db: 4,000 new, 0 changed, 0 known already, 0 without text" in done.stdout
@@ -47,7 +49,7 @@ class TestImport:
         again = feedsieve("import", sample / "messages.db")
         assert "0 new, 0 changed, 4,000 known already" in again.stdout
 
-    def test_a_file_that_is_none_of_the_formats(self, feedsieve, tmp_path):
+    def test_file_of_another_format_is_rejected(self, feedsieve, tmp_path):
         path = tmp_path / "notes.txt"
         path.write_text("these are notes\n")
         done = feedsieve("import", path)
@@ -55,7 +57,7 @@ class TestImport:
         assert "expected an SQLite chat dump" in done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_a_file_that_breaks_off_leaves_nothing_behind(self, feedsieve, tmp_path):
+    def test_damaged_file_stores_nothing(self, feedsieve, tmp_path):
         good = [[str(number), f"text {number}"] for number in range(2000)]
         path = write_csv(tmp_path / "broken.csv", ["msg_id", "msg"], *good, ["one field"])
         done = feedsieve("import", path)
@@ -64,12 +66,12 @@ class TestImport:
         whole = write_csv(tmp_path / "whole.csv", ["msg_id", "msg"], ["1", "text"])
         assert "now has 1 messages" in feedsieve("import", whole).stdout
 
-    def test_a_store_that_cannot_be_opened(self, feedsieve, sample, tmp_path):
+    def test_store_that_is_a_folder_fails(self, feedsieve, sample, tmp_path):
         done = feedsieve("import", sample / "messages.db", FEEDSIEVE_DB=str(tmp_path))
         assert done.returncode == 1
         assert "a folder, not a file" in done.stderr
 
-    def test_a_setting_that_makes_no_sense(self, feedsieve, sample):
+    def test_invalid_setting_is_named(self, feedsieve, sample):
         done = feedsieve("import", sample / "messages.db", FEEDSIEVE_THREADS="many")
         assert done.returncode == 1
         assert "FEEDSIEVE_THREADS" in done.stderr
@@ -79,7 +81,7 @@ class TestImport:
 class TestScore:
     TEXTS = (OFFER, 'He said "no",\nand left', "")
 
-    def test_columns_are_added(self, feedsieve, tmp_path):
+    def test_columns_score_and_label_are_added(self, feedsieve, tmp_path):
         rows = [[str(number), text, "kept"] for number, text in enumerate(self.TEXTS)]
         source = write_csv(tmp_path / "in.csv", ["msg_id", "msg", "note"], *rows)
         done = feedsieve("score", source, tmp_path / "out.csv")
@@ -91,28 +93,29 @@ class TestScore:
         assert [row[4] for row in scored] == ["positive", "negative", "negative"]
         assert "3 scored by feedsieve-classifier:" in done.stdout
 
-    def test_it_scores_as_the_server_does(self, feedsieve, server, tmp_path):
+    def test_scores_equal_those_of_the_server(self, feedsieve, server, tmp_path):
         items = server.client.get("/feed?limit=50").json()["items"]
         source = write_csv(tmp_path / "in.csv", ["msg"], *[[item["text"]] for item in items])
         feedsieve("score", source, tmp_path / "out.csv")
         scores = [float(row[-2]) for row in read_csv(tmp_path / "out.csv")[1:]]
         assert scores == pytest.approx([item["score"] for item in items], abs=1e-4)
 
-    def test_nothing_is_replaced_unasked(self, feedsieve, tmp_path):
+    def test_target_is_replaced_only_with_force(self, feedsieve, small_home, tmp_path):
+        model = {"BENTOML_HOME": str(small_home)}
         source = write_csv(tmp_path / "in.csv", ["msg"], ["text"])
         target = tmp_path / "out.csv"
         target.write_text("precious")
-        done = feedsieve("score", source, target)
+        done = feedsieve("score", source, target, **model)
         assert done.returncode == 1
-        assert "was left as it is" in done.stderr
+        assert "was not replaced" in done.stderr
         assert target.read_text() == "precious"
-        assert feedsieve("score", source, target, "--force").returncode == 0
+        assert feedsieve("score", source, target, "--force", **model).returncode == 0
         assert len(read_csv(target)) == 2
-        assert feedsieve("score", source, source, "--force").returncode == 1
+        assert feedsieve("score", source, source, "--force", **model).returncode == 1
         assert read_csv(source) == [["msg"], ["text"]]
 
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "reason"),
         [
             (b"", "the file is empty"),
             (b"text\nhello\n", "expected CSV with a column msg"),
@@ -122,35 +125,64 @@ class TestScore:
             (b'msg\n"open\n', "expected CSV"),
         ],
     )
-    def test_bad_files(self, feedsieve, tmp_path, content, said):
+    def test_bad_file_is_rejected_and_nothing_written(
+        self, feedsieve, small_home, tmp_path, content, reason
+    ):
         (tmp_path / "in.csv").write_bytes(content)
-        done = feedsieve("score", tmp_path / "in.csv", tmp_path / "out.csv")
+        paths = tmp_path / "in.csv", tmp_path / "out.csv"
+        done = feedsieve("score", *paths, BENTOML_HOME=str(small_home))
         assert done.returncode == 1
-        assert said in done.stderr
+        assert reason in done.stderr
         assert "Traceback" not in done.stderr
         assert [path.name for path in tmp_path.glob("*out.csv*")] == []
 
-    def test_a_file_that_is_not_there(self, feedsieve, tmp_path):
+    def test_missing_file_is_named(self, feedsieve, tmp_path):
         (tmp_path / "out.csv").write_text("")
         done = feedsieve("score", tmp_path / "in.csv", tmp_path / "out.csv", "--force")
         assert done.returncode == 1
         assert "in.csv: No such file" in done.stderr
 
     @pytest.mark.parametrize("tag", ["Bad Tag!", "feedsieve-encoder:latest", "nothing:here"])
-    def test_a_tag_of_no_classifier(self, feedsieve, tmp_path, tag):
+    def test_tag_of_no_classifier_is_rejected(self, feedsieve, tmp_path, tag):
         source = write_csv(tmp_path / "in.csv", ["msg"], ["text"])
         done = feedsieve("score", source, tmp_path / "out.csv", FEEDSIEVE_MODEL=tag)
         assert done.returncode == 1
         assert "the model store has no" in done.stderr or "is no classifier" in done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_no_model(self, feedsieve, tmp_path):
+    def test_missing_model_says_how_to_train_one(self, feedsieve, tmp_path):
         source = write_csv(tmp_path / "in.csv", ["msg"], ["text"])
         done = feedsieve("score", source, tmp_path / "out.csv", BENTOML_HOME=str(tmp_path))
         assert done.returncode == 1
         assert "make train" in done.stderr
 
 
-def test_help_names_the_formats_and_the_settings(feedsieve):
-    assert "FEEDSIEVE_DB" in feedsieve("--help").stdout
-    assert "result.json" in feedsieve("import", "--help").stdout
+class TestUsage:
+    def test_help_names_the_formats_and_the_settings(self, capsys):
+        assert command.main(["--help"]) == 0
+        assert "FEEDSIEVE_DB" in capsys.readouterr().out
+        assert command.main(["import", "--help"]) == 0
+        assert "result.json" in capsys.readouterr().out
+        assert command.main(["score", "--help"]) == 0
+        assert "--cluster WHERE" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [[], ["watch"], ["import"], ["score", "in.csv"], ["score", "in.csv", "out.csv", "--fast"]],
+    )
+    def test_usage_error_exits_with_2(self, arguments, capsys):
+        assert command.main(arguments) == 2
+        assert "Usage: feedsieve" in capsys.readouterr().err
+
+    def test_failure_is_one_line_and_exits_with_1(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        assert command.main(["score", "none.csv", "out.csv"]) == 1
+        assert capsys.readouterr().err == "feedsieve: none.csv: No such file or directory\n"
+
+    def test_ctrl_c_exits_with_130(self, monkeypatch, capsys):
+        def interrupt(*_arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(command, "check_paths", interrupt)
+        assert command.main(["score", "in.csv", "out.csv"]) == 130
+        assert capsys.readouterr().err.strip() == "feedsieve: interrupted"

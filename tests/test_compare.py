@@ -8,20 +8,23 @@ from tiny_bert import save_tiny_bert
 
 from data.generate import LABELED, compose, write
 from export import sources
-from train import compare as comparing
-from train import contenders
-from train.compare import TEST, Results, compare, main, table
-from train.contenders import Judgement, Part
-from train.data import data_fingerprint, read_labeled, split
+from feedsieve.settings import settings
+from train.compare import main
+from train.data.labelled import read_labeled
+from train.data.split import data_fingerprint, split
+from train.evaluation import candidates
+from train.evaluation.candidates import Part, Predictions
+from train.evaluation.cross_validation import TEST, Results, cross_validate
+from train.report.quality import table
 
-EVERYBODY = [
-    contenders.LOGISTIC,
-    contenders.SVC,
-    contenders.FROZEN_ALONE,
-    contenders.FROZEN,
-    contenders.SOFTMAX,
-    contenders.TUNED_32,
-    contenders.TUNED_8,
+CANDIDATES = [
+    candidates.LOGISTIC,
+    candidates.SVC,
+    candidates.FROZEN_ALONE,
+    candidates.FROZEN,
+    candidates.SOFTMAX,
+    candidates.TUNED_32,
+    candidates.TUNED_8,
     "fine-tuned encoder of 1 layer, softmax head",
     "fine-tuned encoder of 1 layer, features, LightGBM (fp32)",
     "fine-tuned encoder of 1 layer, features, LightGBM (int8)",
@@ -40,129 +43,130 @@ def folder(tmp_path_factory) -> Path:
 def results(folder) -> Results:
     frame = read_labeled(folder / LABELED)
     source = sources.load(str(folder / "tiny"))
-    return compare(frame, source, 7, folder / "cache", finetune=True, test=True, smaller="1")
+    return cross_validate(
+        frame, source, 7, folder / "cache", finetune=True, test=True, student_layers="1"
+    )
 
 
-def test_everybody_judges_every_message_once(results):
-    assert list(results.judgements) == EVERYBODY
-    in_folds = [trial for trial in results.trials if trial.name != TEST]
-    judged = np.concatenate([trial.judged for trial in in_folds])
-    assert sorted(judged) == list(range(len(judged)))
+def test_every_candidate_scores_every_message_once(results):
+    assert list(results.predictions) == CANDIDATES
+    held_out = np.concatenate([trial.held_out for trial in results.folds])
+    assert sorted(held_out) == list(range(len(held_out)))
     for trial in results.trials:
-        assert not set(trial.rest) & set(trial.judged)
-        for contender in EVERYBODY:
-            judgement = results.judgements[contender][trial.name]
-            assert judgement.scores.shape == trial.judged.shape
-            assert ((judgement.scores > 0) & (judgement.scores < 1)).all()
-            assert 0 < judgement.threshold < 1
+        assert not set(trial.train) & set(trial.held_out)
+        for candidate in CANDIDATES:
+            predictions = results.predictions[candidate][trial.name]
+            assert predictions.scores.shape == trial.held_out.shape
+            assert ((predictions.scores > 0) & (predictions.scores < 1)).all()
+            assert 0 < predictions.threshold < 1
     [test] = [trial for trial in results.trials if trial.name == TEST]
-    assert sorted([*test.rest, *test.judged]) == list(range(len(results.frame)))
+    assert sorted([*test.train, *test.held_out]) == list(range(len(results.frame)))
 
 
-def test_words_tell_more_than_an_untrained_encoder(results):
-    in_folds = [trial for trial in results.trials if trial.name != TEST]
+def test_linear_model_beats_an_untrained_encoder(results):
     words, untrained = (
-        np.mean([results.figures(who, trial)["average_precision"] for trial in in_folds])
-        for who in (contenders.SVC, contenders.FROZEN_ALONE)
+        results.fold_figures(candidate)["average_precision"].mean()
+        for candidate in (candidates.SVC, candidates.FROZEN_ALONE)
     )
     assert words > untrained + 0.05
 
 
-def test_the_table_has_everybody_and_every_part(results):
+def test_table_has_every_candidate_and_part(results):
     page = table(results)
     for heading in ("## 5 folds", "## Test part", "## By language", "## By length"):
         assert heading in page
-    for contender in EVERYBODY:
-        assert page.count(f"| {contender} |") == 4
+    for candidate in CANDIDATES:
+        assert page.count(f"| {candidate} |") == 4
     assert "±" in page
 
 
-def test_figures_are_those_of_the_folds(results):
-    """One contender that knows everything, and one that errs in half of the first fold."""
+def test_table_shows_mean_and_deviation_over_folds(results):
+    """One candidate is always right, the other is always wrong in the first fold."""
     labels = results.frame["label"].to_numpy()
-    in_folds = [trial for trial in results.trials if trial.name != TEST]
-    right = {t.name: Judgement(np.where(labels[t.judged] == 1, 0.9, 0.1), 0.5) for t in in_folds}
-    wrong = right | {"fold 1": Judgement(1 - right["fold 1"].scores, 0.5)}
-    made_up = Results(results.frame, in_folds, {"right": right, "wrong": wrong})
+    right = {
+        fold.name: Predictions(np.where(labels[fold.held_out] == 1, 0.9, 0.1), 0.5)
+        for fold in results.folds
+    }
+    wrong = right | {"fold 1": Predictions(1 - right["fold 1"].scores, 0.5)}
+    made_up = Results(results.frame, results.folds, {"right": right, "wrong": wrong})
     page = table(made_up)
     assert "| right | 1.000 ± 0.000 | 1.000 ± 0.000 |" in page
     assert "| wrong | 0.800 ± 0.447 |" in page
 
 
-def test_what_was_said_is_not_asked_again(folder, results, monkeypatch):
-    def refuse(*_arguments):
-        raise Asked
+def test_stored_predictions_are_not_computed_again(folder, results, monkeypatch):
+    def fail(*_arguments):
+        raise Called
 
     for way in ("linear", "frozen", "tuned"):
-        monkeypatch.setattr(contenders, way, refuse)
+        monkeypatch.setattr(candidates, way, fail)
     source = sources.load(str(folder / "tiny"))
-    again = compare(
+    again = cross_validate(
         read_labeled(folder / LABELED),
         source,
         7,
         folder / "cache",
         finetune=True,
         test=True,
-        smaller="1",
+        student_layers="1",
     )
     assert table(again) == table(results)
 
 
-def test_no_encoder_is_left(folder, results):
-    kept = [path.name for path in (folder / "cache").rglob("*") if path.is_dir()]
-    assert [name.partition("-")[0] for name in kept] == ["compare"]
+def test_encoder_checkpoints_are_deleted(folder, results):
+    folders = [path.name for path in (folder / "cache").rglob("*") if path.is_dir()]
+    assert [name.partition("-")[0] for name in folders] == ["compare"]
 
 
-def test_a_run_that_was_ended_finds_the_encoders_of_the_fold_that_it_was_at(
+def test_interrupted_run_resumes_with_the_encoders_of_its_fold(
     folder, results, monkeypatch, tmp_path
 ):
     [place] = shutil.copytree(folder / "cache", tmp_path / "cache").glob("compare-*")
     (place / "tuned-fold-2.json").unlink()
     (place / "encoders-fold-2").mkdir()
 
-    def judge(_part, _source, _seed, encoders, *_arguments):
+    def tuned(_part, _source, _seed, encoders, *_arguments):
         assert encoders == place / "encoders-fold-2" and encoders.is_dir()
-        raise Asked
+        raise Called
 
-    monkeypatch.setattr(contenders, "tuned", judge)
+    monkeypatch.setattr(candidates, "tuned", tuned)
     source, frame = sources.load(str(folder / "tiny")), read_labeled(folder / LABELED)
-    asked = {"test": True, "smaller": "1"}
-    compare(frame, source, 7, tmp_path / "cache", finetune=False, **asked)  # which needs none
-    with pytest.raises(Asked):
-        compare(frame, source, 7, tmp_path / "cache", finetune=True, **asked)
+    options = {"test": True, "student_layers": "1"}
+    cross_validate(frame, source, 7, tmp_path / "cache", finetune=False, **options)
+    with pytest.raises(Called):
+        cross_validate(frame, source, 7, tmp_path / "cache", finetune=True, **options)
 
 
-def test_a_smaller_encoder_has_seen_no_message_that_it_is_judged_on(folder, monkeypatch, tmp_path):
-    """Not even without its label, which imitating would not need."""
+def test_student_is_never_distilled_on_held_out_texts(folder, monkeypatch, tmp_path):
     seen = []
 
-    def imitate(_source, kept, texts, *_arguments):
-        seen.append((kept, set(texts)))
-        raise Asked
+    def distil(_source, layers, texts, *_arguments):
+        seen.append((layers, set(texts)))
+        raise Called
 
-    monkeypatch.setattr(contenders, "imitate", imitate)
+    monkeypatch.setattr(candidates, "distil", distil)
     part = Part(["a", "b"], np.array([0, 1]), np.arange(2), ["c", "d"])
-    with pytest.raises(Asked):
-        contenders.tuned(part, sources.load(str(folder / "tiny")), 7, tmp_path, 1, (0,))
+    with pytest.raises(Called):
+        candidates.tuned(part, sources.load(str(folder / "tiny")), 7, tmp_path, 1, (0,))
     assert seen == [((0,), {"a", "b"})]
 
 
 @pytest.mark.parametrize("given", ["1", "-2", "three", "²"])
-def test_fewer_than_two_folds_are_refused(given, capsys):
+def test_fewer_than_two_folds_are_rejected(given, capsys):
     with pytest.raises(SystemExit):
         main(["--data", "any.csv", "--folds", given])
     assert "2 or more" in capsys.readouterr().err
 
 
-def test_as_many_folds_as_are_asked_for(folder, tmp_path):
+def test_number_of_folds_is_configurable(folder, tmp_path):
     source = sources.load(str(folder / "tiny"))
     frame = read_labeled(folder / LABELED)
-    few = compare(frame, source, 7, tmp_path, finetune=False, test=False, count_folds=2)
+    few = cross_validate(frame, source, 7, tmp_path, finetune=False, test=False, count=2)
     assert [trial.name for trial in few.trials] == ["fold 1", "fold 2"]
     assert "## 2 folds" in table(few)
 
 
-def test_no_more_layers_than_there_are_can_be_kept(folder, capsys, tmp_path):
+def test_more_layers_than_the_encoder_has_are_rejected(folder, capsys, tmp_path):
     arguments = ["--data", str(folder / LABELED), "--encoder", str(folder / "tiny"), "--no-track"]
     assert main([*arguments, "--distil", "3", "--out", str(tmp_path / "quality.md")]) == 1
     assert "the encoder has 2 layers" in capsys.readouterr().err
@@ -172,13 +176,13 @@ def test_no_more_layers_than_there_are_can_be_kept(folder, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("other", ["seed", "order", "part", "encoder"])
-def test_what_was_said_of_something_else_is_asked_again(
+def test_other_inputs_do_not_reuse_stored_predictions(
     folder, results, monkeypatch, tmp_path, other
 ):
-    def refuse(*_arguments):
-        raise Asked
+    def fail(*_arguments):
+        raise Called
 
-    monkeypatch.setattr(contenders, "linear", refuse)
+    monkeypatch.setattr(candidates, "linear", fail)
     frame, place, seed = read_labeled(folder / LABELED), folder / "tiny", 7
     if other == "seed":
         seed = 8
@@ -189,53 +193,51 @@ def test_what_was_said_of_something_else_is_asked_again(
         frame = frame.assign(subset=np.where(frame["msg_id"].isin(tested), "test", "train"))
     else:
         place = save_tiny_bert(tmp_path / "tiny", seed=1)
-    with pytest.raises(Asked):
-        compare(frame, sources.load(str(place)), seed, folder / "cache", finetune=False, test=False)
+    with pytest.raises(Called):
+        cross_validate(
+            frame, sources.load(str(place)), seed, folder / "cache", finetune=False, test=False
+        )
 
 
-class Asked(Exception):
-    """A contender was asked, whose answer is there already or should not be."""
+class Called(Exception):
+    """A patched function was called."""
 
 
-def test_the_command_writes_the_page_that_it_prints(folder, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(comparing, "settings", lambda: _Settings(tmp_path))
+def test_command_writes_the_page_that_it_prints(folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("FEEDSIEVE_CACHE", str(tmp_path))
+    monkeypatch.setenv("FEEDSIEVE_THREADS", "1")
+    settings.cache_clear()
     arguments = ["--data", str(folder / LABELED), "--encoder", str(folder / "tiny")]
     out = tmp_path / "docs" / "quality.md"
     assert main([*arguments, "--no-finetune", "--no-test", "--out", str(out)]) == 0
+    settings.cache_clear()
     page = out.read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() == page.strip()
-    assert contenders.SVC in page
-    said = f"--data {LABELED} --encoder tiny --seed 7 --no-finetune --no-test"
-    assert f"`python -m train.compare {said}`" in page
+    assert candidates.SVC in page
+    flags = f"--data {LABELED} --encoder tiny --seed 7 --no-finetune --no-test"
+    assert f"`python -m train.compare {flags}`" in page
     frame = read_labeled(folder / LABELED)
     assert f"are of the {len(split(frame, 7).train)} messages" in page
-    assert contenders.SOFTMAX not in page
+    assert candidates.SOFTMAX not in page
     assert "Test part" not in page
     assert str(folder) not in page
     [run] = mlflow.search_runs(experiment_names=["compare"], output_format="list")
     assert run.info.status == "FINISHED"
     assert run.data.params["data.fingerprint"] == data_fingerprint(frame)
-    mean = run.data.metrics[f"{contenders.SVC}.f1".replace(",", "")]
-    assert f"| {contenders.SVC} | {mean:.3f} ±" in page
-
-
-class _Settings:
-    threads = 1
-
-    def __init__(self, cache: Path) -> None:
-        self.cache = cache
+    mean = run.data.metrics[f"{candidates.SVC}.f1".replace(",", "")]
+    assert f"| {candidates.SVC} | {mean:.3f} ±" in page
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "error"),
     [
         (["--data", "absent.csv"], "No such file"),
         (["--data", "{labeled}", "--encoder", "absent"], "no encoder 'absent'"),
     ],
 )
-def test_what_cannot_be_compared_is_named(folder, arguments, said, capsys, tmp_path):
+def test_command_names_bad_input(folder, arguments, error, capsys, tmp_path):
     filled = [argument.format(labeled=folder / LABELED) for argument in arguments]
     assert main([*filled, "--out", str(tmp_path / "quality.md")]) == 1
-    error = capsys.readouterr().err
-    assert said in error and "Traceback" not in error
+    printed = capsys.readouterr().err
+    assert error in printed and "Traceback" not in printed
     assert not (tmp_path / "quality.md").exists()

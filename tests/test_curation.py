@@ -9,10 +9,11 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_store import Location, location, new_location, query, store
+from stores import Location, location, new_location, query, store
 
-from feedsieve.curation import text_facts
-from feedsieve.store import Message, MessageStore
+from feedsieve.message import Message
+from feedsieve.store.curation import text_facts
+from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint
 
 __all__ = ["location", "new_location", "store"]
@@ -26,13 +27,13 @@ def user(number: int) -> str:
 
 
 def curated(location: Location) -> dict[str, tuple[str, int]]:
-    """Return the language and the number of copies of each message of the view, by identifier."""
+    """Return language and copies of each message of the view, by identifier."""
     rows = query(location, "SELECT id, language, copies FROM curated_messages")
     return {identifier: (language, copies) for identifier, language, copies in rows}
 
 
 def forget_curation(location: Location) -> None:
-    """Leave the store as it was made before there was any."""
+    """Remove the tables and views that older stores lack."""
     connect: Any = sqlite3.connect if isinstance(location, Path) else psycopg.connect
     with closing(connect(location)) as connection:
         connection.execute("DROP VIEW curated_messages")
@@ -42,22 +43,22 @@ def forget_curation(location: Location) -> None:
 
 class TestTextFacts:
     @pytest.mark.parametrize("text", ["", "Добрый день", "me@example.com", "t.me/@x", "@me"])
-    def test_nobody_is_mentioned(self, text):
+    def test_text_without_mention_has_no_template(self, text):
         facts = text_facts(text)
         assert (facts.template, facts.mentioned) == (None, None)
 
     @pytest.mark.parametrize("mention", ["@somebody", user(1), "[](tg://user?id=5)", "@Кто_то"])
-    def test_a_notice_is_one_template_whoever_is_mentioned(self, mention):
+    def test_notices_to_different_users_share_a_template(self, mention):
         facts, other = text_facts(NOTICE.format(mention)), text_facts(NOTICE.format(user(2)))
         assert facts.template == other.template
         assert facts.template is not None
         assert facts.mentioned != other.mentioned
 
-    def test_numbers_and_capitals_make_no_difference(self):
+    def test_template_ignores_numbers_and_capitals(self):
         one, other = text_facts("@someone, warning 1 of 3"), text_facts("@SOMEONE, Warning 22 of 3")
         assert one == other
 
-    def test_words_do(self):
+    def test_template_depends_on_words(self):
         one, other = text_facts("@someone, you are warned"), text_facts("@someone, you are banned")
         assert one.template != other.template
 
@@ -68,14 +69,14 @@ class TestTextFacts:
         assert fingerprint(text) == fingerprint(spaced)
         assert text_facts(text) == text_facts(spaced)
 
-    def test_a_text_made_to_be_slow(self):
-        """A pattern that begins anew at every bracket would take minutes for these."""
+    def test_hostile_text_is_not_slow(self):
+        """Backtracking at every bracket would take minutes."""
         for text in ("[" * 10_000, "@" * 10_000, "[](tg://user?id=" * 600, "@a" * 5_000):
             assert text_facts(text).language in ("other", "English")
 
 
 class TestCurated:
-    def test_each_text_once_under_its_smallest_identifier(self, store, location):
+    def test_each_text_is_listed_once_by_its_smallest_identifier(self, store, location):
         noon = datetime(2024, 5, 1, 12, tzinfo=UTC)
         store.add([Message("b", "Добрый день", "chat", noon), Message("c", "Hello there")])
         store.add([Message("a", "Добрый   день"), Message("d", "Доброго дня, є місце")])
@@ -85,32 +86,32 @@ class TestCurated:
             "d": ("Ukrainian", 1),
         }
 
-    def test_what_a_bot_tells_three_is_left_out(self, store, location):
+    def test_notice_to_three_users_is_left_out(self, store, location):
         store.add([Message("1", NOTICE.format(user(1))), Message("2", NOTICE.format(user(2)))])
         store.add([Message("talk", "Thank you!")])
         assert set(curated(location)) == {"1", "2", "talk"}
         store.add([Message("3", NOTICE.format("@somebody"))])
         assert set(curated(location)) == {"talk"}
 
-    def test_what_is_told_one_user_again_and_again_stays(self, store, location):
+    def test_repeated_text_to_one_user_is_kept(self, store, location):
         store.add([Message(str(n), f"{user(7)}, offer {n} is still there") for n in range(5)])
         assert len(curated(location)) == 5
 
-    def test_offers_that_name_their_agent_stay(self, store, location):
+    def test_offers_that_mention_their_agent_are_kept(self, store, location):
         store.add([Message(str(price), OFFER.format(price)) for price in range(900, 1500, 100)])
         assert len(curated(location)) == 6
 
-    def test_a_text_that_was_replaced_is_shown_as_it_is_now(self, store, location):
+    def test_replaced_text_is_listed_in_its_current_form(self, store, location):
         store.add([Message("1", "Добрый день")])
         store.add([Message("1", "Good evening to all")])
         assert curated(location) == {"1": ("English", 1)}
 
-    def test_the_raw_messages_are_all_still_there(self, store, location):
+    def test_raw_messages_are_not_deleted(self, store, location):
         store.add([Message(str(n), NOTICE.format(user(n))) for n in range(5)])
         assert curated(location) == {}
         assert query(location, "SELECT count(*) FROM messages") == [(5,)]
 
-    def test_a_store_that_is_older_than_the_view_gets_it_when_it_is_opened(self, store, location):
+    def test_older_store_gets_the_view_when_opened(self, store, location):
         store.add([Message(str(n), NOTICE.format(user(n))) for n in range(3)])
         store.add([Message(f"m{n:05}", f"Добрый день, соседи {n}") for n in range(1500)])
         store.close()
@@ -119,7 +120,7 @@ class TestCurated:
         assert len(curated(location)) == 1500
 
 
-def test_pandas_reads_it_in_one_line(tmp_path):
+def test_pandas_reads_the_view(tmp_path):
     database = tmp_path / "store.db"
     store = MessageStore.open(database)
     store.add([Message("1", "Добрый день", "chat", datetime(2024, 5, 1, 12, tzinfo=UTC))])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedsieve.cursor import Cursor
+from feedsieve.store.feed import Cursor
 from feedsieve.text import storable
 
 FINGERPRINT = "0123456789abcdef" * 2
@@ -28,19 +28,19 @@ def encoded(fields: object, separators: tuple[str, str] = (",", ":")) -> str:
 class TestRoundTrip:
     @given(cursors)
     @settings(max_examples=200, deadline=None)
-    def test_a_cursor_comes_back_to_the_bit(self, cursor):
+    def test_cursor_round_trips_exactly(self, cursor):
         text = cursor.encode()
         assert Cursor.decode(text) == cursor
         assert Cursor.decode(text).score.hex() == cursor.score.hex()
 
     @given(cursors)
     @settings(max_examples=50, deadline=None)
-    def test_it_needs_no_escape_in_a_url(self, cursor):
+    def test_encoded_cursor_needs_no_escape_in_a_url(self, cursor):
         assert set(cursor.encode()) <= set(
             "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
         )
 
-    def test_the_helper_below_writes_what_encode_writes(self):
+    def test_helper_encodes_as_the_cursor_does(self):
         assert encoded(FIELDS) == Cursor(*FIELDS).encode()
 
 
@@ -53,7 +53,7 @@ def refused(text: object) -> bool:
 class TestAnythingElseIsRefused:
     @given(st.text(st.characters(exclude_categories=())) | st.text("AQWcz09-_=", max_size=80))
     @settings(max_examples=200, deadline=None)
-    def test_text(self, text):
+    def test_other_text_is_rejected(self, text):
         assert refused(text)
 
     @given(
@@ -64,7 +64,7 @@ class TestAnythingElseIsRefused:
         )
     )
     @settings(max_examples=200, deadline=None)
-    def test_other_json(self, value):
+    def test_other_json_is_rejected(self, value):
         assert refused(encoded(value))
 
     @pytest.mark.parametrize(
@@ -91,16 +91,16 @@ class TestAnythingElseIsRefused:
             (3, 2**53 + 1),
         ],
     )
-    def test_a_wrong_field(self, field, value):
+    def test_wrong_field_is_rejected(self, field, value):
         fields = FIELDS.copy()
         fields[field] = value
         assert refused(encoded(fields))
 
     @pytest.mark.parametrize("fields", [FIELDS[:3], [*FIELDS, 1], dict.fromkeys("abcd"), "abcd"])
-    def test_another_shape(self, fields):
+    def test_other_shape_is_rejected(self, fields):
         assert refused(encoded(fields))
 
-    def test_the_same_cursor_written_otherwise(self):
+    def test_other_encoding_of_a_cursor_is_rejected(self):
         text = encoded(FIELDS)
         others = [
             text + "=",
@@ -111,15 +111,15 @@ class TestAnythingElseIsRefused:
         ]
         assert all(refused(other) for other in others)
 
-    def test_a_tampered_character(self):
+    def test_tampered_cursor_is_rejected(self):
         text = Cursor("model:one", 0.123, FINGERPRINT, 7).encode()
         for place in range(len(text)):
             tampered = text[:place] + "!" + text[place + 1 :]
             assert refused(tampered)
 
     @pytest.mark.parametrize("text", [None, 5, b"", [], "", "[" * 3000])
-    def test_no_text_at_all(self, text):
+    def test_other_type_is_rejected(self, text):
         assert refused(text)
 
-    def test_deep_nesting(self):
+    def test_deep_nesting_is_rejected(self):
         assert refused(base64.urlsafe_b64encode(b"[" * 1500).decode())

@@ -12,9 +12,11 @@ import pytest
 from test_bad_input import assert_problem
 from test_service import BROWSER, Page
 
-from feedsieve.calibration import Calibration
-from feedsieve.classifier import Classifier, ClassifierDescription, Start
-from feedsieve.explain import (
+from feedsieve.api.rendering import render
+from feedsieve.message import Message
+from feedsieve.scoring.calibration import Calibration
+from feedsieve.scoring.classifier import Classifier, ClassifierDescription, Start
+from feedsieve.scoring.explain import (
     FEWEST_SPANS,
     MOST_SPANS,
     TOKENS,
@@ -23,12 +25,10 @@ from feedsieve.explain import (
     WordsContribution,
     explain,
 )
-from feedsieve.features import EMBEDDING, LEXICON, Features
-from feedsieve.lexicon import Lexicon
-from feedsieve.message import Message
-from feedsieve.pages import render
-from feedsieve.scorer import Scorer
-from feedsieve.store import MessageStore
+from feedsieve.scoring.features import EMBEDDING, LEXICON, Features
+from feedsieve.scoring.lexicon import Lexicon
+from feedsieve.scoring.scorer import Scorer
+from feedsieve.store.store import MessageStore
 from feedsieve.text import normalise, plain
 
 COLUMNS = 4
@@ -37,9 +37,9 @@ FILLER = ["кофе", "море", "рядом", "утром", "вчера", "г�
 
 
 class Counting:
-    """An encoder in which a word is a token between two special ones, and some words count.
+    """An encoder with one token per word and two special ones; embeddings count some words.
 
-    It keeps count of the texts and tokens that it was given to encode.
+    It counts the texts and tokens that it encodes.
     """
 
     description = SimpleNamespace(max_tokens=MOST_TOKENS)
@@ -57,12 +57,12 @@ class Counting:
         counts = [[words.count(word) for word in FILLER[:COLUMNS]] for words in read]
         return np.array(counts, np.float32).reshape(-1, COLUMNS)
 
-    def embed(self, texts, all_begun=None, eager=True):
+    def embed(self, texts, all_submitted=None, eager=True):
         yield list(range(len(texts))), Done(self.encode(texts))
 
 
 class Done:
-    """A future whose result is there."""
+    """A finished future."""
 
     def __init__(self, embeddings):
         self.result = lambda: embeddings
@@ -70,7 +70,7 @@ class Done:
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    """A booster that goes by a word of the lexicon, a word of the embedding, and question marks."""
+    """A classifier on words of the lexicon, words in the embedding, and question marks."""
     features = Features(Lexicon([" сда", " сни"], np.ones(2), np.array([2.0, -1.0]), 0.5), None, 4)
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice([*FILLER, "сдаю", "сниму", "?"], 8)) for _ in range(600)]
@@ -114,13 +114,13 @@ TEXTS = ["Сдаю рядом море", "кофе кофе ? вчера коф�
 
 class TestFeatures:
     @pytest.mark.parametrize("text", TEXTS)
-    def test_they_add_up_to_the_score(self, scorer, text):
+    def test_feature_contributions_add_up_to_the_logit(self, scorer, text):
         explanation = explain(scorer, text)
         [score] = scorer.score([text])
         assert explanation.logit == pytest.approx(logit(score), abs=1e-6)
         assert total(explanation) == pytest.approx(explanation.logit, abs=1e-6)
 
-    def test_one_that_decides_comes_first(self, scorer):
+    def test_strongest_feature_comes_first(self, scorer):
         strongest, *others = explain(scorer, "Сдаю рядом море").features
         assert strongest.name == LEXICON
         assert strongest.value == pytest.approx(2.5)
@@ -129,7 +129,7 @@ class TestFeatures:
         assert sizes == sorted(sizes, reverse=True)
         assert min(sizes) > 0
 
-    def test_the_embedding_is_one_and_what_is_absent_has_no_value(self, scorer):
+    def test_embedding_is_one_feature_without_a_value(self, scorer):
         features = {
             feature.name: feature for feature in explain(scorer, "кофе кофе вчера").features
         }
@@ -139,7 +139,7 @@ class TestFeatures:
         assert features[EMBEDDING].value is None
         assert all(value is None or math.isfinite(value) for value in values(features))
 
-    def test_a_classifier_that_reads_no_embedding(self, classifier):
+    def test_classifier_without_embedding_is_explained(self, classifier):
         features = Features(classifier.features.lexicon, None, 0)
         texts = ["сдаю", "сниму", "море"] * 100
         columns = features.columns(texts, np.empty((300, 4), np.float32))
@@ -150,8 +150,8 @@ class TestFeatures:
         assert total(explanation) == pytest.approx(explanation.logit, abs=1e-6)
         assert EMBEDDING not in {feature.name for feature in explanation.features}
 
-    def test_a_score_at_its_limit(self, classifier):
-        """Where the score cannot follow, its features still say what they would add."""
+    def test_limited_score_has_finite_contributions(self, classifier):
+        """Beyond the limit of the score, contributions still add up."""
         steep = replace(classifier.description, calibration=Calibration(1000.0, 0.0))
         limited = Classifier(classifier.booster, classifier.features, steep)
         explanation = explain(Scorer(Counting(), limited, "a:1"), "Сдаю рядом море")
@@ -165,51 +165,51 @@ def values(features) -> list[float | None]:
 
 
 class TestWords:
-    def test_one_that_decides_is_found(self, scorer):
+    def test_deciding_word_is_strongest(self, scorer):
         words = explain(scorer, "Рядом море, Сдаю\nвчера город").words
         assert [span.text for span in words] == ["Рядом", "море,", "Сдаю", "вчера", "город"]
         strongest = max(words, key=lambda span: abs(span.contribution))
         assert strongest.text == "Сдаю"
         assert strongest.contribution > 1
 
-    def test_one_that_pulls_the_score_down(self, scorer):
+    def test_negative_word_has_a_negative_contribution(self, scorer):
         *_, question = explain(scorer, "кофе вчера рынок ?").words
         assert question.text == "?"
         assert question.contribution < -0.1
 
     @pytest.mark.parametrize("position", [0, 3, 30, 90, 199])
-    def test_one_that_decides_is_found_in_a_longer_text(self, scorer, position):
+    def test_deciding_word_is_found_in_a_longer_text(self, scorer, position):
         words = filler(199).split()
         words.insert(position, "Сдаю")
         spans = explain(scorer, " ".join(words)).words
         strongest = max(spans, key=lambda span: span.contribution)
         assert "Сдаю" in strongest.text
 
-    def test_they_are_what_leaving_them_out_changes(self, scorer):
+    def test_word_contribution_is_the_change_without_it(self, scorer):
         words = explain(scorer, "Сдаю рядом море").words
         whole, without = scorer.score(["Сдаю рядом море", "рядом море"])
         assert words[0].contribution == pytest.approx(logit(whole) - logit(without), abs=1e-6)
 
     @pytest.mark.parametrize("text", TEXTS)
-    def test_together_they_are_the_text(self, scorer, text):
+    def test_spans_join_to_the_text(self, scorer, text):
         assert " ".join(span.text for span in explain(scorer, text).words) == normalise(text)
 
-    def test_one_word(self, scorer):
+    def test_single_word_is_compared_with_the_empty_text(self, scorer):
         [span] = explain(scorer, "Сдаю").words
         whole, nothing = scorer.score(["Сдаю", ""])
         assert span.contribution == pytest.approx(logit(whole) - logit(nothing), abs=1e-6)
 
     @pytest.mark.parametrize("text", ["", " ", "\x00", "\ufeff\u200b\n"])
-    def test_none(self, scorer, text):
+    def test_blank_text_has_no_words(self, scorer, text):
         assert explain(scorer, text).words == []
 
-    def test_only_emoji(self, scorer):
+    def test_emoji_contribute_nothing(self, scorer):
         assert [span.contribution for span in explain(scorer, "🏠 🏠🏠 🎉").words] == [0, 0, 0]
 
 
 class TestBudget:
     @pytest.mark.parametrize("words", [1, 3, 10, 24, 48, 100, 150, 254, 255, 300, 1500])
-    def test_texts_and_tokens_that_are_encoded(self, scorer, words):
+    def test_encoded_texts_and_tokens_stay_in_the_budget(self, scorer, words):
         text = filler(words)
         spans = explain(scorer, text).words
         encoder = scorer.encoder
@@ -219,14 +219,14 @@ class TestBudget:
         assert encoder.tokens <= TOKENS + MOST_TOKENS
         assert encoder.tokens > TOKENS / 2 or len(spans) in (words, MOST_SPANS)
 
-    def test_what_is_not_read_is_a_span_of_its_own(self, scorer):
+    def test_truncated_words_are_one_span(self, scorer):
         read, (*spans, rest) = MOST_TOKENS - 2, explain(scorer, filler(1500)).words
         assert sum(len(span.text.split()) for span in spans) == read
         assert len(rest.text.split()) == 1500 - read
         assert len(spans) == FEWEST_SPANS - 1
 
-    def test_a_word_that_is_not_read_still_counts(self, scorer):
-        """The encoder does not see it, the lexicon does."""
+    def test_truncated_word_still_counts(self, scorer):
+        """The encoder does not read it, but the word model does."""
         *_, rest = explain(scorer, "вчера " * 600 + "сдаю").words
         assert rest.contribution > 1
 
@@ -238,7 +238,7 @@ HOSTILE = (
 
 
 def page(explanation: Explanation | None, text: str = "a text", identifier: str = "1") -> Page:
-    """Return the page of a message that has this explanation."""
+    """Return the page of a message with this explanation."""
     values = {"id": identifier, "text": text, "score": 0.75, "label": "positive", "model": "a:1"}
     answer = SimpleNamespace(**values, explanation=explanation)
     return Page(bytes(render("message.html", answer=answer).body).decode())
@@ -250,14 +250,14 @@ def assert_harmless(page: Page) -> None:
 
 
 class TestPage:
-    def test_without_an_explanation_it_links_to_one(self):
+    def test_page_without_explanation_links_to_it(self):
         identifier = "a/'\"<b>&?#%"
         shown = page(None, identifier=identifier)
         assert f"/messages/{quote(identifier, safe='')}?explain=1" in shown.links
         assert not {"mark", "table"} & set(shown.tags)
 
     @pytest.mark.parametrize("text", [*TEXTS, HOSTILE])
-    def test_it_shows_features_and_words(self, scorer, text):
+    def test_page_shows_features_and_words(self, scorer, text):
         explanation = explain(scorer, text)
         shown = page(explanation, text)
         assert_harmless(shown)
@@ -267,7 +267,7 @@ class TestPage:
         for span in explanation.words:
             assert span.text in shown.text
 
-    def test_up_and_down_have_signs(self, scorer):
+    def test_contributions_are_shown_with_signs(self, scorer):
         explanation = Explanation(
             base=-1.0,
             logit=0.5,
@@ -279,11 +279,11 @@ class TestPage:
             words=[WordsContribution("сдаю", 1.5), WordsContribution("море", -0.25)],
         )
         text = page(explanation).text
-        for said in ("+2.00", "−0.50", "0.00", "+1.50", "−0.25", "1.23", "1,200", "−1.00"):
-            assert said in text
+        for shown in ("+2.00", "−0.50", "0.00", "+1.50", "−0.25", "1.23", "1,200", "−1.00"):
+            assert shown in text
         assert "+0.00" not in text
 
-    def test_twelve_features_and_the_others_together(self):
+    def test_page_shows_twelve_features_and_sums_the_rest(self):
         features = [FeatureContribution(f"feature {n}", float(n), 2 - n / 10) for n in range(15)]
         text = page(Explanation(0.0, 1.0, features, [])).text
         assert "feature 11" in text
@@ -291,7 +291,7 @@ class TestPage:
         assert "3 weaker ones" in text
         assert "+2.10" in text  # 0.8 + 0.7 + 0.6
 
-    def test_nothing_that_counts(self):
+    def test_explanation_without_features_is_shown(self):
         assert "+1.00" in page(Explanation(1.0, 1.0, [], [WordsContribution("🏠", 0.0)])).text
 
 
@@ -310,13 +310,13 @@ def item(server) -> dict:
 
 
 class TestRoute:
-    def test_without_being_asked_nothing_is_explained(self, server, item):
+    def test_message_is_not_explained_by_default(self, server, item):
         for query in ("", "?explain=0", "?explain=false"):
             answer = server.client.get(f"/messages/{item['id']}{query}").json()
             assert set(answer) == {"id", "text", "score", "label", "model"}
 
     @pytest.mark.parametrize("value", ["1", "true"])
-    def test_asked(self, server, item, value):
+    def test_explain_parameter_adds_the_explanation(self, server, item, value):
         answer = server.client.get(f"/messages/{item['id']}?explain={value}").json()
         explanation = answer.pop("explanation")
         assert answer == server.client.get(f"/messages/{item['id']}").json()
@@ -328,8 +328,8 @@ class TestRoute:
         words = " ".join(span["text"] for span in explanation["words"])
         assert words == normalise(item["text"])
 
-    def test_many_do_not_hold_up_the_feed(self, server, item):
-        """More than there are threads: most of them are still waiting when the feed answers."""
+    def test_explanations_do_not_block_the_feed(self, server, item):
+        """With more requests than threads, most still wait when the feed answers."""
         address = f"/messages/{item['id']}?explain=1"
         with ThreadPoolExecutor(60) as clients:
             waiting = [clients.submit(server.client.get, address) for _client in range(60)]
@@ -339,7 +339,7 @@ class TestRoute:
         assert {answer.result().status_code for answer in waiting} == {200}
         assert unanswered > 40
 
-    def test_asked_by_a_browser(self, server, item):
+    def test_browser_gets_an_explanation_page(self, server, item):
         address = f"/messages/{item['id']}"
         [link] = [
             link
@@ -356,7 +356,7 @@ class TestRoute:
         for span in explanation["words"]:
             assert span["text"] in shown.text
 
-    def test_a_hostile_text(self, server, hostile):
+    def test_hostile_text_is_escaped(self, server, hostile):
         answer = server.client.get(f"{hostile}?explain=1")
         assert answer.status_code == 200, answer.text
         [link] = [
@@ -371,15 +371,15 @@ class TestRoute:
         assert_harmless(shown)
         assert "<script>alert(1)</script>" in shown.text
 
-    def test_unknown_ones(self, server):
+    def test_unknown_message_is_404(self, server):
         assert_problem(server.client.get("/messages/nobody?explain=1"), 404, "no message")
 
     @pytest.mark.parametrize("value", ["maybe", "", "2", "%00", "1&explain=maybe", "9" * 5000])
-    def test_neither_yes_nor_no(self, server, item, value):
+    def test_invalid_explain_value_is_422(self, server, item, value):
         response = server.client.get(f"/messages/{item['id']}?explain={value}")
         assert_problem(response, 422, "explain: Input should be '0', '1', 'false' or 'true'")
 
-    def test_the_documentation_tells_of_it(self, server):
+    def test_openapi_documents_explain(self, server):
         document = server.client.get("/openapi.json").json()
         operation = document["paths"]["/messages/{identifier}"]["get"]
         [parameter] = [row for row in operation["parameters"] if row["name"] == "explain"]

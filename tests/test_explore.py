@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from feedsieve.message import Message
-from feedsieve.store import MessageStore
+from feedsieve.store.store import MessageStore
 from labeling.explore import count_words, read_curated
 from labeling.plane import WORDS, cluster, embed, hover, project, scatter
 
@@ -13,7 +13,7 @@ TALK = ["всем привет и хорошего дня", "всем приве
 
 
 class TestTable:
-    def test_each_text_is_there_once_with_its_length(self, tmp_path):
+    def test_read_curated_has_each_text_once_with_its_length(self, tmp_path):
         store = MessageStore.open(tmp_path / "messages.db")
         store.add(
             [Message("1", "Привет  всем"), Message("2", "Привет всем"), Message("3", "Hello")]
@@ -24,7 +24,7 @@ class TestTable:
             ["3", 1, "English", 5],
         ]
 
-    def test_words_are_counted_by_message(self):
+    def test_words_are_counted_once_a_message(self):
         counts = count_words(["Дом дом у моря", "дом 2", "!"])
         assert dict(zip(counts["words"], counts["messages"], strict=True)) == {
             "дом": 2,
@@ -34,7 +34,7 @@ class TestTable:
         }
         assert counts["words"].iloc[0] == "дом"
 
-    def test_there_may_be_no_words(self):
+    def test_texts_without_words_give_an_empty_table(self):
         assert count_words(["!", "2"]).empty
 
 
@@ -46,46 +46,46 @@ class TestPlane:
         assert points.shape == (count, 2)
         assert np.isfinite(points).all()
 
-    def test_copies_are_no_trouble(self):
+    def test_equal_texts_form_one_cluster(self):
         texts = ["one and the same text"] * 10
         rows, _ = embed(texts, "no-such-model:latest", 1, seed=7)
         assert np.isfinite(project(rows, seed=7)).all()
-        found, names = cluster(texts, rows, 5, seed=7)
-        assert set(found) == {0} and len(names) == 1
+        labels, names = cluster(texts, rows, 5, seed=7)
+        assert set(labels) == {0} and len(names) == 1
 
-    def test_clusters_are_named_by_their_words_the_largest_first(self):
+    def test_clusters_are_named_by_words_and_sorted_by_size(self):
         texts = [*TALK, *FLATS]
         rows, maker = embed(texts, "no-such-model:latest", 1, seed=7)
         assert maker == WORDS
-        found, names = cluster(texts, rows, 2, seed=7)
-        assert found.tolist() == [1, 1, 0, 0, 0]
+        labels, names = cluster(texts, rows, 2, seed=7)
+        assert labels.tolist() == [1, 1, 0, 0, 0]
         assert names[0].startswith("1: ") and "квартиру" in names[0]
         assert names[1].startswith("2: ") and "привет" in names[1]
 
-    def test_there_may_be_clusters_without_words(self):
+    def test_cluster_without_words_has_a_name(self):
         texts = ["!", "?", "..."]
         _, names = cluster(texts, np.eye(3), 3, seed=7)
         assert names == ["1: no words", "2: no words", "3: no words"]
 
 
 class TestHover:
-    def test_a_message_is_text_and_no_html(self):
+    def test_hover_text_is_escaped(self):
         shown = hover(HOSTILE)
         assert "<img" not in shown and "<b>" not in shown and "&lt;img src=x" in shown
 
-    def test_a_long_message_is_shortened_and_broken_in_lines(self):
+    def test_long_hover_text_is_shortened_and_wrapped(self):
         lines = hover("слово " * 1000).split("<br>")
         assert len("".join(lines)) <= 301 and lines[-1].endswith("…")
         assert max(map(len, lines)) <= 60
 
-    def test_the_plot_has_nothing_of_a_message_as_html(self):
+    def test_plot_has_no_html_of_messages(self):
         frame = pd.DataFrame(
             {"id": ["<i>", "2"], "text": [HOSTILE] * 2, "language": ["English"] * 2}
         )
         figure = scatter(np.zeros((2, 2)), np.array([0, 1]), ["1: <u>", "2: b"], frame)
-        said = [
+        cells = [
             *(trace.name for trace in figure.data),
             *(cell for trace in figure.data for row in trace.customdata for cell in row),
         ]
-        assert len(said) == 8
-        assert not any("<" in cell.replace("<br>", "") for cell in said)
+        assert len(cells) == 8
+        assert not any("<" in cell.replace("<br>", "") for cell in cells)

@@ -13,12 +13,12 @@ from tiny_bert import HIDDEN, POSITIONS, WORDS, save_tiny_bert
 from transformers import AutoModel, AutoTokenizer
 
 from export import sources
-from export.check import BadExport, check, of_many_lengths
+from export.check import ExportError, check, of_many_lengths
 from export.onnx import pooled
 from export.pipeline import describe, export_encoder
-from feedsieve import backends
-from feedsieve.backend_selection import NoBackend
-from feedsieve.encoder import MODEL_FILE, Encoder, EncoderDescription
+from feedsieve.scoring import backends
+from feedsieve.scoring.backend_selection import NoCorrectBackend
+from feedsieve.scoring.encoder import MODEL_FILE, Encoder, EncoderDescription
 from feedsieve.text import plain
 
 
@@ -32,7 +32,7 @@ TEXTS = [*sentences(90), "", "?", "сдам квартиру " * 100]
 
 
 def embeddings_by_transformers(folder: Path, texts: list[str], prefix: str = "") -> np.ndarray:
-    """Return unit-length mean-pooled embeddings as the documentation of `transformers` has it."""
+    """Return unit-length mean-pooled embeddings as in the documentation of `transformers`."""
     model, tokenizer = (
         AutoModel.from_pretrained(folder).eval(),
         AutoTokenizer.from_pretrained(folder),
@@ -66,17 +66,17 @@ def encoder(exported) -> Encoder:
     return exported["fp32"]
 
 
-def right_encoder(folder: Path, precision: str, library: str, threads: int = 1) -> Encoder:
-    """Return the encoder on the first backend of `library` that is right on this CPU."""
+def correct_encoder(folder: Path, precision: str, library: str, threads: int = 1) -> Encoder:
+    """Return the encoder on the first backend of `library` that is correct on this CPU."""
     for spec in backends.BACKENDS[precision]:
         if spec.library == library:
-            with suppress(NoBackend):  # such as int8 products that saturate without VNNI
+            with suppress(NoCorrectBackend):  # such as int8 products that saturate without VNNI
                 return Encoder(folder, threads, spec.name)
-    raise AssertionError(f"no backend of {library} is right")
+    raise AssertionError(f"no backend of {library} is correct")
 
 
 class TestEncoder:
-    def test_it_gives_what_transformers_gives(self, tiny, encoder):
+    def test_embeddings_equal_transformers(self, tiny, encoder):
         expected = embeddings_by_transformers(tiny, TEXTS)
         embeddings = encoder.encode(TEXTS)
         assert embeddings.dtype == np.float32
@@ -85,16 +85,16 @@ class TestEncoder:
         assert embeddings == pytest.approx(expected, abs=1e-5)
 
     @pytest.mark.parametrize("count", [1, 2, 17])
-    def test_a_batch_of_any_size_gives_the_same(self, tiny, encoder, count):
+    def test_batch_size_does_not_change_embeddings(self, tiny, encoder, count):
         texts = TEXTS[-count:]
         assert encoder.encode(texts) == pytest.approx(
             embeddings_by_transformers(tiny, texts), abs=1e-5
         )
 
-    def test_order_is_kept_across_batches(self, encoder, monkeypatch):
+    def test_embeddings_keep_the_order_of_texts(self, encoder, monkeypatch):
         expected = np.concatenate([encoder.encode([text]) for text in TEXTS])
-        monkeypatch.setattr("feedsieve.padding.TOKENS_PER_BATCH", 256)
-        monkeypatch.setattr("feedsieve.encoder.TEXTS_PER_TOKENIZATION", 40)
+        monkeypatch.setattr("feedsieve.scoring.padding.TOKENS_PER_BATCH", 256)
+        monkeypatch.setattr("feedsieve.scoring.encoder.TEXTS_PER_TOKENIZATION", 40)
         again = Encoder(encoder.folder, threads=1)
         assert again.encode(TEXTS) == pytest.approx(expected, abs=1e-5)
 
@@ -102,7 +102,7 @@ class TestEncoder:
     def test_backends_agree(self, exported, precision):
         folder = exported[precision].folder
         openvino, onnxruntime = (
-            right_encoder(folder, precision, library).encode(TEXTS)
+            correct_encoder(folder, precision, library).encode(TEXTS)
             for library in ("openvino", "onnxruntime")
         )
         allowed = {"fp32": 1e-5, "int8": 0.05}[precision]  # a rounded value may fall to either side
@@ -110,39 +110,41 @@ class TestEncoder:
         assert (openvino * onnxruntime).sum(axis=1).min() > 0.999
 
     @pytest.mark.parametrize("library", ["openvino", "onnxruntime"])
-    def test_threads_change_nothing(self, exported, library):
+    def test_threads_do_not_change_embeddings(self, exported, library):
         folder = exported["int8"].folder
         one, three = (
-            right_encoder(folder, "int8", library, threads).encode(TEXTS) for threads in (1, 3)
+            correct_encoder(folder, "int8", library, threads).encode(TEXTS) for threads in (1, 3)
         )
         assert one.tolist() == three.tolist()
 
-    def test_all_is_begun_before_the_last_is_asked_for(self, encoder, monkeypatch):
-        monkeypatch.setattr("feedsieve.encoder.TEXTS_PER_TOKENIZATION", 40)
-        said = []
-        begun = []
+    def test_all_submitted_is_called_before_the_last_result(self, encoder, monkeypatch):
+        monkeypatch.setattr("feedsieve.scoring.encoder.TEXTS_PER_TOKENIZATION", 40)
+        calls = []
+        submitted = []
         submit = encoder.submit
-        monkeypatch.setattr(encoder, "submit", lambda ids: begun.append(len(ids)) or submit(ids))
-        rows, told = [], []
-        for some, _embeddings in encoder.embed(TEXTS, lambda: said.append(sum(begun))):
-            rows += some
-            told.append(bool(said))
-        assert said == [len(TEXTS)]
-        assert told[-1] and not told[0]
+        monkeypatch.setattr(
+            encoder, "submit", lambda ids: submitted.append(len(ids)) or submit(ids)
+        )
+        rows, was_called = [], []
+        for batch, _embeddings in encoder.embed(TEXTS, lambda: calls.append(sum(submitted))):
+            rows += batch
+            was_called.append(bool(calls))
+        assert calls == [len(TEXTS)]
+        assert was_called[-1] and not was_called[0]
         assert sorted(rows) == list(range(len(TEXTS)))
-        assert not list(encoder.embed([], lambda: said.append(0)))
-        assert len(said) == 1
+        assert not list(encoder.embed([], lambda: calls.append(0)))
+        assert len(calls) == 1
 
     @pytest.mark.parametrize(("eager", "ahead"), [(True, 5), (False, 2)])
-    def test_as_many_batches_are_begun_as_keep_two_threads_at_work(self, exported, eager, ahead):
+    def test_batches_submitted_ahead(self, exported, eager, ahead):
         encoder = Encoder(exported["int8"].folder, threads=2)
-        begun = []
+        submitted = []
         submit = encoder.submit
-        encoder.submit = lambda ids: begun.append(ids) or submit(ids)
+        encoder.submit = lambda ids: submitted.append(ids) or submit(ids)
         next(encoder.embed([unit * 40 for unit in TEXTS[:90]], eager=eager))
-        assert len(begun) == ahead
+        assert len(submitted) == ahead
 
-    def test_a_backend_has_run_in_one_thread_before_others_have_it(self, exported, monkeypatch):
+    def test_backend_is_warmed_up_in_one_thread(self, exported, monkeypatch):
         submitted_in = []
         submit = backends.OpenVino.submit
         monkeypatch.setattr(
@@ -155,44 +157,46 @@ class TestEncoder:
         assert submitted_in == [get_ident()]
 
     @pytest.mark.parametrize("precision", ["fp32", "int8"])
-    def test_they_are_the_same_to_the_last_bit_in_any_company(self, exported, precision):
+    def test_embeddings_do_not_depend_on_the_batch(self, exported, precision):
         encoder = exported[precision]
         together = encoder.encode(TEXTS)
         assert together.tolist() == encoder.encode(TEXTS[::-1])[::-1].tolist()
         assert together[:20].tolist() == [encoder.encode([text])[0].tolist() for text in TEXTS[:20]]
 
-    def test_no_table_is_scaled_as_a_whole(self, exported):
+    def test_embedding_tables_are_dequantised_after_lookup(self, exported):
         graph = onnx.load(str(exported["int8"].folder / MODEL_FILE)).graph
         types = {tensor.name: tensor.data_type for tensor in graph.initializer}
         lookups = [node for node in graph.node if node.op_type == "Gather"]
         tables = [node.input[0] for node in lookups if node.input[0] in types]
-        assert [types[name] for name in tables].count(TensorProto.INT8) == 3  # words, places, kinds
+        assert [types[name] for name in tables].count(
+            TensorProto.INT8
+        ) == 3  # words, positions, token types
         scaled = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
         assert not scaled & {node.input[0] for node in lookups}
 
-    def test_eight_bits_are_close_and_unequal(self, tiny, exported):
+    def test_int8_is_close_and_not_equal(self, tiny, exported):
         expected = embeddings_by_transformers(tiny, TEXTS)
         embeddings = exported["int8"].encode(TEXTS)
         assert (embeddings * expected).sum(axis=1).min() > 0.99
         assert np.abs(embeddings - expected).max() > 1e-4
 
     @pytest.mark.parametrize("precision", ["fp32", "int8"])
-    def test_embeddings_are_of_unit_length(self, exported, precision):
+    def test_embeddings_have_unit_length(self, exported, precision):
         lengths = np.linalg.norm(exported[precision].encode(TEXTS), axis=1)
         assert lengths == pytest.approx(1, abs=1e-5)
 
-    def test_no_texts(self, encoder):
+    def test_no_texts_give_no_embeddings(self, encoder):
         assert encoder.encode([]).shape == (0, HIDDEN)
         assert encoder.tokenize([]) == []
 
-    def test_a_long_text_is_cut_and_keeps_its_end_token(self, encoder):
+    def test_long_text_is_cut_and_keeps_its_end_token(self, encoder):
         (tokens,) = encoder.tokenize(["сдам квартиру " * 1000])
         assert len(tokens) == POSITIONS == encoder.description.max_tokens
         assert tokens[0] == 2 and tokens[-1] == 3  # [CLS] and [SEP]
         beginning, *same = encoder.encode(["сдам " * 62, "сдам " * 62 + "студию", "сдам " * 500])
         assert same == pytest.approx(np.array([beginning] * 2), abs=1e-6)
 
-    def test_what_normalising_equates_gets_one_embedding(self, encoder):
+    def test_equal_normalised_texts_have_equal_embeddings(self, encoder):
         left, right = encoder.encode(["сдам\tквартиру\u200b", " сдам  квартиру"])
         assert left == pytest.approx(right, abs=1e-6)
 
@@ -201,7 +205,7 @@ class TestEncoder:
         encoder.encode(TEXTS, done.append)
         assert sum(done) == len(TEXTS)
 
-    def test_it_loads_again_what_export_wrote(self, exported, tmp_path):
+    def test_exported_encoder_loads_again(self, exported, tmp_path):
         for precision, first in exported.items():
             again = Encoder(first.folder, threads=1)
             assert again.description == first.description
@@ -209,7 +213,7 @@ class TestEncoder:
             assert again.encode(TEXTS[:9]) == pytest.approx(first.encode(TEXTS[:9]), abs=1e-6)
 
     @pytest.mark.parametrize(("tokens", "length"), [(3, 16), (16, 16), (17, 32), (50, 64)])
-    def test_the_next_sixteen_tokens_are_padded(self, encoder, tokens, length, monkeypatch):
+    def test_tokens_are_padded_to_a_multiple_of_sixteen(self, encoder, tokens, length, monkeypatch):
         seen = []
         monkeypatch.setattr(
             encoder.backend, "submit", lambda inputs: seen.append(inputs["input_ids"].shape)
@@ -217,13 +221,13 @@ class TestEncoder:
         encoder.submit([[5] * tokens])
         assert seen == [(1, length)]
 
-    def test_a_folder_without_an_encoder(self, tmp_path):
+    def test_folder_without_encoder_raises(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="encoder.json"):
             Encoder(tmp_path)
 
 
 class TestPooling:
-    def test_cls(self, tmp_path):
+    def test_cls_pooling_equals_transformers(self, tmp_path):
         folder = save_tiny_bert(tmp_path / "cls", pooling="cls")
         encoder = export_encoder(sources.load(str(folder)), tmp_path / "onnx", TEXTS)["fp32"]
         assert encoder.description.pooling == "cls"
@@ -237,7 +241,7 @@ class TestPooling:
         mean = embeddings_by_transformers(folder, TEXTS[:5])
         assert np.abs(mean - expected).max() > 0.01
 
-    def test_the_prefix_goes_before_every_text(self, tmp_path):
+    def test_prefix_is_put_before_every_text(self, tmp_path):
         folder = save_tiny_bert(tmp_path / "prefix", prefix="rent: ")
         encoder = export_encoder(sources.load(str(folder)), tmp_path / "onnx", TEXTS)["fp32"]
         assert encoder.description.prefix == "rent: "
@@ -247,7 +251,7 @@ class TestPooling:
 
 
 def copy_damaged(encoder: Encoder, folder: Path, damage) -> Encoder:
-    """Return an encoder like `encoder` but for the largest weight, which `damage` has changed."""
+    """Return a copy of `encoder` with its largest weight changed by `damage`."""
     source = encoder.folder / MODEL_FILE
     model = onnx.load(str(source))
     weights = max(
@@ -265,7 +269,7 @@ def copy_damaged(encoder: Encoder, folder: Path, damage) -> Encoder:
 
 
 class TestCheck:
-    def test_a_sound_export_passes_with_its_figures(self, tiny, exported):
+    def test_correct_export_passes_with_its_figures(self, tiny, exported):
         model = pooled(sources.load(str(tiny)))
         figures = check(model, exported["fp32"], TEXTS)
         assert figures["largest_difference"] < 1e-4
@@ -283,46 +287,46 @@ class TestCheck:
         ],
         ids=["rows reversed", "columns moved", "emptied"],
     )
-    def test_a_damaged_weight_is_refused(self, tiny, exported, tmp_path, precision, damage):
+    def test_damaged_weights_are_rejected(self, tiny, exported, tmp_path, precision, damage):
         damaged = copy_damaged(exported[precision], tmp_path, damage)
-        with pytest.raises(BadExport, match=f"the {precision} encoder differs from PyTorch's"):
+        with pytest.raises(ExportError, match=f"the {precision} encoder differs from PyTorch's"):
             check(pooled(sources.load(str(tiny))), damaged, TEXTS)
 
-    def test_a_small_error_is_refused_in_32_bits(self, tiny, exported, tmp_path):
+    def test_small_error_is_rejected_in_fp32(self, tiny, exported, tmp_path):
         damaged = copy_damaged(exported["fp32"], tmp_path, lambda weights: weights * 1.003)
-        with pytest.raises(BadExport):
+        with pytest.raises(ExportError):
             check(pooled(sources.load(str(tiny))), damaged, TEXTS)
 
-    def test_what_is_no_number_is_refused(self, tiny, exported, tmp_path):
+    def test_nan_weights_are_rejected(self, tiny, exported, tmp_path):
         damaged = copy_damaged(exported["fp32"], tmp_path, lambda weights: weights * np.nan)
-        with pytest.raises(BadExport):
+        with pytest.raises(ExportError):
             check(pooled(sources.load(str(tiny))), damaged, TEXTS)
 
-    def test_the_other_pooling_is_refused(self, tiny, exported):
+    def test_wrong_pooling_is_rejected(self, tiny, exported):
         model = pooled(sources.load(str(tiny)))
         model.pooling = "cls"
-        with pytest.raises(BadExport):
+        with pytest.raises(ExportError):
             check(model, exported["fp32"], TEXTS)
 
-    def test_an_export_without_texts_to_check_it_on(self, tiny, tmp_path):
+    def test_export_without_texts_raises(self, tiny, tmp_path):
         with pytest.raises(ValueError, match="checked on messages, and there are none"):
             export_encoder(sources.load(str(tiny)), tmp_path, [])
 
-    def test_it_looks_at_texts_of_every_length(self):
+    def test_sample_covers_all_lengths(self):
         texts = ["a" * length for length in range(1, 1001)]
         picked = [len(text) for text in of_many_lengths(texts * 3, 11)]
         assert picked[0] == 1 and picked[-1] == 1000
         assert np.diff(picked) == pytest.approx(100, abs=1)
         assert of_many_lengths(["b", "a", "b"]) == ["a", "b"]
 
-    def test_the_figures_on_a_line(self, exported):
+    def test_describe_is_one_line(self, exported):
         line = describe(exported["int8"])
         assert re.match(r"int8 against PyTorch on 64 messages: largest difference 0\.\d+", line)
         assert "\n" not in line
 
 
 class TestDescription:
-    def test_it_is_read_as_it_was_written(self, tmp_path):
+    def test_description_round_trip(self, tmp_path):
         written = EncoderDescription("источник", "cls", "q: ", 64, 32, "int8", {"messages": 3})
         written.write(tmp_path)
         assert EncoderDescription.read(tmp_path) == written

@@ -1,4 +1,4 @@
-"""Features in Feast: computed once, the same as without it, and never of after the label."""
+"""Features in Feast: computed once, equal to those without Feast, never later than the label."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,24 @@ from tiny_bert import save_tiny_bert
 
 from data.generate import DATABASE, LABELED, compose, write
 from export.sources import load
-from feedsieve.encoder import Encoder, EncoderDescription
 from feedsieve.message import Message
-from feedsieve.store import MessageStore
+from feedsieve.scoring.encoder import Encoder, EncoderDescription
+from feedsieve.scoring.handcrafted import HANDCRAFTED, handcrafted_features
+from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint, plain
-from feedsieve.traits import TRAITS, traits
-from train import parquet
-from train.feature_store import COPIES, EMBEDDING, EMBEDDING_FEATURES, FeatureStore, NoFeatures
-from train.feature_store import TRAITS as TRAITS_VIEW
-from train.features import has_learnt_labels
-from train.layers import UpperLayers
-from train.pipeline import Options, train
+from train.encoder.layers import UpperLayers
+from train.feast import parquet
+from train.feast.feature_store import (
+    COPIES,
+    EMBEDDING,
+    EMBEDDING_FEATURES,
+    HANDCRAFTED_VIEW,
+    FeatureStore,
+    FeaturesUnavailable,
+)
+from train.features import is_finetuned
+from train.options import Options
+from train.pipeline import train
 
 __all__ = ["postgres"]  # pytest finds the fixture here
 
@@ -41,14 +49,14 @@ FIRST, AGAIN = "posted", "posted-again"  # the identifiers of two messages with 
 LATE = "imported-late"  # of a message older than all others
 COPIES_SO_FAR = f"{COPIES}:copies so far"
 
-# In one process, since what is imported takes longest: all messages; a late one; all by another
-# encoder; none again by the first.
+# All messages; a late one; all by another encoder; none again by the first. In one process, since
+# imports take longest.
 COMPUTE = """
 import json, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from feedsieve.message import Message
-from feedsieve.store import MessageStore
+from feedsieve.store.store import MessageStore
 from train.features import compute
 
 database, late = sys.argv[1:]
@@ -77,7 +85,7 @@ def run_of(folder: Path, report: str, *arguments: str) -> dict:
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with a sample, a model of it, and its features; what computing them returned."""
+    """A folder with a sample corpus, a model and features, and the outcomes of computing them."""
 
     folder: Path
     direct: dict
@@ -88,11 +96,11 @@ class Project:
         return self.folder / "feature_repo"
 
 
-def test_an_encoder_that_has_learnt_labels_is_known(tmp_path):
+def test_finetuned_encoder_is_recognised(tmp_path):
     source = load(str(save_tiny_bert(tmp_path / "tiny")))
     for encoder in (source, UpperLayers(source, 1).merged(source)):
         EncoderDescription(encoder.name, "mean", "", 16, 8, "fp32", {}).write(tmp_path)
-        assert has_learnt_labels(tmp_path) == (encoder is not source)
+        assert is_finetuned(tmp_path) == (encoder is not source)
 
 
 @pytest.fixture(scope="module")
@@ -124,44 +132,44 @@ def labeled(identifier: str, text: str, *times: datetime) -> pd.DataFrame:
 
 
 class TestCompute:
-    def test_every_message_is_computed_once(self, project):
+    def test_each_message_is_computed_once(self, project):
         first, second, _third, _fourth = project.computed
         encoder = project.direct["encoder_tag"]
-        assert first == [encoder, 302, {EMBEDDING: 302, TRAITS_VIEW: 302}]
-        assert second == [encoder, 303, {EMBEDDING: 1, TRAITS_VIEW: 1}]
+        assert first == [encoder, 302, {EMBEDDING: 302, HANDCRAFTED_VIEW: 302}]
+        assert second == [encoder, 303, {EMBEDDING: 1, HANDCRAFTED_VIEW: 1}]
 
-    def test_every_encoder_has_embeddings_of_its_own(self, project, features):
-        """Going back to one computes nothing, and brings its embeddings online again."""
+    def test_each_encoder_has_its_own_embeddings(self, project, features):
+        """Returning to an encoder computes nothing and restores its embeddings online."""
         first, _second, third, fourth = project.computed
         assert third[0] not in (first[0], None)
-        assert third[1:] == [303, {EMBEDDING: 303, TRAITS_VIEW: 0}]
-        assert fourth == [first[0], 303, {EMBEDDING: 0, TRAITS_VIEW: 0}]
+        assert third[1:] == [303, {EMBEDDING: 303, HANDCRAFTED_VIEW: 0}]
+        assert fourth == [first[0], 303, {EMBEDDING: 0, HANDCRAFTED_VIEW: 0}]
         assert features.encoder_tag == first[0]
         assert len(features.embeddings_now([FIRST, LATE])) == 2
 
-    def test_a_message_that_is_imported_late_is_online_though_it_is_old(self, features):
+    def test_old_message_imported_late_is_online(self, features):
         assert fingerprint("an old message") in features.embeddings_now([LATE])
 
-    def test_a_run_that_was_ended_goes_on_where_it_was(self, project, tmp_path):
+    def test_interrupted_run_resumes(self, project, tmp_path):
         store = MessageStore.open(project.folder / DATABASE)
         posts = store.posts()[:120]
-        asked = []
+        computed = []
 
-        def make(texts, progress, capacity):
-            if len(asked) + len(texts) > capacity:
+        def extract(texts, progress, capacity):
+            if len(computed) + len(texts) > capacity:
                 raise KeyboardInterrupt
-            asked.extend(texts)
+            computed.extend(texts)
             return {"length": list(map(len, texts))}
 
         with pytest.raises(KeyboardInterrupt):
-            parquet.fill(tmp_path, store, posts, lambda *given: make(*given, 60), "length", 50)
-        assert parquet.read(tmp_path, ["length"]).num_rows == len(asked) == 50
-        done = parquet.fill(tmp_path, store, posts, lambda *given: make(*given, 999), "length", 50)
+            parquet.fill(tmp_path, store, posts, partial(extract, capacity=60), "length", 50)
+        assert parquet.read(tmp_path, ["length"]).num_rows == len(computed) == 50
+        done = parquet.fill(tmp_path, store, posts, partial(extract, capacity=999), "length", 50)
         store.close()
         assert done == 70
-        assert parquet.read(tmp_path, ["length"])["length"].to_pylist() == list(map(len, asked))
+        assert parquet.read(tmp_path, ["length"])["length"].to_pylist() == list(map(len, computed))
 
-    def test_a_file_is_there_whole_or_not_at_all(self, tmp_path, monkeypatch):
+    def test_failed_write_leaves_no_file(self, tmp_path, monkeypatch):
         def full(_table, path):
             path.write_bytes(b"PAR1")
             raise OSError(28, "No space left on device")
@@ -173,47 +181,47 @@ class TestCompute:
 
 
 class TestValues:
-    def test_what_is_online_is_what_is_offline(self, project, features):
+    def test_online_embeddings_equal_offline_ones(self, project, features):
         frame = pd.read_csv(project.folder / LABELED, dtype=str)
         offline = features.embeddings_as_of_labels(frame)
         online = features.embeddings_now(frame["msg_id"].tolist())
         assert offline.keys() == online.keys() == set(frame["msg"].map(fingerprint))
-        for mark, embedding in offline.items():
+        for key, embedding in offline.items():
             assert embedding.dtype == np.float32
-            assert embedding.tolist() == online[mark].tolist()
+            assert embedding.tolist() == online[key].tolist()
 
-    def test_they_are_what_the_encoder_gives(self, project, features):
+    def test_embeddings_are_the_encoders(self, project, features):
         name, _, version = project.direct["encoder_tag"].partition(":")
         encoder = Encoder(project.folder / "bentoml" / "models" / name / version, threads=1)
         assert features.encoder_tag == project.direct["encoder_tag"]
-        found = features.embeddings_now([FIRST])[fingerprint(TEXT)]
-        assert found == pytest.approx(encoder.encode([TEXT])[0], abs=1e-6)
+        embedding = features.embeddings_now([FIRST])[fingerprint(TEXT)]
+        assert embedding == pytest.approx(encoder.encode([TEXT])[0], abs=1e-6)
 
-    def test_traits_are_those_of_the_text(self, features):
-        names = [f"{TRAITS_VIEW}:{name}" for name in TRAITS]
+    def test_handcrafted_features_are_those_of_the_text(self, features):
+        names = [f"{HANDCRAFTED_VIEW}:{name}" for name in HANDCRAFTED]
         row = features.as_of_labels(labeled(FIRST, TEXT, POSTED), names)
-        [expected] = traits([plain(TEXT)])
-        np.testing.assert_array_equal(row[list(TRAITS)].to_numpy(float)[0], expected)
+        [expected] = handcrafted_features([plain(TEXT)])
+        np.testing.assert_array_equal(row[list(HANDCRAFTED)].to_numpy(float)[0], expected)
 
     def test_unknown_messages_are_left_out(self, features):
-        assert features.embeddings_now(["nobody's"]) == {}
-        assert features.embeddings_as_of_labels(labeled("nobody's", TEXT, POSTED + DAY)) == {}
+        assert features.embeddings_now(["unknown"]) == {}
+        assert features.embeddings_as_of_labels(labeled("unknown", TEXT, POSTED + DAY)) == {}
 
 
 class TestPointInTime:
-    def test_a_label_sees_no_copy_that_came_after_it(self, features):
+    def test_label_sees_no_later_copy(self, features):
         times = [POSTED + DAY, POSTED + 2 * DAY, POSTED + 3 * DAY]
         rows = features.as_of_labels(labeled(FIRST, TEXT, *times), [COPIES_SO_FAR])
         seen = dict(zip(rows["event_timestamp"], rows["copies so far"], strict=True))
         assert [seen[pd.Timestamp(time)] for time in times] == [1, 2, 2]
 
-    def test_a_label_from_before_the_message_sees_nothing(self, features):
+    def test_label_before_the_message_sees_nothing(self, features):
         frame = labeled(FIRST, TEXT, POSTED - DAY)
         rows = features.as_of_labels(frame, [COPIES_SO_FAR, *EMBEDDING_FEATURES])
         assert rows["copies so far"].isna().tolist() == [True]
         assert features.embeddings_as_of_labels(frame) == {}
 
-    def test_a_label_of_unknown_time_counts_as_given_now(self, features):
+    def test_label_without_time_counts_as_given_now(self, features):
         frame = labeled(FIRST, TEXT, POSTED).assign(labeled_at=pd.NaT)
         frame["labeled_at"] = pd.to_datetime(frame["labeled_at"], utc=True)
         for of_now in (frame, frame.drop(columns="labeled_at")):
@@ -227,21 +235,21 @@ class TestTrain:
     def stored(cls, project) -> dict:
         return run_of(project.folder, "stored", "--features", "--db", DATABASE)
 
-    def test_the_figures_are_those_of_the_direct_path(self, project, stored):
+    def test_metrics_equal_those_without_feast(self, project, stored):
         for name in ("test", "validation", "threshold", "ranking", "rounds", "features"):
             assert stored[name] == project.direct[name], name
         assert stored["encoder_tag"] == project.direct["encoder_tag"]
         assert stored["classifier_tag"] != project.direct["classifier_tag"]
         assert "embeddings by feedsieve-encoder:" in stored["output"]
 
-    def test_the_scores_are_those_of_the_direct_path(self, project, stored):
+    def test_held_out_scores_equal_those_without_feast(self, project, stored):
         direct, with_feast = (
             (project.folder / report / "held_out.csv").read_text()
             for report in ("direct", "stored")
         )
         assert with_feast == direct
 
-    def test_stored_messages_get_the_scores_of_the_direct_path(self, project, stored):
+    def test_stored_scores_equal_those_without_feast(self, project, stored):
         store = MessageStore.open(project.folder / DATABASE)
         assert store.unscored(stored["classifier_tag"], 1) == []
         for post in store.posts():
@@ -253,7 +261,7 @@ class TestTrain:
                 assert new == pytest.approx(old, abs=1e-9)
         store.close()
 
-    def test_a_finetuned_encoder_is_refused(self, project, tmp_path):
+    def test_finetuned_encoder_is_rejected(self, project, tmp_path):
         repository = shutil.copytree(project.repository, tmp_path / "feature_repo")
         current = repository / ".feast" / "current.json"
         content = json.loads(current.read_text()) | {"finetuned": True}
@@ -270,7 +278,7 @@ class TestTrain:
             track=False,
             features=repository,
         )
-        with pytest.raises(NoFeatures, match="which has learnt labels"):
+        with pytest.raises(FeaturesUnavailable, match="which was fine-tuned"):
             train(options)
 
 
@@ -289,45 +297,49 @@ class TestOnlineStores:
         }.items():
             monkeypatch.setenv(name, str(value))
         features = FeatureStore(repository)
-        assert features.apply() == {EMBEDDING, TRAITS_VIEW, COPIES}
+        assert features.apply() == {EMBEDDING, HANDCRAFTED_VIEW, COPIES}
         features.materialize(EMBEDDING, POSTED - DAY)
         shutil.rmtree(repository / ".feast" / EMBEDDING)
         (repository / ".feast" / "online.db").unlink()
-        [(mark, embedding)] = features.embeddings_now([FIRST]).items()
-        assert mark == fingerprint(TEXT)
+        [(key, embedding)] = features.embeddings_now([FIRST]).items()
+        assert key == fingerprint(TEXT)
         assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-5)
 
     @pytest.mark.parametrize("settings", ["postgres.yaml", "redis.yaml"])
-    def test_variables_that_are_not_set_are_named(self, tmp_path, monkeypatch, settings):
+    def test_unset_variables_are_named(self, tmp_path, monkeypatch, settings):
         repository = copy_of_repository(tmp_path)
         monkeypatch.setenv("FEAST_FS_YAML_FILE_PATH", str(repository / settings))
         for name in [name for name in os.environ if name.startswith("PG")]:
             monkeypatch.delenv(name)
-        with pytest.raises(NoFeatures, match=f"{settings} needs (PGHOST, PGPORT|REDIS_CONNECTION)"):
+        with pytest.raises(
+            FeaturesUnavailable, match=f"{settings} needs (PGHOST, PGPORT|REDIS_CONNECTION)"
+        ):
             FeatureStore(repository)
 
 
-class TestRefuses:
-    def test_no_features_say_which_command_computes_them(self, tmp_path):
+class TestErrors:
+    def test_missing_features_name_the_command(self, tmp_path):
         features = FeatureStore(copy_of_repository(tmp_path))
-        with pytest.raises(NoFeatures, match="no features yet; `make features`"):
+        with pytest.raises(FeaturesUnavailable, match="no features yet; `make features`"):
             _ = features.encoder_tag
 
-    def test_no_repository(self, tmp_path):
-        with pytest.raises(NoFeatures, match="feature_store.yaml cannot be read: No such file"):
+    def test_missing_repository_is_named(self, tmp_path):
+        with pytest.raises(
+            FeaturesUnavailable, match="feature_store.yaml cannot be read: No such file"
+        ):
             FeatureStore(tmp_path)
 
-    def test_no_feast(self, tmp_path, monkeypatch):
+    def test_missing_feast_names_the_extra(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "feast", None)
-        with pytest.raises(NoFeatures, match=r"-e '\.\[features\]'"):
+        with pytest.raises(FeaturesUnavailable, match=r"-e '\.\[features\]'"):
             FeatureStore(tmp_path)
 
-    def test_settings_that_are_none(self, tmp_path):
+    def test_invalid_settings_are_named(self, tmp_path):
         (tmp_path / "feature_store.yaml").write_text("project: a b\nprovider: [\n")
-        with pytest.raises(NoFeatures, match=r"feature_store\.yaml"):
+        with pytest.raises(FeaturesUnavailable, match=r"feature_store\.yaml"):
             FeatureStore(tmp_path)
 
-    def test_another_encoder_than_features_brings(self, tmp_path):
+    def test_features_reject_another_encoder(self, tmp_path):
         done = python("-m", "train", "--data", "l.csv", "--features", "--finetune", cwd=tmp_path)
         assert done.returncode == 2
         assert "leave out --encoder and --finetune" in done.stderr

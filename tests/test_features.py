@@ -10,12 +10,12 @@ from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from feedsieve.features import EMBEDDING, HEAD, LEXICON, Features, Head
-from feedsieve.lexicon import Lexicon
+from feedsieve.scoring.features import EMBEDDING, HEAD, LEXICON, Features, Head
+from feedsieve.scoring.handcrafted import HANDCRAFTED, handcrafted_features
+from feedsieve.scoring.lexicon import Lexicon
 from feedsieve.text import LONGEST, normalise, plain
-from feedsieve.traits import TRAITS, traits
-from train import head as heads
-from train import lexical, stack
+from train.classifier import head as heads
+from train.classifier import stacking, word_model
 
 ANY = st.text(st.characters(codec="utf-8"), max_size=60)
 TEXTS = [
@@ -32,29 +32,29 @@ CURRENCIES = [*"€$£₽", "EUR", "euro", "euros", "евро", "usd", "долл
 
 class TestPlain:
     @given(ANY)
-    def test_it_is_what_it_is_of_any_spelling(self, text):
+    def test_plain_is_idempotent(self, text):
         assert plain(plain(text)) == plain(text)
         assert plain(normalise(text)) == plain(text)
         assert plain(text) == plain(text).lower()
 
-    def test_case_and_emoji_say_nothing(self):
+    def test_case_and_emoji_are_removed(self):
         assert plain("СДАМ\nквартиру 🏠🌊 в центре ❤️👍🏽") == "сдам квартиру в центре"
         assert plain("🏠") == plain("") == ""
 
     @pytest.mark.parametrize(
         "emoji", [*"🔥🙂✨⏰⌚⏳", "▶️", "❤️", "☎️", "➡️", "◼️", "🇨🇾", "👩\u200d👧"]
     )
-    def test_no_emoji_is_read(self, emoji):
+    def test_every_kind_of_emoji_is_removed(self, emoji):
         assert plain(f"{emoji}Flat {emoji} to let{emoji}") == "flat to let"
 
-    def test_a_digit_in_a_key_is_a_digit(self):
+    def test_keycap_becomes_its_digit(self):
         assert plain("1\ufe0f\u20e3 Flat, 2\u20e3 Studio") == "1 flat, 2 studio"
 
-    def test_the_end_of_an_endless_text_is_not_read(self):
+    def test_long_text_is_truncated(self):
         text = "сдам 🏠 " + "а" * LONGEST + " сниму"
         assert plain(text) == plain(normalise(text)[:LONGEST]) == "сдам " + "а" * (LONGEST - 7)
 
-    def test_signs_that_say_something_stay(self):
+    def test_meaningful_signs_stay(self):
         assert plain("1 200 € — 85 м², тел. +357 00, №5 • 50%") == (
             "1 200 € — 85 м2, тел. +357 00, no5 • 50%"
         )
@@ -62,7 +62,7 @@ class TestPlain:
 
 class TestLexicon:
     @given(st.lists(ANY, max_size=5))
-    def test_it_says_what_scikit_learn_says(self, texts):
+    def test_scores_equal_scikit_learns(self, texts):
         vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
         model = LinearSVC(random_state=0).fit(vectorizer.fit_transform(map(plain, TEXTS)), LABELS)
         pieces = vectorizer.get_feature_names_out().tolist()
@@ -71,9 +71,9 @@ class TestLexicon:
         theirs = model.decision_function(vectorizer.transform(asked))
         assert ours.score(asked) == pytest.approx(theirs, abs=1e-6)
 
-    def test_company_changes_nothing(self):
-        """Whoever is beside a text, and however many: to the last bit."""
-        lexicon = lexical.fit(TEXTS, LABELS, seed=7)
+    def test_score_does_not_depend_on_the_batch(self):
+        """To the last bit, for any other texts in the batch."""
+        lexicon = word_model.fit(TEXTS, LABELS, seed=7)
         texts = [
             "сдам студию",
             "",
@@ -87,16 +87,16 @@ class TestLexicon:
         assert lexicon.score(texts[::-1] * 30).tolist() == alone[::-1] * 30
         assert len(set(alone)) > 3
 
-    def test_pieces_are_found_whatever_they_begin_with(self):
-        """A lexicon of someone else's may have a piece without having what it begins with."""
+    def test_piece_is_found_without_its_prefixes(self):
+        """A lexicon may have a piece without having its prefixes."""
         pieces = [" сдам ", "𐍈", "сд", "a"]
         lexicon = Lexicon(pieces, np.ones(4), np.array([1.0, 2.0, 4.0, 8.0]), 0.0)
         assert lexicon.score(["сдам", "сдаму", "𐍈", "сдам a", "у"]) == pytest.approx(
             [5 / 2**0.5, 4, 2, 13 / 3**0.5, 0], abs=1e-6
         )
 
-    def test_an_alphabet_of_thousands(self):
-        """Some letters go with hundreds of others, and their places with none that is taken."""
+    def test_large_alphabet_has_no_collisions(self):
+        """Some letters have hundreds of successors, which all need free slots."""
         letters = [chr(0x4E00 + number) for number in range(1500)]
         share = 1 / np.arange(1, 1501)
         drawn = np.random.default_rng(0).choice(letters, (40_000, 2), p=share / share.sum())
@@ -104,37 +104,37 @@ class TestLexicon:
         wide = Lexicon(pieces, np.ones(len(pieces)), np.arange(len(pieces)), 0.0)
         assert wide.score(pieces).tolist() == list(range(len(pieces)))
 
-    def test_a_lexicon_without_pieces(self):
+    def test_lexicon_without_pieces_scores_the_intercept(self):
         empty = Lexicon([], np.empty(0), np.empty(0), 0.5)
         assert empty.score(["сдам", ""]).tolist() == [0.5, 0.5]
         assert empty.score([]).tolist() == []
 
-    def test_words_decide(self):
-        lexicon = lexical.fit(TEXTS, LABELS, seed=7)
+    def test_words_decide_the_sign(self):
+        lexicon = word_model.fit(TEXTS, LABELS, seed=7)
         let, wanted = lexicon.score(["сдам студию", "ищу квартиру"])
         assert let > 0 > wanted
 
-    def test_it_has_not_seen_the_labels_that_it_is_asked_about(self):
-        """Labels by chance, each text in one fold with its copies: nobody can tell them."""
+    def test_out_of_fold_scores_have_not_seen_the_labels(self):
+        """Random labels cannot be predicted out of fold."""
         random = np.random.default_rng(0)
         texts = ["".join(random.choice(list("абвгд "), 40)) for _ in range(120)]
         labels = random.integers(0, 2, 120)
         rows = np.arange(120)
         parts = [(rows[rows % 4 != fold], rows[rows % 4 == fold]) for fold in range(4)]
-        held_out = lexical.out_of_fold(texts, labels, parts, seed=7)
-        seen = lexical.fit(texts, labels, seed=7).score([plain(text) for text in texts])
+        held_out = word_model.out_of_fold(texts, labels, parts, seed=7)
+        seen = word_model.fit(texts, labels, seed=7).score([plain(text) for text in texts])
         assert ((seen > 0) == labels).mean() > 0.95
         assert ((held_out > 0) == labels).mean() < 0.65
 
-    def test_a_text_without_a_known_piece(self):
-        lexicon = lexical.fit(TEXTS, LABELS, seed=7)
+    def test_text_without_known_pieces_scores_the_intercept(self):
+        lexicon = word_model.fit(TEXTS, LABELS, seed=7)
         assert lexicon.score(["", "ßßß"]).tolist() == [lexicon.intercept] * 2
 
 
-class TestTraits:
+class TestHandcrafted:
     @staticmethod
     def of(text: str) -> dict[str, float]:
-        return dict(zip(TRAITS, traits([plain(text)])[0], strict=True))
+        return dict(zip(HANDCRAFTED, handcrafted_features([plain(text)])[0], strict=True))
 
     @pytest.mark.parametrize(
         ("text", "count", "lowest", "highest"),
@@ -151,7 +151,7 @@ class TestTraits:
             *((f"7 {sign}", 1, 7, 7) for sign in CURRENCIES),
         ],
     )
-    def test_prices(self, text, count, lowest, highest):
+    def test_prices_are_found(self, text, count, lowest, highest):
         found = self.of(text)
         assert found["prices"] == count
         assert found["lowest price"] == pytest.approx(lowest, nan_ok=True)
@@ -169,10 +169,10 @@ class TestTraits:
             ("5 минут до моря", math.nan),
         ],
     )
-    def test_areas(self, text, area):
+    def test_areas_are_found(self, text, area):
         assert self.of(text)["largest area"] == pytest.approx(area, nan_ok=True)
 
-    def test_how_to_answer(self):
+    def test_contacts_are_counted(self):
         found = self.of("Звоните +357 00 000 000 или @agent, https://example.org #аренда #центр")
         assert found["telephone numbers"] == found["handles"] == found["links"] == 1
         assert found["hashtags"] == 2
@@ -189,32 +189,34 @@ class TestTraits:
             ("telephone numbers", "@35700000000 (00) 000-00-00, 00000000x", 1),
         ],
     )
-    def test_marks_are_told_from_what_looks_like_them(self, name, text, count):
+    def test_similar_patterns_are_not_counted(self, name, text, count):
         assert self.of(text)[name] == count
 
-    def test_languages(self):
+    def test_shares_of_scripts(self):
         assert self.of("квартира")["share of Cyrillic letters"] == 1
         assert self.of("flat")["share of Latin letters"] == 1
         assert self.of("σπίτι")["share of Greek letters"] == 1
         assert self.of("їжак")["share of Ukrainian letters"] == 0.25
 
     @given(ANY)
-    def test_every_text_has_them(self, text):
-        values = traits([plain(text)])
-        assert values.shape == (1, len(TRAITS))
+    def test_any_text_has_finite_or_nan_features(self, text):
+        values = handcrafted_features([plain(text)])
+        assert values.shape == (1, len(HANDCRAFTED))
         assert not np.isinf(values).any()
 
     def test_no_texts(self):
-        assert traits([]).shape == (0, len(TRAITS))
+        assert handcrafted_features([]).shape == (0, len(HANDCRAFTED))
 
     @pytest.mark.parametrize("unit", ["1 ", "€", "+(", "1.", "@", "1 000 ", "www.", "#"])
-    def test_a_text_made_to_be_slow(self, unit):
-        """A pattern that backtracks would take minutes: the time grows as the text does."""
-        found = dict(zip(TRAITS, traits([unit * (10_000 // len(unit))])[0], strict=True))
+    def test_adversarial_text_takes_linear_time(self, unit):
+        """A pattern that backtracks would take minutes."""
+        found = dict(
+            zip(HANDCRAFTED, handcrafted_features([unit * (10_000 // len(unit))])[0], strict=True)
+        )
         assert found["length in characters"] == 10_000 // len(unit) * len(unit)
         assert all(
             0 <= found[name] <= 10_000
-            for name in TRAITS
+            for name in HANDCRAFTED
             if "price" not in name and "area" not in name
         )
 
@@ -223,27 +225,27 @@ class TestFeatures:
     @pytest.fixture
     def features(self) -> Features:
         head = Head(np.array([1.0, -0.5, 1 / 3]), 0.25)
-        return Features(lexical.fit(TEXTS, LABELS, seed=7), head, 3)
+        return Features(word_model.fit(TEXTS, LABELS, seed=7), head, 3)
 
-    def test_a_column_for_each_name(self, features):
+    def test_columns_match_the_named_blocks(self, features):
         rows = np.arange(12, dtype=np.float32).reshape(4, 3)
         columns = features.columns(TEXTS[:4], rows)
         assert columns.shape == (4, sum(features.blocks.values()))
-        assert list(features.blocks) == [LEXICON, HEAD, *TRAITS, EMBEDDING]
+        assert list(features.blocks) == [LEXICON, HEAD, *HANDCRAFTED, EMBEDDING]
         lexical_scores = features.lexicon.score([plain(text) for text in TEXTS[:4]])
         assert columns[:, 0].tolist() == lexical_scores.tolist()
         assert columns[:, 1] == pytest.approx(rows @ [1, -0.5, 1 / 3] + 0.25)
         assert columns[:, -3:].tolist() == rows.tolist()
 
-    def test_saved_and_loaded_they_are_the_same_bit_for_bit(self, features, tmp_path):
+    def test_loaded_features_are_equal_bit_for_bit(self, features, tmp_path):
         features.save(tmp_path)
         rows = np.random.default_rng(0).normal(size=(len(TEXTS), 3)).astype(np.float32)
         again = Features.load(tmp_path).columns(TEXTS, rows)
         assert np.array_equal(again, features.columns(TEXTS, rows), equal_nan=True)
 
-    def test_what_is_given_takes_the_place_of_what_knows_the_labels(self, features):
+    def test_assemble_uses_the_given_logits(self, features):
         rows = np.zeros((2, 3))
-        named = traits([plain(text) for text in TEXTS[:2]])
+        named = handcrafted_features([plain(text) for text in TEXTS[:2]])
         columns = features.assemble(named, rows, np.array([5.0, 6.0]), np.array([7.0, 8.0]))
         assert columns[:, :2].tolist() == [[5, 7], [6, 8]]
         same = features.columns(TEXTS[:2], rows)
@@ -251,34 +253,34 @@ class TestFeatures:
 
 
 class TestStack:
-    def test_lightgbm_learns_from_scores_of_lexicons_that_had_not_seen_the_labels(self):
-        """Labels by chance, which a lexicon fitted on them tells: LightGBM is not to believe it."""
+    def test_lightgbm_is_trained_on_out_of_fold_word_logits(self):
+        """A word model fitted on random labels predicts them; LightGBM must not rely on that."""
         random = np.random.default_rng(0)
         texts = ["".join(random.choice(list("абвгд "), 40)) for _ in range(200)]
         labels = random.integers(0, 2, 200)
-        features, fitted = stack.fit(texts, labels, np.arange(200), None, None, 7)
+        features, fitted = stacking.fit(texts, labels, np.arange(200), None, None, 7)
         assert fitted.validation["average_precision"] < 0.7
         assert "embedding" in features.blocks and features.blocks["embedding"] == 0
         assert fitted.held_out.shape == (200,)
 
-    def test_the_head_of_a_frozen_encoder_is_fitted_out_of_fold(self):
-        """Labels by chance, which a head fitted on them tells: LightGBM is not to believe it."""
+    def test_lightgbm_is_trained_on_out_of_fold_head_logits(self):
+        """A head fitted on random labels predicts them; LightGBM must not rely on that."""
         random = np.random.default_rng(0)
         texts = ["".join(random.choice(list("абвгд "), 40)) for _ in range(200)]
         embeddings = random.normal(size=(200, 100)).astype(np.float32)
         labels = random.integers(0, 2, 200)
-        features, fitted = stack.fit(texts, labels, np.arange(200), embeddings, None, 7)
+        features, fitted = stacking.fit(texts, labels, np.arange(200), embeddings, None, 7)
         assert fitted.validation["average_precision"] < 0.7
-        told = features.head.logits(embeddings)
-        assert average_precision_score(labels, told) > 0.75  # it does know what it was fitted on
+        logits = features.head.logits(embeddings)
+        assert average_precision_score(labels, logits) > 0.75  # on its training labels
 
-    def test_no_tree_splits_on_the_head(self):
-        """A step there would enlarge the last bits of an embedding."""
+    def test_no_tree_splits_on_the_head_logit(self):
+        """A split there would amplify the last bits of an embedding."""
         random = np.random.default_rng(0)
         texts = ["".join(random.choice(list("абвгд "), 40)) for _ in range(400)]
         embeddings = random.normal(size=(400, 8)).astype(np.float32)
         labels = (embeddings[:, 0] + random.normal(size=400) / 2 > 0.5).astype(np.int64)
-        features, fitted = stack.fit(texts, labels, np.arange(400), embeddings, None, 7)
+        features, fitted = stacking.fit(texts, labels, np.arange(400), embeddings, None, 7)
         assert list(features.blocks)[:2] == [LEXICON, HEAD]
         assert fitted.booster.feature_importance()[1] == 0
         assert fitted.start.weights[1] > 0
@@ -287,7 +289,7 @@ class TestStack:
 
 class TestHead:
     @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
-    def test_a_logit_does_not_depend_on_the_rows_beside_it(self, rows, seed):
+    def test_logit_does_not_depend_on_the_batch(self, rows, seed):
         random = np.random.default_rng(seed)
         head = Head(random.normal(size=384), 0.5)
         embeddings = random.normal(size=(rows, 384)).astype(np.float32)
@@ -296,7 +298,7 @@ class TestHead:
         alone = [head.logits(embeddings[at : at + 1])[0] for at in range(rows)]
         assert together.tolist() == alone
 
-    def test_it_is_the_logistic_regression_of_the_embedding_itself(self):
+    def test_head_equals_logistic_regression_on_the_embedding(self):
         random = np.random.default_rng(0)
         embeddings = random.normal(3, 2, size=(300, 5))
         labels = (embeddings[:, 0] > 3).astype(np.int64)

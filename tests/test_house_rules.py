@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from serving import ROOT
 
+from docs.command_help import COMMANDS
+from feedsieve.api.routes import web
+from feedsieve.settings import Settings
+
 SERVING = ("feedsieve", "service.py")
 # What each part must never import; what serves stays small, and there are no circles.
 FORBIDDEN = {
@@ -30,7 +34,7 @@ import importlib, pkgutil, sys
 import feedsieve
 for module in pkgutil.walk_packages(feedsieve.__path__, "feedsieve."):
     importlib.import_module(module.name)
-from feedsieve.lean import import_lightgbm_alone
+from feedsieve.scoring.classifier import import_lightgbm_alone
 import_lightgbm_alone()
 import onnxruntime, openvino  # which feedsieve imports when it loads a model
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
@@ -90,16 +94,28 @@ class TestSource:
     @pytest.mark.parametrize(
         ("file", "line", "said"),
         [
-            ("feedsieve/scorer.py", "import torch", "scorer.py:1 imports torch"),
-            ("feedsieve/scorer.py", "from pandas import DataFrame", "scorer.py:1 imports pandas"),
+            ("feedsieve/scoring/scorer.py", "import torch", "scorer.py:1 imports torch"),
+            (
+                "feedsieve/scoring/scorer.py",
+                "from pandas import DataFrame",
+                "scorer.py:1 imports pandas",
+            ),
             ("feedsieve/new.py", "def late():\n    import dask.array", "new.py:2 imports dask"),
-            ("feedsieve/store.py", "from train import data", "store.py:1 imports train"),
-            ("feedsieve/cursor.py", "import pickle", "cursor.py:1 imports pickle"),
+            ("feedsieve/store/store.py", "from train import data", "store.py:1 imports train"),
+            ("feedsieve/store/feed.py", "import pickle", "feed.py:1 imports pickle"),
             ("feedsieve/new.py", "x = environ['FEEDSIEVE_DB']", "new.py:1 reads a setting"),
             ("service.py", "import transformers", "service.py:1 imports transformers"),
-            ("export/check.py", "from train.data import split", "check.py:1 imports train"),
-            ("train/data.py", "import joblib", "data.py:1 imports joblib"),
-            ("train/data.py", "from labeling import pull", "data.py:1 imports labeling"),
+            (
+                "export/check.py",
+                "from train.data.labelled import split",
+                "check.py:1 imports train",
+            ),
+            ("train/data/labelled.py", "import joblib", "labelled.py:1 imports joblib"),
+            (
+                "train/data/labelled.py",
+                "from labeling import pull",
+                "labelled.py:1 imports labeling",
+            ),
             ("feature_repo/definitions.py", "import train", "definitions.py:1 imports train"),
         ],
     )
@@ -134,7 +150,7 @@ class TestServing:
         assert loaded & HEAVY == set()
 
     def test_what_was_left_out_can_still_be_imported(self):
-        later = "from feedsieve.lean import import_lightgbm_alone as alone\nalone()\n"
+        later = "from feedsieve.scoring.classifier import import_lightgbm_alone as alone\nalone()\n"
         later += "import lightgbm, pandas, sklearn\nprint(pandas.DataFrame({'a': [1]}).a.sum())\n"
         later += "alone()\nimport pandas as again\nassert again is pandas"
         done = subprocess.run(
@@ -145,29 +161,81 @@ class TestServing:
 
 
 class TestPages:
-    PICTURE = re.compile(r"!\[(?P<said>[^]]*)\]\((?P<where>[^)]+)\)")
+    PAGES = (
+        *sorted(ROOT.glob("*.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
+        ROOT / "data" / "README.md",
+    )
+    PICTURE = re.compile(r"!\[(?P<alternative>[^]]*)\]\((?P<path>[^)]+)\)")
+    SOURCE = re.compile(r"[\w.]+(?:/[\w.]+)+\.py\b")
+    COMMAND = re.compile(r"python -m ([a-z][\w.]*)")
+    TARGET = re.compile(r"(?<![\w-])make ([a-z][a-z-]*)")
 
-    def shown(self) -> Iterator[tuple[str, Path]]:
-        """Yield what is said of each picture of the docs, and where it is."""
-        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-            for found in self.PICTURE.finditer(page.read_text(encoding="utf-8")):
-                yield found["said"], (page.parent / found["where"]).resolve()
+    @staticmethod
+    def text(page: Path) -> str:
+        return page.read_text(encoding="utf-8")
 
-    def test_each_is_there_and_says_what_it_shows(self):
-        for said, file in self.shown():
-            assert said and file.is_file(), file
+    def pictures(self) -> Iterator[tuple[str, Path]]:
+        """Yield the alternative text of each picture, and its file."""
+        for page in self.PAGES:
+            for found in self.PICTURE.finditer(self.text(page)):
+                yield found["alternative"], (page.parent / found["path"]).resolve()
 
-    def test_links_lead_somewhere(self):
-        pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-        for page in pages:
-            for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
-                assert link.startswith(("http", "mailto:")) or (page.parent / link).exists(), link
+    def test_each_picture_exists_and_has_an_alternative_text(self):
+        for alternative, file in self.pictures():
+            assert alternative and file.is_file(), file
 
-    def test_none_is_left_over(self):
-        kept = {file.resolve() for file in (ROOT / "docs" / "images").iterdir()}
-        assert kept == {file for _said, file in self.shown()}
+    def test_each_picture_is_shown_on_a_page(self):
+        files = {file.resolve() for file in (ROOT / "docs" / "images").iterdir()}
+        assert files == {file for _alternative, file in self.pictures()}
 
-    def test_screenshots_are_png_that_a_page_can_bear(self):
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+    def test_links_lead_to_files(self, page):
+        for link in re.findall(r"\]\(([^)#]+)", self.text(page)):
+            assert link.startswith(("http", "mailto:")) or (page.parent / link).exists(), link
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+    def test_named_modules_exist(self, page):
+        for path in self.SOURCE.findall(self.text(page)):
+            assert (ROOT / path).is_file(), path
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+    def test_named_commands_exist(self, page):
+        for module in self.COMMAND.findall(self.text(page)):
+            path = ROOT / module.replace(".", "/")
+            assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+    def test_named_make_targets_exist(self, page):
+        targets = set(re.findall(r"^([a-z-]+):", self.text(ROOT / "Makefile"), re.MULTILINE))
+        code = re.findall(r"`[^`]+`|^```.*?^```", self.text(page), re.MULTILINE | re.DOTALL)
+        assert {target for part in code for target in self.TARGET.findall(part)} <= targets
+
+    def test_readme_is_at_most_a_thousand_words(self):
+        assert len(self.text(ROOT / "README.md").split()) <= 1000
+
+    def test_readme_names_every_setting(self):
+        for page in ("README.md", "README.ru.md"):
+            named = set(re.findall(r"FEEDSIEVE_[A-Z]+", self.text(ROOT / page)))
+            prefix = Settings.model_config["env_prefix"]
+            ours = {f"{prefix}{name}".upper() for name in Settings.model_fields}
+            assert named == ours - {f"{prefix}ONEDNN_MAX_CPU_ISA"}, page
+
+    def test_the_page_of_commands_has_every_command(self):
+        listed = {command.partition(" ")[0] for group in COMMANDS.values() for command in group}
+        for file in (ROOT / folder for folder in ("feedsieve", "train", "export", "labeling")):
+            for source in file.rglob("*.py"):
+                if '__name__ == "__main__"' in self.text(source):
+                    module = source.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+                    assert module.removesuffix(".__main__") in listed, module
+
+    def test_the_page_of_routes_has_every_route(self):
+        page = self.text(ROOT / "docs" / "reference" / "routes.md")
+        for route in web.routes:
+            path = route.path.replace(":path", "").rstrip("/")
+            assert f"{path}`" in page or f"{path}?" in page, path
+
+    def test_screenshots_are_small_png(self):
         taken = [file for file in (ROOT / "docs" / "images").iterdir() if file.suffix == ".png"]
         assert taken
         for file in taken:

@@ -1,49 +1,17 @@
-import csv
 import json
 import logging
-import random
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from labelled_files import complaint, sentences, table, write_csv
 
-from train.data import InvalidData, read_labeled
-
-WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty"]
-
-
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """Return texts of which no two are near-duplicates."""
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=12)) for _ in range(count)]
-
-
-def table(count: int = 30, every: int = 3) -> list[dict[str, str]]:
-    return [
-        {"msg_id": f"m{number}", "msg": text, "label": str(int(number % every == 0))}
-        for number, text in enumerate(sentences(count))
-    ]
-
-
-def write_csv(path: Path, rows: list[dict[str, str]], encoding: str = "utf-8") -> Path:
-    with path.open("w", encoding=encoding, newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+from train.data.labelled import read_labeled
 
 
 def write_json(path: Path, document: object) -> Path:
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
-
-
-def complaint(path: Path) -> str:
-    with pytest.raises(InvalidData) as caught:
-        read_labeled(path)
-    message = str(caught.value)
-    assert str(path) in message
-    return message
 
 
 def annotation(choice: str | None, by: object = 1, at: str = "2026-01-01T00:00:00Z", **more):
@@ -93,7 +61,7 @@ class TestReadsLabelStudio:
         return read_labeled(write_csv(tmp_path / "expected.csv", table()))
 
     @pytest.mark.parametrize("name", ["label", "sentiment"])
-    def test_the_same_from_each_format(self, tmp_path, expected, name):
+    def test_all_formats_give_the_same_rows(self, tmp_path, expected, name):
         full = tasks()
         for task in full:
             task["annotations"][0]["result"][0]["from_name"] = name
@@ -104,7 +72,7 @@ class TestReadsLabelStudio:
         ):
             pd.testing.assert_frame_equal(read_labeled(path), expected)
 
-    def test_the_task_stands_in_for_the_identifier_and_text_for_msg(self, tmp_path):
+    def test_task_id_and_text_replace_missing_fields(self, tmp_path):
         document = tasks()
         for task in document:
             task["data"] = {"text": task["data"]["msg"]}
@@ -112,7 +80,7 @@ class TestReadsLabelStudio:
         assert frame["msg_id"].tolist()[:2] == ["1000", "1001"]
         assert frame["msg"].tolist() == sentences(30)
 
-    def test_the_majority_of_annotators(self, tmp_path):
+    def test_majority_of_annotators_decides(self, tmp_path):
         document = tasks()
         document[0]["annotations"] = [
             annotation("negative", 1),
@@ -121,7 +89,7 @@ class TestReadsLabelStudio:
         ]
         assert read_labeled(write_json(tmp_path / "a.json", document))["label"][0] == 0
 
-    def test_a_tie_is_dropped_with_a_warning(self, tmp_path, caplog):
+    def test_tie_is_left_out_with_a_warning(self, tmp_path, caplog):
         document = tasks()
         document[7]["annotations"] = [annotation("negative", 1), annotation("positive", 2)]
         frame = read_labeled(write_json(tmp_path / "a.json", document))
@@ -129,7 +97,7 @@ class TestReadsLabelStudio:
         assert len(frame) == 29
         assert "tied on 1 tasks, left out: row 8, msg_id 'm7'" in caplog.text
 
-    def test_an_annotator_may_change_their_mind(self, tmp_path):
+    def test_latest_annotation_of_an_annotator_counts(self, tmp_path):
         document = tasks()
         document[0]["annotations"] = [
             annotation("negative", 1, "2026-01-01T00:00:00.5Z"),
@@ -163,14 +131,14 @@ class TestReadsLabelStudio:
         assert len(frame) == 27
         assert "3 tasks have no label" in caplog.text
 
-    def test_a_label_in_the_task_itself_is_no_annotation(self, tmp_path):
+    def test_label_in_the_task_data_is_ignored(self, tmp_path):
         document = tasks()
         for task in document:
             task["data"]["label"] = "positive"
         frame = read_labeled(write_json(tmp_path / "a.json", document))
         assert frame["label"].sum() == 10
 
-    def test_choices_that_are_no_label_are_named(self, tmp_path):
+    def test_unknown_choices_are_reported(self, tmp_path):
         document = tasks()
         document[3]["annotations"][0]["result"][0]["value"]["choices"] = ["positive", "negative"]
         document[4]["annotations"] = [annotation("positive", 1), annotation("unsure", 2)]
@@ -178,24 +146,24 @@ class TestReadsLabelStudio:
         assert "row 4, msg_id 'm3'" in message
         assert "row 5, msg_id 'm4': 'unsure'" in message
 
-    def test_two_columns_that_could_be_labels(self, tmp_path):
+    def test_two_possible_label_columns_are_rejected(self, tmp_path):
         rows = [row | {"other": "1"} for row in flat_rows("sentiment")]
         message = complaint(write_csv(tmp_path / "a.csv", rows))
         assert "labels could be any of 'sentiment'; 'other'" in message
 
-    def test_no_column_of_labels(self, tmp_path):
+    def test_missing_label_column_is_rejected(self, tmp_path):
         rows = [row | {"other": "x"} for row in flat_rows("sentiment")]
         for row in rows:
             row["sentiment"] = "y"
-        assert "nothing in it holds labels" in complaint(write_csv(tmp_path / "a.csv", rows))
+        assert "no column holds labels" in complaint(write_csv(tmp_path / "a.csv", rows))
 
-    def test_two_tasks_with_one_identifier(self, tmp_path):
+    def test_repeated_identifier_is_reported(self, tmp_path):
         document = tasks()
         document[5]["data"]["msg_id"] = "m4"
         message = complaint(write_json(tmp_path / "a.json", document))
         assert "msg_id given before in 1 row(s): row 6, msg_id 'm4'" in message
 
-    def test_surrogates_are_stored_as_they_can_be(self, tmp_path):
+    def test_surrogates_are_made_storable(self, tmp_path):
         document = tasks()
         document[0]["data"]["msg"] = "home \ud83c\udfe0 half \ud83c"
         frame = read_labeled(write_json(tmp_path / "a.json", document))

@@ -21,27 +21,27 @@ class TestLanguage:
             ("𝐆𝐨𝐨𝐝 𝐦𝐨𝐫𝐧𝐢𝐧𝐠", "English"),
         ],
     )
-    def test_by_script_and_letters(self, text, name):
+    def test_language_by_script_and_letters(self, text, name):
         assert language(text) == name
 
-    def test_two_thirds_of_the_letters_decide(self):
+    def test_script_needs_two_thirds_of_the_letters(self):
         assert language("abcd яю") == "English"
         assert language("abc яю") == "mixed"
         assert language("ab яюшж") == "Russian"
         assert language("ab яю άέ") == "mixed"
         assert language("ab аб שלו") == "mixed"
 
-    def test_ukrainian_has_more_of_its_own_letters_than_of_russian_ones(self):
+    def test_ukrainian_needs_more_of_its_own_letters(self):
         assert language("дім біля моря, ы") == "Ukrainian"
         assert language("дім, рыбы") == "Russian"
         assert language("дом") == "Russian"
 
-    def test_addresses_are_not_looked_at(self):
+    def test_addresses_are_ignored(self):
         links = "https://example.com/a/long/path?with=words www.example.com t.me/somewhere"
         assert language(f"Добрый день {links} @some_long_handle name@example.com") == "Russian"
         assert language("https://example.com @handle") == "other"
 
-    def test_a_text_made_to_be_slow(self):
-        """A pattern that begins anew at every letter would take minutes for these."""
+    def test_adversarial_text_takes_linear_time(self):
+        """A pattern that restarts at every letter would take minutes."""
         for _time in range(200):
             assert language("a" * 10_000) == "English"

@@ -20,5 +20,5 @@ from feedsieve.metrics import endpoint
         ("//", "/"),
     ],
 )
-def test_every_path_belongs_to_one_of_a_few_endpoints(path, expected):
+def test_every_path_maps_to_a_known_endpoint(path, expected):
     assert endpoint(path) == expected

@@ -1,4 +1,4 @@
-"""Which messages are labelled next."""
+"""Choice of the messages to label next."""
 
 import csv
 import json
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labeling_command import texts
 from serving import ROOT
-from test_labeling import texts
 
 from feedsieve.message import Message
-from feedsieve.store import MessageStore
+from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint
 from labeling.batch import read_batch
 from labeling.choose import candidates, choose, doubt, representatives, vectors
 from labeling.next import Scores, in_time, next_batch
 from labeling.simulate import NEXT, TIME, TIME_ONCE, WAYS, read_corpus, simulate
-from train.duplicates import near_duplicate_groups
+from train.data.near_duplicates import near_duplicate_groups
 
 TOPICS = ("flat to let by the sea", "bicycle for sale cheap", "who knows a good dentist")
 
@@ -32,19 +32,19 @@ def topical(count: int) -> list[Message]:
 
 
 class TestInTime:
-    def test_numbers_are_numbers(self):
+    def test_identifiers_are_in_natural_order(self):
         names = ["10", "9", "chat:10", "chat:9", "x"]
         ordered = in_time([Message(name, "a") for name in names])
         assert [message.id for message in ordered] == ["9", "10", "chat:9", "chat:10", "x"]
 
-    def test_time_goes_before_identifiers(self):
+    def test_time_takes_precedence_over_identifiers(self):
         late = Message("1", "a", time=datetime(2026, 2, 1, tzinfo=UTC))
         early = Message("2", "a", time=datetime(2026, 1, 1, tzinfo=UTC))
         assert in_time([late, early]) == [early, late]
 
 
 class TestChoose:
-    def test_no_group_twice_and_none_that_is_taken(self):
+    def test_candidates_are_one_per_group_without_taken_ones(self):
         groups = np.array([0, 1, 0, 2, 1, 3])
         is_taken = np.array([False, False, False, False, True, False])
         assert candidates(groups, is_taken).tolist() == [0, 3, 5]
@@ -54,7 +54,7 @@ class TestChoose:
         assert doubts.argmax() == 2 and np.isfinite(doubts).all()
         assert doubts[0] < doubts[1] and doubts[4] < doubts[3]
 
-    def test_representatives_are_of_every_cluster(self):
+    def test_representatives_cover_every_cluster(self):
         rng = np.random.default_rng(0)
         centres = np.repeat(np.eye(4) * 10, [40, 30, 20, 10], axis=0)
         rows = centres + rng.normal(scale=0.1, size=centres.shape)
@@ -62,12 +62,12 @@ class TestChoose:
         assert [int(rows[row].argmax()) for row in chosen] == [0, 1, 2, 3]
 
     @pytest.mark.parametrize("count", [0, 1, 5, 6, 20])
-    def test_copies_do_not_stop_it(self, count):
+    def test_representatives_of_equal_rows_are_distinct(self, count):
         rows = np.repeat(np.eye(3), [4, 1, 1], axis=0)
         chosen = representatives(rows, count, seed=0)
         assert len(chosen) == len(set(chosen.tolist())) == min(count, 6)
 
-    def test_most_are_doubtful_and_a_few_are_not(self):
+    def test_most_chosen_rows_are_uncertain_and_a_few_are_not(self):
         rng = np.random.default_rng(0)
         pool = np.arange(1000)
         doubts = -np.arange(1000.0)
@@ -76,24 +76,24 @@ class TestChoose:
         assert np.sort(chosen)[:18].tolist() == list(range(18))
         assert np.sort(chosen)[18] > 18
 
-    def test_texts_without_words(self):
+    def test_texts_without_words_have_vectors(self):
         assert vectors(["", "\U0001f3e0"], 0).shape[0] == 2
         assert np.isfinite(vectors(["", "a b", "!!", "b c"] * 30, 0)).all()
 
 
 class TestNextBatch:
-    def test_in_time(self):
+    def test_batch_in_order_of_time(self):
         batch = next_batch(topical(30)[::-1], [topical(30)[0].text], 5, 0, by="time")
         assert [item.msg_id for item in batch] == ["1", "2", "3", "4", "5"]
 
-    def test_before_a_model_all_topics_are_there(self):
+    def test_batch_without_a_model_has_all_topics(self):
         messages = [message for message in topical(90) if int(message.id) % 3 == 0 or
                     int(message.id) < 12]  # fmt: skip
         batch = next_batch(messages, [], 6, 0)
         assert {int(item.msg_id) % 3 for item in batch} == {0, 1, 2}
         assert all(item.score is None for item in batch)
 
-    def test_no_near_duplicates(self):
+    def test_batch_has_no_near_duplicates(self):
         messages = topical(40)
         copies = [
             Message(f"copy{message.id}", f"{message.text}!!", time=message.time)
@@ -105,7 +105,7 @@ class TestNextBatch:
         groups = near_duplicate_groups([item.msg for item in batch] + labeled, progress=False)
         assert len(set(groups.tolist())) == 40
 
-    def test_by_the_doubts_of_a_model(self):
+    def test_batch_with_a_model_has_uncertain_messages(self):
         messages = topical(300)
         scores = {
             fingerprint(message.text): 0.3 if int(message.id) >= 250 else 0.999
@@ -116,7 +116,7 @@ class TestNextBatch:
         assert {item.model for item in batch} == {"some:tag"}
         assert {item.score for item in batch} <= {0.3, 0.999}
 
-    def test_the_same_seed_the_same_batch(self):
+    def test_same_seed_gives_the_same_batch(self):
         messages = topical(200)
         assert next_batch(messages, [], 20, 1) == next_batch(messages[::-1], [], 20, 1)
 
@@ -140,10 +140,10 @@ class TestCommand:
 
         return call
 
-    def test_a_batch_after_another(self, run, tmp_path):
+    def test_second_batch_has_other_messages(self, run, tmp_path):
         done = run("--labeled", "labeled.csv", "--out", "one.csv", "--count", "20")
         assert done.returncode == 0, done.stderr
-        assert "labeled.csv is not there: no message counts as labelled" in done.stdout
+        assert "labeled.csv does not exist: no message counts as labelled" in done.stdout
         assert "20 of 60 messages, chosen for variety: there is no model yet" in done.stdout
         one = read_batch(tmp_path / "one.csv")
         with (tmp_path / "labeled.csv").open("w", newline="", encoding="utf-8") as file:
@@ -155,16 +155,16 @@ class TestCommand:
         two = read_batch(tmp_path / "two.csv")
         assert len(two) == 40
         assert not {item.msg_id for item in one} & {item.msg_id for item in two}
-        assert "there are no more that are not labelled" in done.stdout
+        assert "all other messages are labelled" in done.stdout
 
-    def test_what_is_there_is_not_replaced(self, run, tmp_path):
+    def test_existing_file_is_not_replaced(self, run, tmp_path):
         (tmp_path / "one.csv").write_text("mine")
         done = run("--out", "one.csv")
         assert done.returncode == 1
-        assert "one.csv is there already and was left as it is" in done.stderr
+        assert "one.csv already exists" in done.stderr
         assert (tmp_path / "one.csv").read_text() == "mine"
 
-    def test_labels_as_they_are_exported(self, run, tmp_path):
+    def test_exported_labels_are_read(self, run, tmp_path):
         store = MessageStore.open(str(tmp_path / "messages.db"))
         first, *_rest = store.read_all()
         annotation = {"result": [{"type": "choices", "from_name": "label",
@@ -176,19 +176,19 @@ class TestCommand:
         assert done.returncode == 0, done.stderr
         assert {item.msg_id for item in read_batch(tmp_path / "one.csv")}.isdisjoint({first.id})
 
-    def test_a_store_without_messages(self, run, tmp_path):
+    def test_empty_store_is_reported(self, run, tmp_path):
         done = run("--db", "another.db", "--out", "one.csv")
         assert done.returncode == 1
-        assert "another.db has no messages; `feedsieve import` brings them in" in done.stderr
+        assert "another.db has no messages; `feedsieve import` adds some" in done.stderr
         assert not (tmp_path / "one.csv").exists()
 
-    def test_a_count_that_is_none(self, run):
+    def test_invalid_count_is_rejected(self, run):
         done = run("--count", "0")
         assert done.returncode == 2 and "0 is not above 0" in done.stderr
 
 
-def test_with_a_trained_model(environment, tmp_path):
-    """The scores are the served model's, and the most doubtful messages are chosen."""
+def test_batch_of_a_trained_model_has_its_most_uncertain_messages(environment, tmp_path):
+    """Scores are the served model's."""
     done = subprocess.run(
         [sys.executable, "-m", "labeling.next", "--out", tmp_path / "b.csv", "--count", "50"],
         cwd=ROOT,
@@ -214,14 +214,14 @@ def test_with_a_trained_model(environment, tmp_path):
 @pytest.mark.lab
 class TestSimulate:
     @pytest.fixture(scope="class")
-    def found(self, sample) -> dict[str, np.ndarray]:
+    def scores(self, sample) -> dict[str, np.ndarray]:
         corpus = read_corpus(Path(sample) / "labeled_messages.csv", seed=0)
         return simulate(corpus, [50, 100], 50, [0], 2)
 
-    def test_every_way_has_its_curve(self, found):
-        assert list(found) == list(WAYS)
-        assert {rows.shape for rows in found.values()} == {(2, 2)}
-        assert all(((rows >= 0) & (rows <= 1)).all() for rows in found.values())
+    def test_every_strategy_has_a_curve(self, scores):
+        assert list(scores) == list(WAYS)
+        assert {rows.shape for rows in scores.values()} == {(2, 2)}
+        assert all(((rows >= 0) & (rows <= 1)).all() for rows in scores.values())
 
-    def test_choosing_is_better_than_taking_what_comes(self, found):
-        assert found[NEXT].mean() > max(found[TIME].mean(), found[TIME_ONCE].mean())
+    def test_labeling_next_beats_order_of_time(self, scores):
+        assert scores[NEXT].mean() > max(scores[TIME].mean(), scores[TIME_ONCE].mean())

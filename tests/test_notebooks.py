@@ -1,4 +1,4 @@
-"""Every notebook is one, is kept without what it showed, and runs from start to end."""
+"""Notebooks are valid, are stored without outputs, and run from start to end."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tiny_bert import save_tiny_bert
 
 from data.generate import DATABASE, LABELED, compose, write
 from feedsieve.message import Message
-from feedsieve.store import MessageStore
+from feedsieve.store.store import MessageStore
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LONE = "Добрый вечер всем, hello everyone"  # the only one in a mixture of languages
@@ -26,7 +26,7 @@ Run = Callable[..., NotebookNode]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a small corpus and a small encoder; what notebooks write goes there."""
+    """A folder with a small corpus and encoder, for all files that notebooks write."""
     folder = tmp_path_factory.mktemp("notebooks")
     write(compose(500, seed=5), folder)
     store = MessageStore.open(folder / DATABASE)
@@ -39,7 +39,7 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(place, tracked) -> Run:
-    """Runs a notebook in a new kernel, with other parameters, as Papermill would."""
+    """Runs a notebook in a new kernel with other parameters, as Papermill does."""
     settings = {
         "BENTOML_HOME": str(place / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
@@ -73,19 +73,19 @@ def run(place, tracked) -> Run:
 
 @pytest.fixture(scope="module")
 def before(run, place) -> dict[str, NotebookNode]:
-    """What is shown before there is a model, with a batch there that somebody labels."""
-    (place / "kept.csv").write_text("somebody's\n")
+    """Outputs without a model, with an existing batch."""
+    (place / "batch.csv").write_text("somebody's\n")
     return {
         "explore": run("01_explore.ipynb", OUT=place / "scored_corpus.csv", MOST=300),
         "label": run(
-            "02_label.ipynb", LABELED=place / "none.csv", BATCH=place / "kept.csv", COUNT=20
+            "02_label.ipynb", LABELED=place / "none.csv", BATCH=place / "batch.csv", COUNT=20
         ),
     }
 
 
 @pytest.fixture(scope="module")
 def after(before, run, place) -> dict[str, NotebookNode]:
-    """What is shown of a training, and once there is a model."""
+    """Outputs of a training, and with a model."""
     labeled = place / LABELED
     report = place / "reports"
     return {
@@ -102,7 +102,7 @@ def printed(notebook: NotebookNode) -> str:
 
 
 def displayed(notebook: NotebookNode, kind: str) -> list[str]:
-    """Return what was shown of a MIME type, JSON as text."""
+    """Return the outputs of a MIME type, JSON as text."""
     shown = [
         output.data[kind]
         for cell in notebook.cells
@@ -113,13 +113,13 @@ def displayed(notebook: NotebookNode, kind: str) -> list[str]:
 
 
 def files() -> dict[Path, int]:
-    """Return when each file below `WRITTEN` was written."""
-    found = [file for name in WRITTEN for file in (ROOT / name).rglob("*") if file.is_file()]
-    return {file: file.stat().st_mtime_ns for file in found if "__pycache__" not in file.parts}
+    """Return the modification time of each file below `WRITTEN`."""
+    files = [file for name in WRITTEN for file in (ROOT / name).rglob("*") if file.is_file()]
+    return {file: file.stat().st_mtime_ns for file in files if "__pycache__" not in file.parts}
 
 
-class TestKept:
-    def test_there_are_some(self):
+class TestFiles:
+    def test_notebooks_exist(self):
         assert [path.name for path in NOTEBOOKS] == [
             "01_explore.ipynb",
             "02_label.ipynb",
@@ -128,38 +128,38 @@ class TestKept:
         ]
 
     @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-    def test_it_is_a_notebook_with_nothing_of_a_run(self, path):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        nbformat.validate(kept)
-        assert (kept["nbformat"], kept["nbformat_minor"]) == (4, 5)
-        identifiers = [cell["id"] for cell in kept["cells"]]
+    def test_notebook_is_valid_and_has_no_outputs(self, path):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        nbformat.validate(notebook)
+        assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+        identifiers = [cell["id"] for cell in notebook["cells"]]
         assert len(set(identifiers)) == len(identifiers)
-        for cell in kept["cells"]:
+        for cell in notebook["cells"]:
             if cell["cell_type"] == "code":
                 assert cell["outputs"] == [] and cell["execution_count"] is None, cell["id"]
 
-    def test_nothing_is_written_into_the_repository(self, request):
+    def test_notebooks_write_nothing_into_the_repository(self, request):
         earlier = files()
         request.getfixturevalue("after")
         assert files() == earlier
 
 
 class TestExplore:
-    def test_every_message_gets_a_weak_score(self, before, place):
+    def test_explore_scores_every_message(self, before, place):
         table = pd.read_csv(place / "scored_corpus.csv", dtype={"msg_id": str})
         assert table.columns.tolist() == ["msg_id", "msg", "dummy_label"]
-        kept = MessageStore.open(place / DATABASE).read_all()
-        assert set(table["msg_id"]) == {message.id for message in kept}
+        stored = MessageStore.open(place / DATABASE).read_all()
+        assert set(table["msg_id"]) == {message.id for message in stored}
         assert table["dummy_label"].between(0, 1).all()
 
-    def test_the_plot_is_of_words_and_then_of_the_encoder(self, before, after):
+    def test_explore_plots_words_and_then_the_encoder(self, before, after):
         assert "300 messages by words" in printed(before["explore"])
         assert "300 messages by the encoder of feedsieve-classifier:" in printed(after["explore"])
         for notebook in (before["explore"], after["explore"]):
             plots = displayed(notebook, "application/vnd.plotly.v1+json")
             assert any("customdata" in plot for plot in plots)
 
-    def test_a_message_is_shown_as_text(self, before):
+    def test_explore_shows_messages_as_text(self, before):
         tables = displayed(before["explore"], "text/html")
         assert any("&lt;img src=x" in table for table in tables)
         plots = displayed(before["explore"], "application/vnd.plotly.v1+json")
@@ -167,19 +167,19 @@ class TestExplore:
 
 
 class TestLabel:
-    def test_a_batch_that_is_there_is_left_as_it_is(self, before, place):
+    def test_label_does_not_replace_a_batch(self, before, place):
         assert "20 messages to label" in printed(before["label"])
-        assert "was left as it is" in printed(before["label"])
-        assert (place / "kept.csv").read_text() == "somebody's\n"
+        assert "already exists" in printed(before["label"])
+        assert (place / "batch.csv").read_text() == "somebody's\n"
 
-    def test_a_model_decides_once_there_is_one(self, before, after, place):
+    def test_label_chooses_by_the_model_once_there_is_one(self, before, after, place):
         assert "there is no model yet" in printed(before["label"])
         batch = pd.read_csv(place / "second.csv")
         assert len(batch) == 20 and batch["score"].notna().all()
 
 
 class TestTrain:
-    def test_it_is_the_training_of_production_with_its_run(self, after, place):
+    def test_train_runs_the_production_training(self, after, place):
         metrics = json.loads((place / "reports" / "metrics.json").read_text(encoding="utf-8"))
         [test, runs, *_] = displayed(after["train"], "text/html")
         assert f"{metrics['test']['f1']:.3f}".rstrip("0") in test
@@ -188,7 +188,7 @@ class TestTrain:
 
 
 class TestErrors:
-    def test_mistakes_suspects_and_slices_are_shown(self, after):
+    def test_errors_shows_mistakes_suspects_and_slices(self, after):
         shown = displayed(after["errors"], "text/html")
         for column in ("score", "suggested_label", "flipped", "slice"):
             assert any(f"<th>{column}</th>" in table for table in shown), column

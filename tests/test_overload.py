@@ -1,4 +1,4 @@
-"""What the server does when more comes in than it can score, and when clients do not wait."""
+"""Load shedding, and clients that disconnect."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ import pytest
 from serving import serve, wait_for, wait_until_ready
 from starlette.responses import Response
 
-from feedsieve.problems import GONE, ProblemMiddleware
+from feedsieve.api.problems import CLIENT_CLOSED_REQUEST, ProblemMiddleware
 
 PLACES = 3
 MANY = 200
@@ -18,29 +18,29 @@ MANY = 200
 
 @pytest.fixture(scope="module")
 def crowded(environment, tmp_path_factory):
-    """A server with three places for requests that are scored, and nothing in its store."""
+    """A server that admits three requests to be scored, with an empty store."""
     folder = tmp_path_factory.mktemp("crowded")
     own = {
         "FEEDSIEVE_WAITING": str(PLACES),
         "FEEDSIEVE_DB": str(folder / "new.db"),
-        "FEEDSIEVE_CASCADE": "0",  # what is counted is what the encoder reads
-        "FEEDSIEVE_THREADS": "1",  # so that it has not begun with all of a request at once
+        "FEEDSIEVE_CASCADE": "0",  # the encoder embeds every text
+        "FEEDSIEVE_THREADS": "1",  # a request takes several batches
     }
     with serve(environment | own, folder) as server:
         wait_until_ready(server)
         yield server
 
 
-def many(mark):
-    """Return texts, none of which was seen before, that take a second or more."""
-    return [f"{mark} {number}: " + "сдаётся квартира в центре, море " * 8 for number in range(MANY)]
+def many(name):
+    """Return new texts that take a second or more."""
+    return [f"{name} {number}: " + "сдаётся квартира в центре, море " * 8 for number in range(MANY)]
 
 
 def embedded(server):
     return server.metric("feedsieve_texts_embedded_total")[""]
 
 
-def test_one_too_many_is_refused_at_once_and_the_others_are_answered(crowded):
+def test_excess_requests_are_rejected_and_others_answered(crowded):
     def post(number):
         started = time.monotonic()
         answer = crowded.client.post("/score", json={"texts": many(f"client {number}")})
@@ -60,7 +60,7 @@ def test_one_too_many_is_refused_at_once_and_the_others_are_answered(crowded):
     assert crowded.client.post("/score", json={"texts": ["afterwards"]}).status_code == 200
 
 
-def test_other_routes_are_open_meanwhile(crowded):
+def test_other_routes_answer_under_load(crowded):
     with ThreadPoolExecutor(PLACES) as clients:
         posts = [
             clients.submit(crowded.client.post, "/score", json={"texts": many(f"busy {number}")})
@@ -72,11 +72,11 @@ def test_other_routes_are_open_meanwhile(crowded):
         assert not all(post.done() for post in posts)
 
 
-def test_what_a_client_did_not_wait_for_is_not_scored(crowded):
+def test_texts_of_a_disconnected_client_are_not_scored(crowded):
     before = embedded(crowded)
     with ThreadPoolExecutor(1) as clients:
         first = clients.submit(crowded.client.post, "/score", json={"texts": many("patient")})
-        time.sleep(0.2)  # it has begun
+        time.sleep(0.2)  # it is running
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{crowded.url}/score", json={"texts": many("gone")}, timeout=0.2)
         assert first.result().status_code == 200
@@ -86,11 +86,11 @@ def test_what_a_client_did_not_wait_for_is_not_scored(crowded):
     assert "Traceback" not in log and "never retrieved" not in log
 
 
-def test_the_answer_to_who_has_gone_ends_the_request():
-    """BentoML's time-out waits for it, for a minute, and so does a server that is to end."""
+def test_answer_to_a_disconnected_client_ends_the_request():
+    """BentoML's timeout and a server that stops wait for it."""
 
     async def answer(scope, receive, send):
-        await Response(status_code=GONE)(scope, receive, send)
+        await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
 
     async def run():
         sent = []
@@ -102,15 +102,18 @@ def test_the_answer_to_who_has_gone_ends_the_request():
         await ProblemMiddleware(answer)(scope, None, send)
         return [(message["type"], message.get("status")) for message in sent]
 
-    assert asyncio.run(run()) == [("http.response.start", GONE), ("http.response.body", None)]
+    assert asyncio.run(run()) == [
+        ("http.response.start", CLIENT_CLOSED_REQUEST),
+        ("http.response.body", None),
+    ]
 
 
-def test_a_body_of_unknown_size_leaves_room_for_others(crowded):
+def test_chunked_body_leaves_room_for_others(crowded):
     host, port = crowded.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as slow:
         slow.sendall(
             b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        time.sleep(0.3)  # it has a place, and says no more
+        time.sleep(0.3)  # it is admitted and sends nothing more
         assert crowded.client.post("/score", json={"texts": ["meanwhile"]}).status_code == 200

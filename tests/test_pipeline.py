@@ -4,35 +4,31 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pytest
 from tiny_bert import save_tiny_bert
 
 from data.generate import DATABASE, LABELED, compose, write
-from feedsieve.features import HEAD, LEXICON, Head
-from feedsieve.settings import InvalidSettings, settings
-from feedsieve.store import MessageStore
-from feedsieve.traits import TRAITS
-from train.data import data_fingerprint, read_labeled
-from train.embedding import Embedder
-from train.finetune import FineTuned
-from train.pipeline import score_store
-from train.precision import LARGEST_LOSS, Comparison, Figures, compare
+from feedsieve.scoring.features import HEAD, LEXICON
+from feedsieve.scoring.handcrafted import HANDCRAFTED
+from feedsieve.store.store import MessageStore
+from train.data.labelled import read_labeled
+from train.data.split import data_fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGUMENTS = ("--data", LABELED, "--encoder", "tiny", "--report")
 
-# Run beside the trained models: what the service would load and score, against what training said.
+# Loads the trained models as the service does, and scores the test part.
 LOAD = """
 import json, sys
-from feedsieve.models import find_pair, load_scorer
-from train.data import read_labeled, split
-from train.evaluate import evaluate
+from feedsieve.scoring.model_store import find_pair, load_scorer
+from train.data.labelled import read_labeled
+from train.data.split import split
+from train.evaluation.metrics import evaluate
 
 classifier_tag, labeled, seed = sys.argv[1:]
 scorer = load_scorer("feedsieve-classifier:latest")
@@ -50,7 +46,7 @@ print(json.dumps({
 
 
 def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder that has a model store of its own."""
+    """Run Python in a folder, with a model store there."""
     environment = os.environ | {
         "BENTOML_HOME": str(cwd / "bentoml"),
         "FEEDSIEVE_CACHE": str(cwd / "cache"),
@@ -107,7 +103,7 @@ def loaded(trained) -> dict:
 
 
 class TestTrain:
-    def test_metrics_have_what_is_promised(self, trained):
+    def test_metrics_are_complete_and_in_range(self, trained):
         names = ("f1", "precision", "recall", "average_precision", "brier", "ece")
         assert all(0 <= trained.metrics["test"][name] <= 1 for name in names)
         assert 0 < trained.metrics["test"]["positives"] < trained.metrics["test"]["n"]
@@ -118,50 +114,50 @@ class TestTrain:
         assert 0 < trained.metrics["seconds"] < 120
         assert trained.metrics["seed"] == 7
 
-    def test_it_says_where_to_look(self, trained):
+    def test_output_names_models_and_report(self, trained):
         assert f"F1 {trained.metrics['test']['f1']:.4f}" in trained.output
         assert trained.metrics["classifier_tag"] in trained.output
         assert "first/report.html" in trained.output and "first/metrics.json" in trained.output
         assert "fp32 against PyTorch" in trained.output and "int8 against PyTorch" in trained.output
         assert f"chosen: {trained.metrics['precision']['chosen']}" in trained.output
 
-    def test_the_report_needs_no_other_file(self, trained):
+    def test_report_is_self_contained(self, trained):
         assert "<svg" in trained.report
         links = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)|url\(([^)]+)\)""", trained.report)
         outside = [link for pair in links for link in pair if link and not link.startswith("#")]
         assert outside == []
         assert "<script" not in trained.report
 
-    def test_the_classifier_names_its_encoder(self, trained, loaded):
+    def test_classifier_names_its_encoder(self, trained, loaded):
         tags = [trained.metrics["classifier_tag"], trained.metrics["encoder_tag"]]
         assert loaded["pair"] == tags
         assert loaded["model"] == tags[0]
 
-    def test_it_says_what_it_was_fitted_on(self, trained, loaded):
+    def test_description_has_data_and_features(self, trained, loaded):
         frame = read_labeled(trained.folder / LABELED)
         assert loaded["fingerprint"] == data_fingerprint(frame)
         assert loaded["features"] == {
             LEXICON: 1,
             HEAD: 1,
-            **dict.fromkeys(TRAITS, 1),
+            **dict.fromkeys(HANDCRAFTED, 1),
             "embedding": 0,
         }
 
-    def test_what_is_served_scores_what_was_evaluated(self, trained, loaded):
+    def test_served_model_has_the_evaluated_metrics(self, trained, loaded):
         assert loaded["test"] == trained.metrics["test"]
 
-    def test_models_hold_their_files_and_no_pickle(self, trained):
-        found = {
+    def test_models_have_their_files_and_no_pickle(self, trained):
+        files = {
             path.name
             for path in (trained.folder / "bentoml" / "models").rglob("*")
             if path.is_file() and path.parent.parent.parent.name == "models"
         }
-        assert found == {
+        assert files == {
             "model.onnx", "tokenizer.json", "encoder.json", "reference.json",
             "booster.txt", "classifier.json", "features.json", "card.md", "model.yaml",
         }  # fmt: skip
 
-    def test_every_message_of_the_store_is_scored(self, trained, loaded):
+    def test_every_stored_message_is_scored(self, trained, loaded):
         store = MessageStore.open(trained.folder / DATABASE)
         tag = trained.metrics["classifier_tag"]
         assert store.count() == 400
@@ -171,13 +167,13 @@ class TestTrain:
             assert store.find(tag, [identifier])[identifier].score == pytest.approx(score, abs=1e-9)
         store.close()
 
-    def test_the_best_of_the_feed_is_in_the_report(self, trained):
+    def test_first_message_of_the_feed_is_in_the_report(self, trained):
         store = MessageStore.open(trained.folder / DATABASE)
         first = store.feed(trained.metrics["classifier_tag"], 1).items[0]
         store.close()
         assert first.text.split("\n")[0].split("&")[0][:20] in trained.report
 
-    def test_the_same_seed_gives_the_same_figures(self, trained):
+    def test_equal_seeds_give_equal_metrics(self, trained):
         again = train(trained.folder, "again")
         changing = {"seconds", "encoder_tag", "classifier_tag"}
         for name in trained.metrics.keys() - changing:
@@ -196,24 +192,24 @@ class TestFineTuning:
     def tuned(cls, folder) -> Run:
         return train(folder, "tuned", "--finetune", "--behave", "sample", "--db", DATABASE)
 
-    def test_the_whole_way_is_gone(self, tuned):
+    def test_metrics_are_those_of_fine_tuning(self, tuned):
         assert 0 < tuned.metrics["test"]["average_precision"] <= 1
         assert {epoch["encoder"] for epoch in tuned.metrics["finetuning"]} == {1, 2, 3, 4}
         assert tuned.metrics["features"][HEAD] == 1
         assert tuned.metrics["features"]["embedding"] == 0
-        assert "held-out verdicts" in tuned.metrics["precision"]["reason"]
+        assert "out-of-fold logits" in tuned.metrics["precision"]["reason"]
 
-    def test_what_is_served_scores_what_was_evaluated(self, tuned):
+    def test_served_model_has_the_evaluated_metrics(self, tuned):
         tag = tuned.metrics["classifier_tag"]
         done = python("-c", LOAD, tag, LABELED, "7", cwd=tuned.folder)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["test"] == tuned.metrics["test"]
 
-    def test_report_and_card_tell_of_it(self, tuned):
+    def test_report_and_card_describe_fine_tuning(self, tuned):
         assert "Fine-tuning" in tuned.report
         for tag in (tuned.metrics["classifier_tag"], tuned.metrics["encoder_tag"]):
             card = tuned.folder / "bentoml" / "models" / tag.replace(":", "/") / "card.md"
-            assert "each without a part of the messages" in card.read_text(encoding="utf-8")
+            assert "each without one fold" in card.read_text(encoding="utf-8")
 
     def test_every_epoch_is_tracked(self, tuned):
         tag = tuned.metrics["classifier_tag"]
@@ -227,7 +223,7 @@ class TestFineTuning:
             history = client.get_metric_history(run.info.run_id, name)
             assert {one.step: one.value for one in history}[row["epoch"]] == row["loss"]
 
-    def test_nothing_is_kept_once_the_models_are_saved(self, tuned):
+    def test_checkpoints_are_removed_once_the_models_are_saved(self, tuned):
         assert not list((tuned.folder / "cache").glob("finetune-*"))
         assert (tuned.folder / "cache").is_dir()
 
@@ -242,8 +238,8 @@ class TestAudit:
         assert len(table) > 0
 
 
-class TestRefuses:
-    def test_bad_rows_before_anything_is_saved(self, tmp_path):
+class TestErrors:
+    def test_invalid_rows_are_named_before_training(self, tmp_path):
         (tmp_path / LABELED).write_text("msg_id,msg,label\n1,flat,yes\n1,,0\n")
         done = python("-m", "train", *ARGUMENTS, "report", cwd=tmp_path)
         assert done.returncode == 1
@@ -254,12 +250,12 @@ class TestRefuses:
         assert models_in(tmp_path) == {}
         assert not (tmp_path / "report" / "metrics.json").exists()
 
-    def test_no_model_says_which_command_makes_one(self, tmp_path):
+    def test_missing_model_names_the_command(self, tmp_path):
         script = """
-from feedsieve.models import NoModel, load_scorer
+from feedsieve.scoring.model_store import ModelNotFound, load_scorer
 try:
     load_scorer("feedsieve-classifier:latest")
-except NoModel as error:
+except ModelNotFound as error:
     print(error)
 """
         done = python("-c", script, cwd=tmp_path)
@@ -268,19 +264,19 @@ except NoModel as error:
         assert "`make train`" in done.stdout
         assert "`python -m train --data LABELED.csv`" in done.stdout
 
-    def test_a_model_of_another_version_is_not_loaded(self, trained):
+    def test_model_of_another_version_is_rejected(self, trained):
         script = """
 import json, sys
 from pathlib import Path
-from feedsieve import models
-from feedsieve.models import NoModel, find_pair
-with models.new_model("another") as (tag, place):
-    old = json.loads((models.folder(sys.argv[1]) / "classifier.json").read_text())
+from feedsieve.scoring import model_store
+from feedsieve.scoring.model_store import ModelNotFound, find_pair
+with model_store.new_model("another") as (tag, place):
+    old = json.loads((model_store.folder(sys.argv[1]) / "classifier.json").read_text())
     del old["start"]
     (place / "classifier.json").write_text(json.dumps(old))
 try:
     find_pair(tag)
-except NoModel as error:
+except ModelNotFound as error:
     print(error)
 """
         done = python("-c", script, trained.metrics["classifier_tag"], cwd=trained.folder)
@@ -297,8 +293,8 @@ except NoModel as error:
             ("encoder_tag", "encoder.json"),
         ],
     )
-    def test_a_damaged_model_is_named(self, trained, tmp_path, model, file):
-        """Cut to half its length, the model fails in one line, not in a library's words."""
+    def test_damaged_model_is_named(self, trained, tmp_path, model, file):
+        """A truncated file gives one line, not a library's message."""
         home = tmp_path / "bentoml"
         shutil.copytree(trained.folder / "bentoml", home)
         name, version = trained.metrics[model].split(":")
@@ -310,201 +306,3 @@ except NoModel as error:
         assert "Traceback" not in done.stderr
         assert f"behave: {tag} with" in done.stderr
         assert "cannot be loaded, it is damaged or was made by another version" in done.stderr
-
-
-class Lengths:
-    """An encoder that counts letters and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def encode(self, texts, progress=None):
-        self.asked += texts
-        if progress:
-            progress(len(texts))
-        return np.array([[len(text), 1.0] for text in texts], np.float32).reshape(-1, 2)
-
-
-class TestEmbed:
-    def test_equal_texts_are_embedded_once(self, capsys):
-        encoder = Lengths()
-        embedder = Embedder(encoder)
-        rows = embedder.embed(["flat", "to let", " flat ", "flat\u200b"], "embed")
-        assert len(encoder.asked) == 2
-        assert embedder.embed(["to let"], "again").tolist() == rows[1:2].tolist()
-        assert len(encoder.asked) == 2
-        assert rows[:, 0].tolist() == [rows[0, 0], 6, rows[0, 0], rows[0, 0]]
-        assert "embed: 100%" in capsys.readouterr().err
-
-
-class Lengthy:
-    """A scorer by length that fails once it has scored so many texts."""
-
-    model = "feedsieve-classifier:1"
-    threshold = 0.3
-
-    def __init__(self, capacity: int = 10**9) -> None:
-        self.left = capacity
-        self.asked: list[str] = []
-
-    def score(self, texts, progress=None, eager=True):
-        self.left -= len(texts)
-        if self.left < 0:
-            raise KeyboardInterrupt
-        self.asked += texts
-        return np.array([1 / (1 + len(text)) for text in texts])
-
-
-class TestScoreStore:
-    @pytest.fixture
-    def store(self, tmp_path):
-        write(compose(120, 3), tmp_path)
-        store = MessageStore.open(tmp_path / DATABASE)
-        yield store
-        store.close()
-
-    def test_nothing_known_is_scored_again(self, store):
-        marks = [mark for mark, _text in store.unscored(Lengthy.model, 30)]
-        scorer = Lengthy()
-        score_store(store, scorer, dict.fromkeys(marks, 0.5))
-        assert store.unscored(scorer.model, 10) == []
-        assert store.shown_model("another") == scorer.model
-        assert len(scorer.asked) == len(set(scorer.asked)) < 95
-        assert sum(item.score == 0.5 for item in store.feed(scorer.model, 500).items) == 30
-
-    def test_a_run_that_was_stopped_goes_on_where_it_was(self, store, monkeypatch):
-        monkeypatch.setattr("train.pipeline.READ_AT_ONCE", 25)
-        stopped, again = Lengthy(capacity=60), Lengthy()
-        with pytest.raises(KeyboardInterrupt):
-            score_store(store, stopped, {})
-        assert len(stopped.asked) == 50
-        assert store.shown_model("another") == "another"
-        score_store(store, again, {})
-        assert not set(again.asked) & set(stopped.asked)
-        assert store.unscored(again.model, 10) == []
-
-
-class Blurred:
-    """An encoder of texts that begin with their label, with some noise over it."""
-
-    def __init__(self, noise: float) -> None:
-        self.noise = noise
-
-    def encode(self, texts, progress=None):
-        rng = np.random.default_rng(0)
-        rows = rng.normal(size=(len(texts), 8)) * self.noise
-        rows[:, 0] += [float(text[0]) for text in texts]
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def labeled(count: int, positives: int) -> pd.DataFrame:
-    labels = [int(number < positives) for number in range(count)]
-    rng = np.random.default_rng(0)
-    texts = [f"{label} {' '.join(map(chr, rng.integers(97, 20_000, 20)))}" for label in labels]
-    return pd.DataFrame({"msg": texts, "label": labels})
-
-
-class TestPrecision:
-    @pytest.fixture
-    def _no_words(self, monkeypatch) -> None:
-        """Let the encoder alone tell the labels, and not the words of these short texts."""
-        monkeypatch.setattr(
-            "train.precision.lexical.out_of_fold", lambda texts, *_rest: np.zeros(len(texts))
-        )
-
-    def test_8_bits_that_lose_nothing_are_chosen(self):
-        embedders = {"fp32": Embedder(Blurred(0.3)), "int8": Embedder(Blurred(0.3))}
-        comparison = compare(embedders, labeled(120, 40), seed=7)
-        assert comparison.chosen == "int8"
-        assert comparison.loss == 0
-        assert comparison.mean_cosine == pytest.approx(1, abs=1e-5)
-        assert comparison.messages == 120
-        assert "int8 loses 0.00 points of F1, under the 0.3 allowed" in comparison.reason
-
-    @pytest.mark.usefixtures("_no_words")
-    def test_8_bits_that_cost_quality_are_not(self):
-        embedders = {"fp32": Embedder(Blurred(0.2)), "int8": Embedder(Blurred(2.0))}
-        comparison = compare(embedders, labeled(120, 40), seed=7)
-        assert comparison.chosen == "fp32"
-        assert comparison.loss > LARGEST_LOSS
-        assert "not under" in str(comparison)
-        assert comparison.as_table()["chosen"] == "fp32"
-        assert comparison.as_table()["int8"]["lowest_cosine"] == comparison.lowest_cosine
-
-    @pytest.mark.usefixtures("_no_words")
-    def test_the_seed_decides(self):
-        embedders = {"fp32": Embedder(Blurred(0.4)), "int8": Embedder(Blurred(0.5))}
-        frame = labeled(150, 50)
-        first = compare(embedders, frame, seed=7)
-        assert compare(embedders, frame, seed=7) == first
-        assert compare(embedders, frame, seed=8) != first
-
-    @pytest.mark.parametrize("positives", [3, 6])
-    def test_few_positives_among_many_messages(self, positives):
-        embedders = {"fp32": Embedder(Blurred(0.3)), "int8": Embedder(Blurred(0.3))}
-        comparison = compare(embedders, labeled(3000, positives), seed=7)
-        assert 1500 <= comparison.messages <= 1505
-
-    def test_positives_that_are_copies_of_one_another(self):
-        frame = labeled(60, 12)
-        frame.loc[frame["label"] == 1, "msg"] = "1 the same flat to let in the same words"
-        frame.loc[0, "msg"] = "1 quite another text about a house by the sea"
-        embedders = {name: Embedder(Blurred(0.3)) for name in ("fp32", "int8")}
-        assert compare(embedders, frame, seed=7).chosen == "int8"
-
-    def test_an_encoder_that_knows_the_labels_is_judged_by_those_that_did_not(self):
-        frame = labeled(120, 40)
-        embedders = {"fp32": Embedder(Blurred(0.1)), "int8": Embedder(Blurred(3.0))}
-        by_chance = np.random.default_rng(0).normal(size=120)
-        tuned = FineTuned(None, Head(np.eye(8)[0], 0.0), by_chance, [])
-        comparison = compare(embedders, frame, seed=7, tuned=tuned)
-        assert comparison.figures["fp32"].average_precision < 0.6  # not the 1.0 of the embeddings
-        tuned = replace(tuned, verdicts=frame["label"].to_numpy() - 0.5)
-        comparison = compare(embedders, frame, seed=7, tuned=tuned)
-        assert comparison.figures["fp32"] == Figures(1.0, pytest.approx(1.0))
-        assert comparison.figures["int8"].f1 < 0.9
-        assert comparison.chosen == "fp32"
-
-    def test_three_tenths_of_a_point_are_the_limit(self):
-        def comparison(int8: float) -> Comparison:
-            figures = {"fp32": Figures(0.8, 0.8), "int8": Figures(int8, 0.8)}
-            return Comparison(figures, 0.99, 0.98, 500, True)
-
-        assert comparison(0.7971).chosen == "int8"
-        assert comparison(0.81).chosen == "int8"
-        assert comparison(0.7969).chosen == "fp32"
-
-
-class TestSettings:
-    @pytest.fixture(autouse=True)
-    def fresh(self, monkeypatch):
-        for name in [name for name in os.environ if name.startswith("FEEDSIEVE_")]:
-            monkeypatch.delenv(name)
-        settings.cache_clear()
-        yield
-        settings.cache_clear()
-
-    def test_defaults_work_on_a_laptop(self):
-        assert settings().db == "data/messages.db"
-        assert settings().model == "feedsieve-classifier:latest"
-        assert settings().threads == 0
-        assert settings().cache == Path.home() / ".cache/feedsieve"
-
-    def test_the_environment_decides(self, monkeypatch):
-        monkeypatch.setenv("FEEDSIEVE_DB", "postgresql://host/chat")
-        monkeypatch.setenv("FEEDSIEVE_THREADS", "3")
-        monkeypatch.setenv("FEEDSIEVE_CACHE", "~/elsewhere")
-        assert (settings().db, settings().threads) == ("postgresql://host/chat", 3)
-        assert settings().cache == Path.home() / "elsewhere"
-
-    def test_a_variable_that_is_set_to_nothing_is_not_set(self, monkeypatch):
-        monkeypatch.setenv("FEEDSIEVE_THREADS", "")
-        monkeypatch.setenv("FEEDSIEVE_MODEL", "")
-        assert settings().threads == 0
-        assert settings().model == "feedsieve-classifier:latest"
-
-    @pytest.mark.parametrize("threads", ["-1", "many", "100000"])
-    def test_what_is_wrong_is_named(self, monkeypatch, threads):
-        monkeypatch.setenv("FEEDSIEVE_THREADS", threads)
-        with pytest.raises(InvalidSettings, match="FEEDSIEVE_THREADS"):
-            settings()

@@ -1,4 +1,4 @@
-"""Machines other than the developer's: what installs on ARM, and serving without OpenVINO."""
+"""Other machines: installation on ARM, scoring without OpenVINO."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ raise SystemExit(main(["score", *sys.argv[1:], "--force"]))
     ("platform", "has_openvino"),
     [("x86_64-manylinux_2_28", True), ("aarch64-manylinux_2_28", False)],
 )
-def test_what_serves_installs_from_wheels(platform, has_openvino):
+def test_runtime_installs_from_wheels(platform, has_openvino):
     done = subprocess.run(
         [BENTOML.with_name("uv"), "pip", "compile", "--quiet", "--python-platform", platform]
         + ["--python-version", "3.11", "--only-binary", ":all:"]
@@ -34,7 +34,7 @@ def test_what_serves_installs_from_wheels(platform, has_openvino):
     assert ("openvino" in names) == has_openvino
 
 
-def test_scores_without_openvino(trained, tmp_path):
+def test_scores_agree_without_openvino(trained, tmp_path):
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("msg\nСдаётся квартира в Лимассоле\nПривет\n", encoding="utf-8")
     run = {"cwd": ROOT, "capture_output": True, "text": True}

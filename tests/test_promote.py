@@ -1,4 +1,4 @@
-"""Champion and challenger, with real trainings of a tiny encoder, tracked in MLflow."""
+"""Promotion, with a tiny encoder trained and tracked in MLflow."""
 
 import csv
 import os
@@ -14,9 +14,9 @@ from serving import ROOT
 from tiny_bert import save_tiny_bert
 
 from data.generate import LABELED, compose, write
-from train import registry
-from train.challenge import compare
-from train.registry import CHALLENGER, CHAMPION, FORMER
+from train.tracking import registry
+from train.tracking.challenger import compare
+from train.tracking.registry import CHALLENGER, CHAMPION, FORMER
 
 RANDOM = np.random.default_rng(7)
 LABELS = (RANDOM.random(400) < 0.3).astype(int)
@@ -26,23 +26,23 @@ POOR = np.clip(LABELS * 0.2 + RANDOM.random(400) * 0.8, 0, 1)
 
 
 class TestCompare:
-    def test_the_better_one_is_better_for_certain(self):
+    def test_better_scores_are_significantly_better(self):
         for difference in compare(LABELS, GROUPS, GOOD, POOR, (0.5, 0.5), 7).values():
             assert 0 < difference.low < difference.mean < difference.high
 
-    def test_turned_round_it_is_worse(self):
+    def test_swapped_arguments_negate_the_difference(self):
         ours = compare(LABELS, GROUPS, GOOD, POOR, (0.5, 0.4), 7)
         theirs = compare(LABELS, GROUPS, POOR, GOOD, (0.4, 0.5), 7)
         for name, difference in ours.items():
             assert theirs[name].mean == pytest.approx(-difference.mean)
             assert theirs[name].low == pytest.approx(-difference.high)
 
-    def test_the_same_is_the_same(self):
+    def test_equal_scores_have_no_difference(self):
         for difference in compare(LABELS, GROUPS, GOOD, GOOD, (0.5, 0.5), 7).values():
             assert (difference.low, difference.mean, difference.high) == (0, 0, 0)
 
-    def test_copies_tell_no_more_than_one_of_them(self):
-        """Each message ten times, in one group, leaves the interval as wide as it was."""
+    def test_copies_in_a_group_do_not_narrow_the_interval(self):
+        """Each message occurs ten times, in one group."""
         one = compare(LABELS, np.arange(400), GOOD, POOR, (0.5, 0.5), 7)["F1"]
         ten = [np.repeat(values, 10) for values in (LABELS, np.arange(400), GOOD, POOR)]
         copied = compare(*ten, (0.5, 0.5), 7)["F1"]
@@ -50,7 +50,7 @@ class TestCompare:
 
 
 class Team:
-    """Somebody who trains and promotes, in a folder of their own."""
+    """Runs commands of training in a folder with its own stores."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -93,7 +93,7 @@ def trained_once(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def with_champion(trained_once) -> Path:
-    """Where version 1 is champion, and version 2, of the same data, challenges it."""
+    """A folder whose version 1 is champion, and version 2, of the same data, challenger."""
     team = Team(trained_once)
     done = team.promote()
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def with_champion(trained_once) -> Path:
 
 @pytest.fixture
 def team(with_champion, tmp_path, monkeypatch) -> Team:
-    """A copy of it, that a test may do with as it likes."""
+    """A copy of that folder for one test."""
     folder = tmp_path / "team"
     shutil.copytree(with_champion, folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
@@ -119,7 +119,7 @@ def number(alias: str) -> int | None:
 
 @pytest.mark.lab
 class TestPromote:
-    def test_an_equal_challenger_becomes_champion_and_may_be_rolled_back(self, team):
+    def test_equal_challenger_becomes_champion_and_can_be_rolled_back(self, team):
         done = team.promote()
         assert done.returncode == 0, done.stdout + done.stderr
         assert re.search(r"ok +average precision: \+0\.00 points", done.stdout)
@@ -133,7 +133,7 @@ class TestPromote:
         shown = team.promote("--champion").stdout.strip()
         assert shown == registry.behind(CHAMPION).pair.classifier_tag
 
-    def test_a_worse_challenger_is_refused(self, team):
+    def test_worse_challenger_is_rejected(self, team):
         with (team.folder / LABELED).open(newline="") as file:
             header, *rows = csv.reader(file)
         column = header.index("label")
@@ -144,36 +144,36 @@ class TestPromote:
         team.train("wrong.csv")
         done = team.promote("--out", "new/table.md")
         assert done.returncode == 1
-        assert "REFUSED  average precision: -" in done.stdout
-        assert "the champion stays what it is" in done.stdout
+        assert "REJECTED  average precision: -" in done.stdout
+        assert "the champion is unchanged" in done.stdout
         assert number(CHAMPION) == 1
         table = (team.folder / "new" / "table.md").read_text()
-        assert "| **refused** | average precision | -" in table
-        assert table.endswith("Refused: the champion stays what it is.\n")
+        assert "| **rejected** | average precision | -" in table
+        assert table.endswith("Rejected: the champion is unchanged.\n")
 
     @pytest.mark.parametrize(
-        ("limit", "said"), [("--largest", "REFUSED  size"), ("--slowest", "REFUSED  latency")]
+        ("limit", "printed"), [("--largest", "REJECTED  size"), ("--slowest", "REJECTED  latency")]
     )
-    def test_limits(self, team, limit, said):
+    def test_limits_reject_the_challenger(self, team, limit, printed):
         done = team.promote(limit, 0.001)
         assert done.returncode == 1
-        assert said in done.stdout
+        assert printed in done.stdout
         assert number(CHAMPION) == 1
 
-    def test_labels_of_other_messages_decide_nothing(self, team):
+    def test_labels_of_other_messages_reject_the_challenger(self, team):
         write(compose(200, 99), team.folder / "other")
         done = team.promote("--data", team.folder / "other" / LABELED)
         assert done.returncode == 1
-        assert "were judged by both" in done.stdout
+        assert "have out-of-fold scores of both models" in done.stdout
 
-    def test_a_pair_that_is_not_in_the_store(self, team):
+    def test_challenger_missing_from_the_store_is_reported(self, team):
         shutil.rmtree(team.folder / "bentoml")
         done = team.promote()
         assert done.returncode == 1
         assert "promote: the model store has no feedsieve-classifier:" in done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_a_champion_that_is_not_in_the_store(self, team):
+    def test_champion_missing_from_the_store_is_reported(self, team):
         tag = registry.behind(CHAMPION).pair.classifier_tag
         shutil.rmtree(team.folder / "bentoml" / "models" / tag.replace(":", "/"))
         done = team.promote()
@@ -182,7 +182,7 @@ class TestPromote:
         assert "Traceback" not in done.stderr
         assert number(CHAMPION) == 1
 
-    def test_nothing_to_promote_or_to_go_back_to(self, team, tmp_path):
+    def test_missing_versions_are_reported(self, team, tmp_path):
         (team.folder / "mlflow.db").unlink()
         assert "there is no challenger" in team.promote().stderr
         assert "no former champion" in team.promote("--rollback").stderr

@@ -5,18 +5,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from train import plots, report
 from train.behaviour.outcome import Case, Check, Outcome
-from train.card import INTENDED_USE, NOT_INTENDED_FOR, Card, Data
-from train.report import write_report
-from train.slices import by_slice
+from train.evaluation.slices import by_slice
+from train.report import page, plots
+from train.report.model_card import INTENDED_USE, NOT_INTENDED_FOR, Card, Data
+from train.report.page import write_report
 
 EVIL = "</script></style></title></svg><img src=x onerror=alert(1)>\"'{{ 7 * 7 }}&amp;<!--"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """The tags of a page, its text, and whether each tag that opens is closed in its turn."""
+    """The tags and the text of a page, and whether its tags are balanced."""
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -79,19 +79,19 @@ def written(tmp_path):
 
 
 class TestPage:
-    def test_figures_are_shown(self, written):
+    def test_page_shows_figures(self, written):
         _, page = written()
         for shown in ("0.8765", "1,325", "e:abc", "0.5500"):
             assert shown in page.text
         assert page.balanced
         assert sum(tag == "svg" for tag, _ in page.tags) == 3
 
-    def test_nested_metrics_and_what_is_no_number(self, written):
+    def test_nested_metrics_are_flattened_and_nan_is_a_dash(self, written):
         _, page = written(metrics={"test": {"recall": np.float64(0.25)}, "none": float("nan")})
         assert page.text.count("0.2500") == 2
         assert "—" in page.text
 
-    def test_decisions_are_counted(self, written):
+    def test_page_counts_decisions(self, written):
         labels = [1] * 7 + [0] * 24
         scores = [0.9] * 4 + [0.1] * 3 + [0.55] * 5 + [0.2] * 19
         _, page = written(
@@ -101,23 +101,23 @@ class TestPage:
         for shown in ("4found", "3missed", "5false alarm", "19left out"):
             assert shown in cells
 
-    def test_the_worst_mistakes_either_way(self, written):
+    def test_page_lists_the_worst_mistakes_of_both_kinds(self, written):
         labels = [0] * 20 + [1] * 20
         scores = np.concatenate([np.linspace(0.6, 0.98, 20), np.linspace(0.02, 0.4, 20)])
         changes = arguments(40, labels=labels, scores=scores, threshold=0.5)
         _, page = written(**changes)
         shown = [int(number) for number in re.findall(r"id-(\d+)", page.text)]
         assert shown == [*range(19, 4, -1), *range(20, 35)]
-        assert page.text.count("20, of them the worst 15") == 2
+        assert page.text.count("20, the worst 15 of them") == 2
 
-    def test_what_is_decided_rightly_is_no_mistake(self, written):
+    def test_right_decisions_are_not_listed(self, written):
         _, page = written(
             labels=[0, 1], scores=[0.1, 0.9], texts=["a", "b"], identifiers=["x", "y"]
         )
         assert page.of_class("text") == 0
         assert page.text.count("None.") == 2
 
-    def test_the_feed_and_the_precisions(self, written):
+    def test_page_shows_feed_and_precisions(self, written):
         _, page = written(
             feed_preview=[("77", "top of all", 0.991), ("78", "second", 0.5)],
             comparison={
@@ -132,12 +132,12 @@ class TestPage:
         assert "messages per second" in page.text
         assert page.of_class("chosen") == 1
 
-    def test_without_them_their_headings_are_absent(self, written):
+    def test_optional_sections_are_absent_without_data(self, written):
         _, page = written()
         assert "Top of the feed" not in page.text
         assert "Precisions" not in page.text
 
-    def test_it_needs_nothing_from_elsewhere(self, written):
+    def test_page_needs_no_other_file(self, written):
         source, page = written()
         assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
         references = [
@@ -152,19 +152,19 @@ class TestPage:
             "http://www.w3.org/1999/xlink",
         }
 
-    def test_dark_and_narrow_screens(self, written):
+    def test_page_supports_dark_and_narrow_screens(self, written):
         source, page = written()
         assert "prefers-color-scheme: dark" in source
         assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in (
             page.tags
         )
 
-    def test_the_same_input_gives_the_same_page(self, written):
+    def test_page_is_repeatable(self, written):
         assert written()[0] == written()[0]
 
 
 class TestFurtherSections:
-    """Each is there if it is given, and only then."""
+    """Optional sections appear if their data is given."""
 
     HEADINGS = (
         "Fine-tuning",
@@ -177,13 +177,13 @@ class TestFurtherSections:
     def headings(self, page: Page) -> set[str]:
         return {heading for heading in self.HEADINGS if f"\n{heading}\n" in page.text}
 
-    def test_without_them_their_headings_are_absent(self, written):
+    def test_sections_are_absent_without_data(self, written):
         _, page = written()
         assert self.headings(page) == set()
         _, page = written(slices=[], behaviour=None, audit=[], finetuning=[], card=None)
         assert self.headings(page) == set()
 
-    def test_slices(self, written):
+    def test_slices_have_a_table(self, written):
         texts = ["Добрый день всем соседям"] * 30 + ["Good morning"] * 3
         labels, scores = [1, 0, 0] * 11, [0.9, 0.9, 0.1] * 11
         source, page = written(slices=by_slice(texts, labels, scores, 0.5))
@@ -194,7 +194,7 @@ class TestFurtherSections:
         meters = [attributes["value"] for tag, attributes in page.tags if tag == "meter"]
         assert "0.6667" in meters
 
-    def test_behaviour_with_what_failed_first(self, written):
+    def test_failed_checks_come_first(self, written):
         case = Case("an invented message", 0.4)
         checks = [
             Check("invariance", "capitals", 12, {"mean move": 0.1}, {"mean move": 0.05}, []),
@@ -210,7 +210,7 @@ class TestFurtherSections:
         ]
         assert "1 of 3 checks failed" in " ".join(page.text.split())
 
-    def test_audit(self, written):
+    def test_audit_has_a_table(self, written):
         rows = [
             {"flipped": 0, "f1": 0.8, "average_precision": 0.85},
             {"flipped": 10, "f1": 0.875, "average_precision": 0.9},
@@ -221,7 +221,7 @@ class TestFurtherSections:
         assert "of 1,234 that look wrong" in page.text
         assert "that look wrong" not in written(audit=rows)[1].text
 
-    def test_finetuning(self, written):
+    def test_finetuning_has_a_table(self, written):
         history = [
             {"encoder": 1, "epoch": 1, "loss": float("nan"), "average_precision": 0.75},
             {"encoder": 2, "epoch": 3, "loss": 0.25, "average_precision": 0.875},
@@ -231,7 +231,7 @@ class TestFurtherSections:
         assert table(source, "Fine-tuning") == ["1 1 — 0.7500", "2 3 0.2500 0.8750"]
         assert "'encoder'" not in page.text
 
-    def test_card(self, written):
+    def test_card_has_its_lines(self, written):
         data = Data("f00d", {"training part": (80, 20), "test part": (20, 5)}, True, {"Greek": 100})
         _, page = written(card=Card({}, data))
         assert self.headings(page) == {"About this model"}
@@ -239,7 +239,7 @@ class TestFurtherSections:
             assert f"\n{line}\n" in page.text
         assert "\nData\n" not in written(card=Card({}))[1].text
 
-    def test_hostile_names_are_shown_and_never_run(self, written):
+    def test_hostile_names_are_escaped(self, written):
         row = {"slice": EVIL, "name": EVIL, "n": 30, "positives": 12} | dict.fromkeys(
             ["f1", "precision", "recall", "average_precision", "ece"], 0.1
         )
@@ -255,7 +255,7 @@ class TestFurtherSections:
 
 
 class TestHostileText:
-    def test_it_is_shown_and_never_run(self, written):
+    def test_hostile_text_is_escaped(self, written):
         _, clean = written(feed_preview=[("1", "x", 0.5)], comparison={"a": {"b": 1}})
         _, page = written(
             texts=[EVIL] * 200,
@@ -269,39 +269,39 @@ class TestHostileText:
         assert not [name for _, attributes in page.tags for name in attributes if name[:2] == "on"]
         assert EVIL in page.text
 
-    def test_figures_hold_no_message_text(self, written):
+    def test_plots_have_no_message_text(self, written):
         source, _ = written(texts=["unmistakable"] * 200, identifiers=["unmistakable"] * 200)
         assert "unmistakable" in source
         assert "unmistakable" not in "".join(re.findall(r"<svg.*?</svg>", source, re.DOTALL))
 
-    def test_huge_text_is_cut(self, written):
+    def test_huge_text_is_shortened(self, written):
         plain, _ = written()
         source, page = written(texts=["W" * 1_000_000] * 200, identifiers=["i" * 9_999] * 200)
         assert len(source) < len(plain) + 100_000
         assert "(1,000,000 characters)" in page.text
 
-    def test_nul_and_lone_surrogates(self, written):
+    def test_nul_and_lone_surrogates_are_replaced(self, written):
         source, page = written(texts=["a\x00b \ud83c c"] * 200, identifiers=["\x00i\udc00"] * 200)
         assert "\x00" not in source
         assert "ab \ufffd c" in page.text
 
 
 class TestWriting:
-    def test_a_failure_leaves_the_old_page_and_no_rubbish(self, tmp_path, monkeypatch):
+    def test_failed_write_keeps_the_old_page(self, tmp_path, monkeypatch):
         write_report(tmp_path, **arguments())
         before = (tmp_path / "report.html").read_bytes()
 
         def fail(*_):
             raise OSError("disk full")
 
-        monkeypatch.setattr(report.Path, "replace", fail)
+        monkeypatch.setattr(page.Path, "replace", fail)
         with pytest.raises(OSError, match="disk full"):
             write_report(tmp_path, **arguments(threshold=0.1))
         assert (tmp_path / "report.html").read_bytes() == before
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
     @pytest.mark.parametrize("changes", [{"texts": ["one"]}, {"identifiers": []}, {"labels": [1]}])
-    def test_lengths_that_differ(self, tmp_path, changes):
+    def test_unequal_lengths_are_rejected(self, tmp_path, changes):
         with pytest.raises(ValueError, match="of one length"):
             write_report(tmp_path, **arguments(**changes))
         assert not list(tmp_path.iterdir())
@@ -321,16 +321,16 @@ class TestPlots:
             assert "#ffffff" not in drawing and "#000000" not in drawing
             assert "currentColor" in drawing
 
-    def test_the_threshold_is_marked(self):
+    def test_plots_mark_the_threshold(self):
         labels, scores = np.array([0, 1, 0]), np.array([0.2, 0.5, 0.5])
         assert "threshold 0.375" in plots.precision_recall(labels, scores, 0.375)
         assert "threshold 0.375" in plots.histogram(labels, scores, 0.375)
 
-    def test_bins_are_counted(self):
+    def test_calibration_counts_its_bins(self):
         drawing = plots.calibration(np.tile([0, 1], 617), np.full(1234, 0.35))
         assert "1,234" in drawing
 
-    def test_one_page_holds_them_without_clashes(self):
+    def test_plots_have_distinct_ids(self):
         labels, scores = np.array([0, 1, 0]), np.array([0.2, 0.5, 0.5])
         drawings = [plots.calibration(labels, scores), plots.histogram(labels, scores, 0.5)]
         first, second = (set(re.findall(r' id="([^"]+)"', drawing)) for drawing in drawings)

@@ -1,4 +1,4 @@
-"""The routes, over HTTP, of the server that `make serve` starts."""
+"""The routes of the server that `make serve` starts, over HTTP."""
 
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
@@ -8,7 +8,7 @@ import pytest
 from serving import serve, wait_until_ready
 
 from feedsieve import __version__
-from feedsieve.backends import BACKENDS
+from feedsieve.scoring.backends import BACKENDS
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 OFFER = "Сдаётся квартира 2+1 в Лимассоле, центр, 1200 евро в месяц, на длительный срок"
@@ -16,7 +16,7 @@ CHATTER = "Всем привет! Кто знает хорошего стома�
 
 
 class Page(HTMLParser):
-    """The tags of a page and its text."""
+    """Tags and text of a page."""
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -42,7 +42,7 @@ def score(server, *texts):
 
 
 class TestFeed:
-    def test_it_is_ranked_by_score(self, server):
+    def test_feed_is_ranked_by_score(self, server):
         answer = server.client.get("/feed?limit=5").json()
         assert set(answer) == {"model", "items", "next"}
         assert answer["model"].startswith("feedsieve-classifier:")
@@ -53,11 +53,11 @@ class TestFeed:
         assert scores[0] > 0.8
         assert answer["items"][0]["label"] == "positive"
 
-    def test_ten_are_the_default_and_a_slash_does_no_harm(self, server):
+    def test_limit_defaults_to_ten_and_a_slash_is_allowed(self, server):
         assert len(server.client.get("/feed").json()["items"]) == 10
         assert server.client.get("/feed/").json() == server.client.get("/feed").json()
 
-    def test_pages_follow_one_another(self, server):
+    def test_cursors_lead_through_the_feed(self, server):
         whole = server.client.get("/feed?limit=9").json()["items"]
         items, cursor = [], None
         for _ in range(3):
@@ -89,13 +89,13 @@ class TestFeed:
             (";;q=x,,", "application/json"),
         ],
     )
-    def test_negotiation(self, server, accept, media_type):
+    def test_accept_header_decides_the_format(self, server, accept, media_type):
         response = server.client.get("/feed", headers={"Accept": accept})
         assert response.headers["content-type"] == media_type
         assert response.headers["vary"] == "Accept"
 
     @pytest.mark.parametrize("accept", ["application/json", "text/html"])
-    def test_who_has_it_is_not_sent_it_again(self, server, accept):
+    def test_cached_answer_is_not_sent_again(self, server, accept):
         first = server.client.get("/feed?limit=3", headers={"Accept": accept})
         assert first.headers["cache-control"] == "no-cache"
         known = {"Accept": accept, "If-None-Match": f'"other", W/{first.headers["etag"]}'}
@@ -107,7 +107,7 @@ class TestFeed:
         other = server.client.get("/feed?limit=4", headers=known)
         assert other.status_code == 200
 
-    def test_page_and_data_have_tags_of_their_own(self, server):
+    def test_page_and_json_have_different_etags(self, server):
         tags = {
             server.client.get("/feed", headers={"Accept": accept}).headers["etag"]
             for accept in ("application/json", "text/html")
@@ -115,7 +115,7 @@ class TestFeed:
         assert len(tags) == 2
 
     @pytest.mark.parametrize("path", ["/feed", "/feed?limit=3", "/docs"])
-    def test_who_asks_for_the_head_gets_that(self, server, path):
+    def test_head_has_the_headers_of_get(self, server, path):
         whole, head = server.client.get(path), server.client.head(path)
         assert head.status_code == 200
         assert head.content == b""
@@ -123,7 +123,7 @@ class TestFeed:
         assert head.headers["content-type"] == whole.headers["content-type"]
         assert "head" not in server.client.get("/openapi.json").json()["paths"]["/feed"]
 
-    def test_who_asks_for_the_head_is_refused_as_others_are(self, server):
+    def test_head_has_the_errors_of_get(self, server):
         missing = server.client.head("/messages/nothing")
         assert (missing.status_code, missing.content) == (404, b"")
         assert server.client.head("/score").status_code == 405
@@ -131,7 +131,7 @@ class TestFeed:
         known = server.client.head("/feed", headers={"If-None-Match": tag})
         assert (known.status_code, known.content) == (304, b"")
 
-    def test_the_root_leads_to_it(self, server):
+    def test_root_redirects_to_the_feed(self, server):
         assert server.client.get("/").headers["location"] == "/feed"
 
 
@@ -140,13 +140,13 @@ def cursor_of(cursor):
 
 
 class TestMessages:
-    def test_one_of_the_feed(self, server):
+    def test_message_equals_its_item_in_the_feed(self, server):
         item = server.client.get("/feed?limit=1").json()["items"][0]
         answer = server.client.get(f"/messages/{item['id']}").json()
         assert answer.pop("model").startswith("feedsieve-classifier:")
         assert answer == {name: item[name] for name in ("id", "text", "score", "label")}
 
-    def test_who_has_it_is_not_sent_it_again(self, server):
+    def test_cached_answer_is_not_sent_again(self, server):
         item = server.client.get("/feed?limit=1").json()["items"][0]
         path = f"/messages/{item['id']}"
         tag = server.client.get(path).headers["etag"]
@@ -155,13 +155,13 @@ class TestMessages:
         explained = server.client.get(f"{path}?explain=1", headers={"If-None-Match": tag})
         assert explained.status_code == 200
 
-    def test_its_page(self, server):
+    def test_message_page_shows_text_and_score(self, server):
         item = server.client.get("/feed?limit=1").json()["items"][0]
         page = Page(server.client.get(f"/messages/{item['id']}", headers=BROWSER).text)
         assert item["text"] in page.text
         assert f"{item['score']:.4f}" in page.text
 
-    def test_unknown_ones(self, server):
+    def test_unknown_message_is_404(self, server):
         response = server.client.get("/messages/nobody-wrote-this")
         assert response.status_code == 404
         assert response.headers["content-type"] == "application/problem+json"
@@ -169,7 +169,7 @@ class TestMessages:
         assert page.status_code == 404
         assert "no message has this identifier" in Page(page.text).text
 
-    def test_a_random_sample(self, server):
+    def test_messages_returns_a_random_sample(self, server):
         first, second = (
             server.client.get("/messages?limit=100").json()["msg_ids"] for _ in range(2)
         )
@@ -180,7 +180,7 @@ class TestMessages:
 
 
 class TestScore:
-    def test_an_offer_scores_above_chatter(self, server):
+    def test_offer_scores_above_chatter(self, server):
         offer, chatter = score(server, OFFER, CHATTER)
         assert set(offer) == {"score", "label", "by"}
         assert offer["label"] == "positive"
@@ -188,17 +188,17 @@ class TestScore:
         assert offer["by"] == "encoder"
         assert 0 < chatter["score"] < offer["score"] < 1
 
-    def test_as_many_and_as_long_as_allowed(self, server):
+    def test_largest_request_is_scored(self, server):
         words = "Сдаётся квартира в Лимассоле, рядом море, "
         texts = [f"{number} {words * 300}"[:10_000] for number in range(256)]
         assert {len(text) for text in texts} == {10_000}
         assert len(score(server, *texts)) == 256
 
-    def test_a_stored_message_scores_as_it_did(self, server):
+    def test_stored_message_scores_as_in_the_feed(self, server):
         item = server.client.get("/feed?limit=1").json()["items"][0]
         assert score(server, item["text"])[0]["score"] == pytest.approx(item["score"], abs=1e-4)
 
-    def test_a_text_seen_before_is_not_embedded_again(self, server):
+    def test_cached_text_is_not_embedded_again(self, server):
         text = f"{OFFER}, в первый раз"
         once = score(server, text, f"  {text}\n", text)
         before = counts(server)
@@ -209,31 +209,31 @@ class TestScore:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def forgetful(cls, environment, tmp_path_factory):
-        """A server that remembers no scores, with nothing in its store."""
-        folder = tmp_path_factory.mktemp("forgetful")
+    def uncached(cls, environment, tmp_path_factory):
+        """A server without a score cache, with an empty store."""
+        folder = tmp_path_factory.mktemp("uncached")
         own = {"FEEDSIEVE_RECALLED": "0", "FEEDSIEVE_DB": str(folder / "new.db")}
-        with serve(environment | own, folder) as forgetful:
-            wait_until_ready(forgetful)
-            yield forgetful
+        with serve(environment | own, folder) as uncached:
+            wait_until_ready(uncached)
+            yield uncached
 
-    def test_order_and_company_change_nothing(self, forgetful):
+    def test_scores_do_not_depend_on_order_or_batch(self, uncached):
         texts = [f"{OFFER} {number}" for number in range(20)] + [CHATTER, "", "+", "🏠" * 50]
-        together = [row["score"] for row in score(forgetful, *texts)]
+        together = [row["score"] for row in score(uncached, *texts)]
         assert len(set(together)) > 10
-        backwards = [row["score"] for row in score(forgetful, *reversed(texts))]
+        backwards = [row["score"] for row in score(uncached, *reversed(texts))]
         assert together == backwards[::-1]
-        assert together == [score(forgetful, text)[0]["score"] for text in texts]
+        assert together == [score(uncached, text)[0]["score"] for text in texts]
 
-    def test_remembering_changes_no_score(self, server, forgetful):
+    def test_cache_changes_no_score(self, server, uncached):
         texts = [OFFER, CHATTER, OFFER.upper(), "+", "", f"{OFFER} {CHATTER}"]
-        remembered = [score(server, text) for text in texts for _ in range(2)]
-        before = read(forgetful)
-        assert [score(forgetful, text) for text in texts for _ in range(2)] == remembered
-        assert read(forgetful) - before == 2 * len(texts)
-        assert counts(forgetful)[1] == 0
+        cached = [score(server, text) for text in texts for _ in range(2)]
+        before = read(uncached)
+        assert [score(uncached, text) for text in texts for _ in range(2)] == cached
+        assert read(uncached) - before == 2 * len(texts)
+        assert counts(uncached)[1] == 0
 
-    def test_many_clients_at_once_are_batched(self, server):
+    def test_concurrent_requests_are_batched(self, server):
         before = batches(server)
         texts = [f"{CHATTER} {number}" for number in range(200)]
         with ThreadPoolExecutor(32) as clients:
@@ -249,18 +249,18 @@ class TestScore:
 
 
 def batches(server):
-    """Return how many batches there were, and how many texts were in them."""
+    """Return the numbers of batches and of texts in them."""
     name = "feedsieve_batch_texts"
     return tuple(sum(server.metric(f"{name}_{part}").values()) for part in ("count", "sum"))
 
 
 def read(server):
-    """Return how many texts the encoder or words alone have scored."""
+    """Return the number of texts that the encoder or the word model has scored."""
     return counts(server)[0] + server.metric("feedsieve_texts_by_words_total")[""]
 
 
 def counts(server):
-    """Return how many texts were embedded, and of how many the score was known."""
+    """Return the numbers of embedded and of cached texts."""
     return tuple(
         server.metric(f"feedsieve_texts_{what}_total")[""] for what in ("embedded", "recalled")
     )
@@ -270,23 +270,23 @@ class TestOperations:
     def test_version_and_metrics_name_the_backend(self, server):
         answer = server.client.get("/version")
         assert answer.status_code == 200
-        found = answer.json()
-        assert found["version"] == __version__
-        assert found["model"] == server.client.get("/feed").json()["model"]
-        assert found["encoder"].startswith("feedsieve-encoder:")
-        backend = found["backend"]
+        version = answer.json()
+        assert version["version"] == __version__
+        assert version["model"] == server.client.get("/feed").json()["model"]
+        assert version["encoder"].startswith("feedsieve-encoder:")
+        backend = version["backend"]
         assert backend["backend"] in {spec.name for spec in BACKENDS["int8"]}
         assert 0.999 < backend["lowest_cosine"] <= backend["mean_cosine"] <= 1.00001
         assert backend["cpu"] and backend["reason"]
         [labels] = server.metric("feedsieve_backend_info")
         assert f'backend="{backend["backend"]}"' in labels
-        assert f'model="{found["model"]}"' in labels
+        assert f'model="{version["model"]}"' in labels
 
-    def test_the_log_says_which_backend_runs(self, server):
+    def test_log_names_the_backend(self, server):
         backend = server.client.get("/version").json()["backend"]["backend"]
         assert f"the encoder runs on {backend} (" in server.log.read_text()
 
-    def test_metrics_do_not_grow_with_the_addresses_asked_for(self, server):
+    def test_number_of_metrics_does_not_grow_with_paths(self, server):
         def series():
             return set(server.metric("feedsieve_request_seconds_count"))
 
@@ -302,11 +302,11 @@ class TestOperations:
             'endpoint="other",status="404"',
         } <= before
 
-    def test_alive_and_ready(self, server):
+    def test_server_is_alive_and_ready(self, server):
         assert server.client.get("/livez").status_code == 200
         assert server.client.get("/readyz").status_code == 200
 
-    def test_the_documentation_lists_every_route(self, server):
+    def test_openapi_lists_every_route(self, server):
         document = server.client.get("/openapi.json").json()
         routes = {
             (path, method) for path, methods in document["paths"].items() for method in methods
@@ -322,7 +322,7 @@ class TestOperations:
             ("/version", "get"),
         } <= routes
 
-    def test_the_documentation_tells_errors_as_they_come(self, server):
+    def test_openapi_documents_errors_as_problems(self, server):
         document = server.client.get("/openapi.json").json()
         references = [
             answer["content"]["application/problem+json"]["schema"]["$ref"]
@@ -335,7 +335,7 @@ class TestOperations:
             server.client.get("/nothing").json()
         )
 
-    def test_the_documentation_needs_no_network(self, server):
+    def test_docs_need_no_network(self, server):
         page = server.client.get("/docs").text
         assert "http://" not in page
         assert "https://" not in page

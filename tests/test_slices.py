@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.evaluate import evaluate
-from train.slices import LENGTHS, by_slice, length, precision_at, precisions_at
+from train.evaluation.metrics import evaluate
+from train.evaluation.slices import LENGTHS, by_slice, length, precision_at, precisions_at
 
 RUSSIAN, ENGLISH = "Добрый день всем соседям", "Good morning to all neighbours"
 
@@ -22,7 +22,7 @@ class TestLength:
             (601, "over 600 characters"),
         ],
     )
-    def test_edges(self, characters, name):
+    def test_ranges_include_their_upper_edge(self, characters, name):
         assert length("a" * characters) == name
 
     def test_spaces_and_emoji_are_not_counted(self):
@@ -30,13 +30,13 @@ class TestLength:
 
     @given(st.text())
     @settings(max_examples=50, deadline=None)
-    def test_any_text_has_one(self, text):
+    def test_any_text_has_a_length(self, text):
         assert length(text) in LENGTHS
 
 
 class TestBySlice:
-    def test_by_hand(self):
-        # 20 in Russian: 3 found, 1 missed, 1 false alarm. 5 in English: too few to tell.
+    def test_rows_match_a_manual_calculation(self):
+        # 20 in Russian: 3 found, 1 missed, 1 false alarm. 5 in English: too few.
         labels = [1, 1, 1, 1, 0] + [0] * 15 + [1, 0, 0, 0, 0]
         scores = [0.9, 0.9, 0.9, 0.1, 0.8] + [0.1] * 15 + [0.9, 0.1, 0.1, 0.1, 0.1]
         texts = [RUSSIAN] * 20 + [ENGLISH] * 5
@@ -57,13 +57,13 @@ class TestBySlice:
         }
         assert (short["slice"], short["name"]) == ("length", "up to 100 characters")
         assert (short["n"], short["positives"]) == (25, 5)
-        whole = evaluate(labels, scores, 0.5)
+        all_messages = evaluate(labels, scores, 0.5)
         assert short == {"slice": "length", "name": short["name"]} | {
-            name: whole[name] for name in short if name not in ("slice", "name")
+            name: all_messages[name] for name in short if name not in ("slice", "name")
         }
 
     @pytest.mark.parametrize("label", [0, 1])
-    def test_of_one_label_only_calibration_is_told(self, label):
+    def test_one_label_has_a_calibration_error_only(self, label):
         row = by_slice([RUSSIAN] * 30, [label] * 30, [0.3] * 30, 0.5)[0]
         assert row["ece"] == pytest.approx(abs(label - 0.3))
         assert row["f1"] is row["precision"] is row["recall"] is row["average_precision"] is None
@@ -81,7 +81,7 @@ class TestBySlice:
             "up to 100 characters", "301 to 600 characters", "over 600 characters",
         ]  # fmt: skip
 
-    def test_bad_input(self):
+    def test_bad_input_is_rejected(self):
         with pytest.raises(ValueError, match="1 texts and 2 labels"):
             by_slice([RUSSIAN], [0, 1], [0.1, 0.2], 0.5)
         with pytest.raises(ValueError, match="between 0 and 1"):
@@ -89,17 +89,17 @@ class TestBySlice:
 
 
 class TestPrecisionAt:
-    def test_by_hand(self):
+    def test_precision_matches_a_manual_calculation(self):
         labels, scores = [0, 1, 1, 0, 1], [0.1, 0.9, 0.8, 0.7, 0.2]
         shares = [precision_at(labels, scores, k) for k in range(1, 6)]
         assert shares == pytest.approx([1, 1, 2 / 3, 3 / 4, 3 / 5])
 
-    def test_what_is_tied_shares_the_places(self):
+    def test_tied_scores_share_the_last_places(self):
         # One place is left for three messages of which one is positive.
         assert precision_at([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.5], 2) == pytest.approx((1 + 1 / 3) / 2)
         assert precision_at([1, 1, 0, 0], [0.5] * 4, 2) == 0.5
 
-    def test_the_order_of_messages_does_not_matter(self):
+    def test_order_of_messages_does_not_matter(self):
         rng = np.random.default_rng(0)
         labels, scores = rng.integers(0, 2, 60), rng.random(60).round(1)
         order = np.argsort(labels)
@@ -109,15 +109,15 @@ class TestPrecisionAt:
             )
 
     @pytest.mark.parametrize("k", [-1, 0, 4])
-    def test_as_many_as_there_are(self, k):
+    def test_k_out_of_range_is_rejected(self, k):
         with pytest.raises(ValueError, match="k must be between 1 and"):
             precision_at([0, 1, 0], [0.1, 0.2, 0.3], k)
 
-    def test_lengths_that_differ(self):
+    def test_unequal_lengths_are_rejected(self):
         with pytest.raises(ValueError, match="of 2 and 3"):
             precision_at([0, 1], [0.1, 0.2, 0.3], 1)
 
-    def test_places_that_there_are_messages_for(self):
+    def test_places_beyond_the_messages_are_left_out(self):
         labels, scores = [1] * 10 + [0] * 20, np.linspace(1, 0, 30)
         assert precisions_at(labels, scores) == {"precision_at_20": 0.5}
         assert precisions_at(labels, scores, (5, 30)) == {

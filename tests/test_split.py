@@ -6,22 +6,17 @@ from string import ascii_lowercase
 import numpy as np
 import pandas as pd
 import pytest
+from labelled_files import sentences
 
 from feedsieve.text import normalise
-from train.data import Split, near_duplicate_groups, split
+from train.data.near_duplicates import near_duplicate_groups
+from train.data.split import Split, split
 
-WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty"]
 PARTS = ("train", "test")
 
 
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """Return texts of which no two are near-duplicates."""
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=12)) for _ in range(count)]
-
-
 class TestNearDuplicates:
-    def test_another_price_and_case_and_spacing(self):
+    def test_price_case_and_spacing_are_ignored(self):
         texts = sentences(3)
         texts += [
             "Flat in the centre, 2 bedrooms, 1200 a month, call 99123456",
@@ -29,12 +24,12 @@ class TestNearDuplicates:
         ]
         assert near_duplicate_groups(texts, progress=False).tolist() == [0, 1, 2, 3, 3]
 
-    def test_a_word_more_is_still_a_copy_and_half_a_text_is_not(self):
+    def test_one_more_word_is_a_copy_and_half_a_text_is_not(self):
         text = " ".join(sentences(3))
         texts = [text, text + " today", text[: len(text) // 2]]
         assert near_duplicate_groups(texts, progress=False).tolist() == [0, 0, 1]
 
-    def test_texts_that_share_three_fifths_are_none(self):
+    def test_texts_that_share_three_fifths_are_no_copies(self):
         # Letters at random: words would repeat, and repeated shingles count once.
         letters = [random.Random(seed).choices(ascii_lowercase, k=400) for seed in range(40)]
         texts = ["".join(text) for text in letters]
@@ -48,12 +43,12 @@ class TestNearDuplicates:
         assert near_duplicate_groups([chain[0], chain[-1]], progress=False).tolist() == [0, 1]
         assert set(near_duplicate_groups(chain, progress=False).tolist()) == {0}
 
-    def test_short_texts_keep_to_their_equals(self):
+    def test_short_texts_match_equal_texts_only(self):
         texts = ["+", "ok", "OK ", "+", "no", "7", "15", "", "\u200b"]
         groups = near_duplicate_groups(texts, progress=False).tolist()
         assert groups == [0, 1, 1, 0, 2, 3, 3, 4, 4]
 
-    def test_nothing(self):
+    def test_no_texts_have_no_groups(self):
         assert near_duplicate_groups([], progress=False).tolist() == []
 
     def test_order_does_not_matter(self):
@@ -64,7 +59,7 @@ class TestNearDuplicates:
         together = groups[:, None] == groups
         assert (together[np.ix_(order, order)] == (shuffled[:, None] == shuffled)).all()
 
-    def test_progress_is_shown_unless_refused(self, capsys):
+    def test_progress_bar_is_optional(self, capsys):
         near_duplicate_groups(sentences(3))
         assert "near-duplicates" in capsys.readouterr().err
         near_duplicate_groups(sentences(3), progress=False)
@@ -97,7 +92,7 @@ class TestSplit:
         for part in PARTS:
             assert getattr(parts, part)["label"].mean() == pytest.approx(0.25, abs=0.04)
 
-    def test_copies_stay_on_one_side(self, frame):
+    def test_copies_stay_in_one_part(self, frame):
         for seed in range(3):
             parts = split(frame, seed=seed, progress=False)
             seen = [
@@ -106,20 +101,20 @@ class TestSplit:
             ]
             assert not seen[0] & seen[1]
 
-    def test_the_seed_alone_decides(self, frame):
+    def test_seed_decides_and_order_does_not(self, frame):
         first = split(frame, seed=1, progress=False)
         shuffled = frame.sample(frac=1, random_state=3)
         assert identifiers(split(shuffled, seed=1, progress=False)) == identifiers(first)
         assert identifiers(split(frame, seed=2, progress=False)) != identifiers(first)
 
-    def test_a_given_test_part_is_taken_as_it_is(self, frame):
+    def test_subset_column_decides(self, frame):
         given = frame.assign(
             subset=["test" if number % 5 == 0 else "train" for number in range(300)]
         )
         parts = split(given, seed=0, progress=False)
         assert sorted(parts.test["msg_id"]) == sorted(given.query("subset == 'test'")["msg_id"])
 
-    def test_copies_across_a_given_split_are_counted(self, caplog):
+    def test_copies_across_a_given_split_are_reported(self, caplog):
         texts = sentences(60)
         texts[50] = texts[0] + " 1"
         texts[51] = texts[1]
@@ -131,11 +126,11 @@ class TestSplit:
         split(frame_of(sentences(60), [0, 1] * 30, ["train"] * 50 + ["test"] * 10), 0)
         assert caplog.text == ""
 
-    def test_the_share_asked_for(self, frame):
+    def test_share_is_configurable(self, frame):
         parts = split(frame, seed=0, test_share=0.5, progress=False)
         assert len(parts.test) == pytest.approx(150, abs=6)
 
-    def test_one_large_group_of_copies(self):
+    def test_large_group_of_copies_does_not_fill_the_test_part(self):
         texts = sentences(100) + ["your message was deleted"] * 150
         labels = [int(number % 4 == 0) for number in range(100)] + [0] * 150
         for seed in range(5):
@@ -144,16 +139,16 @@ class TestSplit:
             assert len(parts.test) < 100
 
     @pytest.mark.parametrize("share", [0, -0.1, 0.6, 1])
-    def test_bad_shares(self, frame, share):
+    def test_bad_shares_are_rejected(self, frame, share):
         with pytest.raises(ValueError, match="above 0 and at most 0.5"):
             split(frame, seed=0, test_share=share, progress=False)
 
-    def test_copies_only(self):
+    def test_label_of_copies_only_is_rejected(self):
         texts = ["rent me"] * 15 + sentences(15)
         with pytest.raises(ValueError, match="1 positive and 15 negative"):
             split(frame_of(texts, [1] * 15 + [0] * 15), seed=0, progress=False)
 
-    def test_as_few_messages_as_are_read(self):
+    def test_minimum_number_of_messages_can_be_split(self):
         frame = frame_of(sentences(20), [int(number % 4 == 0) for number in range(20)])
         for seed in range(5):
             parts = split(frame, seed=seed, progress=False)
@@ -161,10 +156,10 @@ class TestSplit:
 
 
 class TestCorpus:
-    def test_it_splits_without_leaks_and_in_time(self, corpus):
-        begun = time.perf_counter()
+    def test_real_corpus_splits_without_leaks_in_time(self, corpus):
+        started = time.perf_counter()
         parts = split(corpus.drop(columns="subset", errors="ignore"), seed=0, progress=False)
-        assert time.perf_counter() - begun < 60
+        assert time.perf_counter() - started < 60
         shares = [getattr(parts, part)["label"].mean() for part in PARTS]
         assert max(shares) - min(shares) < 0.02
         texts = [set(getattr(parts, part)["msg"].map(normalise).str.lower()) for part in PARTS]

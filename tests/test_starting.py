@@ -1,4 +1,4 @@
-"""How the server starts, what it does until it is ready, and what it does when it cannot be."""
+"""Start of the server: before it is ready, and when it cannot be."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from itertools import islice
 from serving import BENTOML, ROOT, free_port, serve, wait_for, wait_until_ready
 
 from feedsieve.message import Message
-from feedsieve.readers import read_messages
-from feedsieve.store import MessageStore
+from feedsieve.sources.readers import read_messages
+from feedsieve.store.store import MessageStore
 
 
 def in_feed(answer):
@@ -31,7 +31,7 @@ def test_not_ready_until_the_model_is_loaded(environment, tmp_path):
         assert "feedsieve import" in page.text
 
 
-def test_no_model(tmp_path):
+def test_missing_model_ends_the_server(tmp_path):
     done = subprocess.run(
         [BENTOML, "serve", "service:Feedsieve"],
         cwd=ROOT,
@@ -45,7 +45,7 @@ def test_no_model(tmp_path):
 
 
 def serve_until_it_ends(environment, home) -> subprocess.CompletedProcess[str]:
-    """Run the server, which is to end by itself, and return what it printed."""
+    """Run a server that ends by itself; return its output."""
     return subprocess.run(
         [BENTOML, "serve", "service:Feedsieve", "--host", "127.0.0.1", "--port", str(free_port())],
         cwd=ROOT,
@@ -57,7 +57,7 @@ def serve_until_it_ends(environment, home) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_server(environment, trained, tmp_path):
+def test_damaged_model_ends_the_server(environment, trained, tmp_path):
     home = tmp_path / "bentoml"
     shutil.copytree(trained, home)
     [damaged] = home.glob("models/feedsieve-encoder/*/model.onnx")
@@ -82,7 +82,7 @@ def test_tampered_reference_outputs_end_the_server(environment, trained, tmp_pat
     assert "Traceback" not in done.stdout
 
 
-def test_a_store_that_cannot_be_opened(environment, tmp_path):
+def test_store_is_opened_once_it_can_be(environment, tmp_path):
     folder = tmp_path / "not-a-file"
     folder.mkdir()
     with serve(environment | {"FEEDSIEVE_DB": str(folder)}, tmp_path) as server:
@@ -92,11 +92,11 @@ def test_a_store_that_cannot_be_opened(environment, tmp_path):
         assert answer.headers["retry-after"]
         assert server.client.post("/score", json={"texts": ["text"]}).status_code == 200
         assert "a folder, not a file" in server.log.read_text()
-        folder.rmdir()  # once the reason is gone the server comes round by itself
+        folder.rmdir()  # the server retries
         wait_for(server, "/feed", lambda answer: answer.status_code == 200)
 
 
-def test_a_store_that_is_replaced(environment, tmp_path):
+def test_replaced_store_is_opened_again(environment, tmp_path):
     served, other = tmp_path / "served.db", tmp_path / "other.db"
     for path, text in {served: "Сдаётся квартира", other: "Сдаётся другая квартира"}.items():
         store = MessageStore.open(path)
@@ -109,15 +109,15 @@ def test_a_store_that_is_replaced(environment, tmp_path):
         assert "served.db is another file now" in server.log.read_text()
 
 
-def test_the_old_ranking_is_shown_until_the_new_model_has_scored_all(environment, sample, tmp_path):
-    """The old model scored every message; the one that is served has yet to."""
+def test_old_models_feed_is_shown_until_the_new_one_is_complete(environment, sample, tmp_path):
+    """The old model has scored every message, the served one none."""
     database = tmp_path / "messages.db"
     old = "feedsieve-classifier:old"
     store = MessageStore.open(database)
     store.add(islice(read_messages(sample / "messages.db"), 600))
     store.start_model(old, 0.5)
-    marks = [mark for mark, _ in store.unscored(old, 600)]
-    store.save_scores(old, [(mark, 0.75) for mark in marks])
+    keys = [key for key, _ in store.unscored(old, 600)]
+    store.save_scores(old, [(key, 0.75) for key in keys])
     store.mark_complete(old)
     with serve(environment | {"FEEDSIEVE_DB": str(database)}, tmp_path) as server:
         seen = []
@@ -130,13 +130,13 @@ def test_the_old_ranking_is_shown_until_the_new_model_has_scored_all(environment
         wait_for(server, "/feed?limit=100", replaced)
     assert len(seen) > 1
     assert {answer["model"] for answer in seen[:-1]} == {old}
-    assert all(len(answer["items"]) == 100 for answer in seen)  # no gap in between
+    assert all(len(answer["items"]) == 100 for answer in seen)  # every page is full
     assert {item["label"] for item in seen[0]["items"]} == {"positive"}
     assert 0.75 not in {item["score"] for item in seen[-1]["items"]}
 
 
-def test_messages_that_come_in_are_scored_soon(environment, sample, tmp_path):
-    """Also after a backlog that took a while."""
+def test_new_messages_are_scored_within_seconds(environment, sample, tmp_path):
+    """Also after a long backfill."""
     database = tmp_path / "messages.db"
     MessageStore.open(database).add(islice(read_messages(sample / "messages.db"), 600))
     source = tmp_path / "more.csv"
@@ -152,18 +152,18 @@ def test_messages_that_come_in_are_scored_soon(environment, sample, tmp_path):
         subprocess.run(
             [BENTOML.with_name("feedsieve"), "import", source], env=own, check=True, cwd=tmp_path
         )
-        answer = server.client.get("/messages/new").json()  # at once, on demand
+        answer = server.client.get("/messages/new").json()  # scored on demand
         scored = "SELECT score FROM messages JOIN scores USING (fingerprint) WHERE id = "
         wait_for(server, "/livez", lambda _: rows(f"{scored} 'other'"), within=30)
-        assert rows(f"{scored} 'new'") == [(answer["score"],)]  # kept, not computed again
+        assert rows(f"{scored} 'new'") == [(answer["score"],)]  # saved, not computed again
 
 
-def test_requests_do_not_wait_for_the_backlog(environment, sample, tmp_path):
-    """All these are answered while most of the messages still have no score."""
+def test_requests_do_not_wait_for_the_backfill(environment, sample, tmp_path):
+    """Requests are answered while most messages have no score."""
     database = tmp_path / "messages.db"
     shutil.copyfile(sample / "messages.db", database)
     with serve(environment | {"FEEDSIEVE_DB": str(database)}, tmp_path) as server:
-        wait_for(server, "/feed", in_feed)  # it is at work
+        wait_for(server, "/feed", in_feed)  # the backfill runs
         for number in range(5):
             answer = server.client.post("/score", json={"texts": [f"text {number}"]})
             assert answer.status_code == 200

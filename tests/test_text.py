@@ -22,10 +22,10 @@ class TestNormalise:
             ("\u200b \n", ""),
         ],
     )
-    def test_what_becomes_what(self, text, normal):
+    def test_normalised_forms(self, text, normal):
         assert normalise(text) == normal
 
-    def test_control_characters_and_surrogates_go_and_no_others(self):
+    def test_only_control_characters_and_surrogates_are_removed(self):
         spaces = "\t\n\r\u200b\u200c\u200d\ufeff"
         for character in map(chr, range(0x110000)):
             if character not in spaces and unicodedata.category(character) in ("Cc", "Cs"):
@@ -36,12 +36,12 @@ class TestNormalise:
                 )
                 assert normalise(f"a{character}b") == " ".join(expected.split())
 
-    def test_case_stays(self):
+    def test_normalise_keeps_case(self):
         assert normalise("Flat TO let") == "Flat TO let"
 
     @given(ANY_TEXT)
     @settings(max_examples=300, deadline=None)
-    def test_once_is_enough(self, text):
+    def test_normalise_is_idempotent(self, text):
         normal = normalise(text)
         assert normalise(normal) == normal
         assert normal == normal.strip() and "  " not in normal
@@ -50,37 +50,37 @@ class TestNormalise:
 
 
 class TestFingerprint:
-    def test_it_is_the_same_on_every_machine(self):
+    def test_fingerprint_is_stable(self):
         assert fingerprint("Flat to let") == "ce04c121215c43c8a619b73e7c972938"
 
-    def test_spacing_and_width_do_not_matter_and_letters_do(self):
+    def test_fingerprint_ignores_spacing_and_width_only(self):
         assert fingerprint("Flat\n to  let ") == fingerprint("Flat to ｌｅｔ")
         assert fingerprint("Flat to let") != fingerprint("flat to let")
 
-    def test_nothing_has_one_too(self):
+    def test_empty_text_has_a_fingerprint(self):
         assert fingerprint("") == fingerprint(" \u200b\ud800")
         assert len(fingerprint("")) == 32
 
     @given(ANY_TEXT)
     @settings(max_examples=300, deadline=None)
-    def test_models_read_no_more_than_it_is_taken_of(self, text):
+    def test_equal_fingerprints_give_models_equal_texts(self, text):
         assert plain(normalise(text)) == plain(text)
 
 
 class TestStorable:
-    def test_null_goes_and_a_lone_surrogate_is_marked(self):
+    def test_nul_is_removed_and_lone_surrogates_replaced(self):
         assert storable("a\x00b") == "ab"
         assert storable("a\ud800b\udc00") == "a\ufffdb\ufffd"
 
-    def test_two_surrogates_of_a_pair_are_joined(self):
+    def test_surrogate_pair_is_joined(self):
         assert storable("\ud83c\udfe0") == "🏠"
 
-    def test_a_byte_order_mark_is_text(self):
+    def test_byte_order_mark_stays(self):
         assert storable("\ufeffa") == "\ufeffa"
 
     @given(ANY_TEXT)
     @settings(max_examples=300, deadline=None)
-    def test_all_else_is_kept(self, text):
+    def test_other_characters_stay(self, text):
         kept = storable(text)
         kept.encode()
         assert storable(kept) == kept

@@ -1,4 +1,4 @@
-"""Runs and versions in MLflow itself: in SQLite files, and in a server over HTTP."""
+"""Runs and versions in real MLflow stores: SQLite files, and a server over HTTP."""
 
 import json
 import logging
@@ -21,18 +21,18 @@ from serving import ROOT, free_port, stop
 from tiny_bert import save_tiny_bert
 
 from data.generate import LABELED, compose, write
-from train import commit, registry, tracking
-from train.commit import commit_tags
-from train.record import figures
-from train.registry import CHALLENGER, CHAMPION, NoVersion, Pair
-from train.tracking import Terminated, TrackingUnavailable, told
+from train.tracking import mlflow_run, registry
+from train.tracking.git_tags import commit_tags
+from train.tracking.log_training import figures
+from train.tracking.mlflow_run import Terminated, TrackingUnavailable, one_line
+from train.tracking.registry import CHALLENGER, CHAMPION, Pair, VersionNotFound
 
-START_WITHIN = 300.0  # seconds; it takes about ten when the machine has nothing else to do
-# Two at once, from the first moment on; then what MLflow would send home.
-AT_ONCE = """
+START_WITHIN = 300.0  # seconds; about ten on an idle machine
+# One of two concurrent runs. It prints MLflow's telemetry client, which should be None.
+CONCURRENT_RUN = """
 import sys
-from train import registry, tracking
-with tracking.run("at once", {"number": sys.argv[1]}) as run, run.recording():
+from train.tracking import mlflow_run, registry
+with mlflow_run.run("at once", {"number": sys.argv[1]}) as run, run.recording():
     for step in range(20):
         run.log(metrics={"loss": 1 / (1 + step)}, step=step)
     registry.register(run, registry.Pair(f"feedsieve-classifier:{sys.argv[1]}", "e:1", "f"))
@@ -43,7 +43,7 @@ print(get_telemetry_client())
 
 
 def environment(folder: Path, uri: str) -> dict[str, str]:
-    """Return the settings of a training in a folder of its own, as nobody's CI has them."""
+    """Return the environment of a training in `folder`, without what CI sets."""
     ours = {
         "MLFLOW_TRACKING_URI": uri,
         "BENTOML_HOME": str(folder / "bentoml"),
@@ -52,15 +52,15 @@ def environment(folder: Path, uri: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "BENTOML_DO_NOT_TRACK": "True",
     }
-    kept = {name: value for name, value in os.environ.items() if name not in SAID_BY_CI}
-    return kept | ours
+    others = {name: value for name, value in os.environ.items() if name not in SET_BY_CI}
+    return others | ours
 
 
-SAID_BY_CI = {"CI", "PYTEST_CURRENT_TEST", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"}
+SET_BY_CI = {"CI", "PYTEST_CURRENT_TEST", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"}
 
 
 def train(folder: Path, uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Train in `folder`, which has the data; what is given up on is given up within minutes."""
+    """Train in `folder`, which has the data."""
     return subprocess.run(
         [sys.executable, "-m", "train", "--data", LABELED, "--encoder", "private/tiny", *arguments],
         cwd=folder,
@@ -85,7 +85,7 @@ def only_run(client: MlflowClient, experiment: str) -> Found:
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory) -> Path:
-    """A file with MLflow's tables, which take it some seconds to make."""
+    """A database with MLflow's tables, which take seconds to create."""
     file = tmp_path_factory.mktemp("empty") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
@@ -93,7 +93,7 @@ def empty(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def store(empty, tmp_path, monkeypatch) -> MlflowClient:
-    """MLflow with nothing in it yet, where tracking finds it."""
+    """An empty MLflow store, set as the tracking URI."""
     shutil.copyfile(empty, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -110,7 +110,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(empty, tmp_path_factory) -> Iterator[str]:
-    """The address of a real MLflow server, which keeps artifacts for those who train."""
+    """The address of a real MLflow server that stores artifacts."""
     home = tmp_path_factory.mktemp("server")
     shutil.copyfile(empty, home / "mlflow.db")
     url = f"http://127.0.0.1:{(port := free_port())}"
@@ -145,8 +145,8 @@ def answers(url: str) -> bool:
 
 
 class TestRun:
-    def test_it_has_what_was_logged(self, store):
-        with tracking.run("tests", {"encoder": "wheel", "behave": None}) as run, run.recording():
+    def test_run_has_what_was_logged(self, store):
+        with mlflow_run.run("tests", {"encoder": "wheel", "behave": None}) as run, run.recording():
             run.log(metrics={"TF-IDF, SVC.f1": 0.5}, tags={"kind": "test"})
             run.log(metrics={"loss": 0.7}, step=1)
             run.log(metrics={"loss": 0.6}, step=2)
@@ -158,9 +158,9 @@ class TestRun:
         losses = store.get_metric_history(run.id, "loss")
         assert [(one.step, one.value) for one in losses] == [(1, 0.7), (2, 0.6)]
 
-    def test_an_error_ends_it_as_failed_and_goes_on(self, store):
+    def test_error_fails_the_run_and_is_raised(self, store):
         home = Path.home()
-        with pytest.raises(ValueError, match="too few"), tracking.run("tests", {}):
+        with pytest.raises(ValueError, match="too few"), mlflow_run.run("tests", {}):
             raise ValueError(f"too few in {home}/mine.csv\nand more")
         found = only_run(store, "tests")
         assert found.info.status == "FAILED"
@@ -169,11 +169,11 @@ class TestRun:
     @pytest.mark.parametrize(
         ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
     )
-    def test_a_signal_ends_it_as_killed(self, store, number, raised):
+    def test_signal_kills_the_run(self, store, number, raised):
         # A shell starts what runs in the background with SIGINT ignored.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            with pytest.raises(raised), tracking.run("tests", {}):
+            with pytest.raises(raised), mlflow_run.run("tests", {}):
                 signal.raise_signal(number)
         finally:
             signal.signal(signal.SIGINT, before)
@@ -182,48 +182,48 @@ class TestRun:
         assert found.data.tags["error"].startswith(raised.__name__)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
-    def test_what_cannot_be_recorded_stops_nothing(self, store, tmp_path, caplog):
+    def test_lost_artifact_does_not_stop_the_block(self, store, tmp_path, caplog):
         (tmp_path / "artifacts").write_text("a file where the folder should be")
-        with caplog.at_level(logging.WARNING), tracking.run("tests", {}) as run:
+        with caplog.at_level(logging.WARNING), mlflow_run.run("tests", {}) as run:
             with run.recording():
                 run.log_texts({"page.html": "text"})
-            went_on = True
-        assert went_on
-        assert "not tracked in MLflow, which touches nothing else" in caplog.text
+            resumed = True
+        assert resumed
+        assert "not tracked in MLflow, the results are not affected" in caplog.text
         found = only_run(store, "tests")
         assert found.info.status == "FAILED"
         assert found.data.tags["error"].startswith("not all of it was tracked")
 
-    def test_it_is_below_the_current_directory_by_default(self, empty, tmp_path, monkeypatch):
+    def test_default_store_is_below_the_current_directory(self, empty, tmp_path, monkeypatch):
         monkeypatch.delenv("MLFLOW_TRACKING_URI")
         monkeypatch.chdir(tmp_path)
         (tmp_path / ".mlflow").mkdir()
         shutil.copyfile(empty, tmp_path / ".mlflow" / "mlflow.db")
-        with tracking.run("tests", {}) as run, run.recording():
+        with mlflow_run.run("tests", {}) as run, run.recording():
             run.log_texts({"page.html": "text"})
         assert {path.name for path in tmp_path.iterdir()} == {".mlflow"}
         [page] = (tmp_path / ".mlflow" / "artifacts").rglob("page.html")
         assert run.id in page.parts
 
-    def test_a_place_that_cannot_be_is_named(self, tmp_path, monkeypatch):
+    def test_unusable_store_is_named(self, tmp_path, monkeypatch):
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
-        said = "file/mlflow.db cannot be used .*--no-track"
-        with pytest.raises(TrackingUnavailable, match=said), tracking.run("tests", {}):
-            pytest.fail("it began")
+        reason = "file/mlflow.db cannot be used .*--no-track"
+        with pytest.raises(TrackingUnavailable, match=reason), mlflow_run.run("tests", {}):
+            pytest.fail("the block started")
 
-    def test_passwords_are_not_told(self):
+    def test_one_line_hides_passwords(self):
         error = OSError("cannot reach postgresql://me:secret@host/runs")
-        assert told(error) == "OSError: cannot reach postgresql://host/runs"
+        assert one_line(error) == "OSError: cannot reach postgresql://host/runs"
 
 
 @pytest.mark.lab
-class TestAtOnce:
-    def test_two_that_make_the_file_both_have_their_runs(self, tmp_path):
+class TestConcurrency:
+    def test_two_processes_can_create_the_file_together(self, tmp_path):
         uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
         started = [
             subprocess.Popen(
-                [sys.executable, "-c", AT_ONCE, str(number)],
+                [sys.executable, "-c", CONCURRENT_RUN, str(number)],
                 cwd=tmp_path,
                 env=environment(tmp_path, uri),
                 stdout=subprocess.PIPE,
@@ -235,7 +235,7 @@ class TestAtOnce:
         for process in started:
             out, error = process.communicate(timeout=1200)
             assert process.returncode == 0, error
-            assert out.strip() == "None"  # there is nobody who would send anything home
+            assert out.strip() == "None"  # no telemetry
             assert error == ""
         client = MlflowClient(uri)
         [experiment] = [one for one in client.search_experiments() if one.name == "at once"]
@@ -251,7 +251,7 @@ class TestRegistry:
     def trained(self, store) -> list[Pair]:
         pairs = [Pair(f"feedsieve-classifier:{n}", f"feedsieve-encoder:{n}", "f") for n in "abc"]
         for pair in pairs:
-            with tracking.run("tests", {}) as run:
+            with mlflow_run.run("tests", {}) as run:
                 registry.register(run, pair)
         return pairs
 
@@ -263,21 +263,23 @@ class TestRegistry:
         assert registry.behind(CHALLENGER) == there[0]
         assert registry.behind(CHAMPION) is None
 
-    def test_the_champion_is_moved(self, trained):
+    def test_champion_moves(self, trained):
         for number in (1, 2):
             registry.move(CHAMPION, number)
             assert registry.behind(CHAMPION).number == number
         assert registry.behind(CHAMPION).pair == trained[1]
         assert registry.behind(CHALLENGER).number == 3
 
-    def test_a_version_that_is_not_there_is_refused(self, trained):
-        with pytest.raises(NoVersion, match="feedsieve has no version 9 in MLflow; it has 3, 2, 1"):
+    def test_unknown_version_is_rejected(self, trained):
+        with pytest.raises(
+            VersionNotFound, match="feedsieve has no version 9 in MLflow; it has 3, 2, 1"
+        ):
             registry.move(CHAMPION, 9)
 
-    def test_without_a_training_there_is_none(self, store):
+    def test_registry_is_empty_before_training(self, store):
         assert registry.versions() == []
         assert registry.behind(CHAMPION) is None
-        with pytest.raises(NoVersion, match="it has none"):
+        with pytest.raises(VersionNotFound, match="it has none"):
             registry.move(CHAMPION, 1)
 
 
@@ -299,7 +301,7 @@ class TestTraining:
         client = MlflowClient(server)
         return cls.Tracked(client, only_run(client, "train"), metrics)
 
-    def test_every_figure_is_in_the_run(self, tracked_training):
+    def test_run_has_every_figure(self, tracked_training):
         found = tracked_training.run.data
         assert figures({"a": {"b": 1, "c": "text"}, "d": 0.5}) == {"a.b": 1, "d": 0.5}
         for name, value in figures(tracked_training.metrics).items():
@@ -312,7 +314,7 @@ class TestTraining:
         )
         assert {"threshold", "rounds", "seed"} <= set(found.params)
 
-    def test_it_says_what_was_asked_and_of_which_data(self, tracked_training, folder):
+    def test_run_has_options_and_data(self, tracked_training, folder):
         found = tracked_training.run.data.params
         assert (found["encoder"], found["finetune"], found["seed"]) == ("tiny", "False", "7")
         assert found["lightgbm.objective"] == "binary"
@@ -323,7 +325,7 @@ class TestTraining:
         assert {"version.Python", "version.lightgbm"} <= set(found)
         assert commit_tags().keys() <= tracked_training.run.data.tags.keys()
 
-    def test_it_has_pages_plots_and_the_card(self, tracked_training):
+    def test_run_has_report_plots_and_card(self, tracked_training):
         client, run = tracked_training.client, tracked_training.run
         assert files(client, run.info.run_id) == {
             "report.html", "metrics.json", "held_out.csv", "model/card.md", "model/pair.json",
@@ -333,13 +335,13 @@ class TestTraining:
         assert Path(scores).read_text().partition("\n")[0] == "msg_id,score,fingerprint"
         assert run.info.run_name == tracked_training.metrics["classifier_tag"]
 
-    def test_it_tells_no_path_and_no_user(self, tracked_training, folder):
+    def test_run_hides_paths_and_user(self, tracked_training, folder):
         run = tracked_training.run
-        said = str([run.data.params, run.data.tags, vars(run.info)])
+        recorded = str([run.data.params, run.data.tags, vars(run.info)])
         for private in (str(ROOT), str(folder), "private", str(Path.home()), sys.executable):
-            assert private not in said
+            assert private not in recorded
 
-    def test_its_version_points_to_the_pair(self, tracked_training, folder, monkeypatch, server):
+    def test_version_points_to_the_pair(self, tracked_training, folder, monkeypatch, server):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
         version = registry.behind(CHALLENGER)
         metrics, run = tracked_training.metrics, tracked_training.run
@@ -354,27 +356,27 @@ class TestTraining:
         pair = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/model/pair.json")
         assert json.loads(pair)["classifier_tag"] == tags[0]
 
-    def test_the_server_shows_it(self, tracked_training, server):
+    def test_server_shows_its_page(self, tracked_training, server):
         assert "<html" in httpx.get(server, timeout=60).text
 
-    def test_a_server_that_is_not_there_stops_it_before_it_begins(self, folder, tmp_path):
+    def test_unreachable_server_stops_training_before_it_starts(self, folder, tmp_path):
         shutil.copytree(folder / "private", tmp_path / "private")
         shutil.copyfile(folder / LABELED, tmp_path / LABELED)
         url = f"http://me:secret@127.0.0.1:{free_port()}"
         done = train(tmp_path, url)
         assert done.returncode == 1
         assert "Retrying" not in done.stderr and "Traceback" not in done.stderr
-        said = done.stderr.splitlines()[-1]
-        assert said.startswith("train: MLflow at http://127.0.0.1:")
-        assert "MLFLOW_TRACKING_URI" in said and "--no-track" in said and "secret" not in said
+        error = done.stderr.splitlines()[-1]
+        assert error.startswith("train: MLflow at http://127.0.0.1:")
+        assert "MLFLOW_TRACKING_URI" in error and "--no-track" in error and "secret" not in error
         assert not (tmp_path / "bentoml" / "models").exists()
 
-    def test_what_fails_at_the_end_costs_no_model(self, folder, empty, tmp_path):
+    def test_tracking_failure_at_the_end_keeps_the_models(self, folder, empty, tmp_path):
         shutil.copyfile(empty, tmp_path / "mlflow.db")
         (tmp_path / "artifacts").write_text("a file where the folder should be")
         done = train(folder, f"sqlite:///{tmp_path / 'mlflow.db'}", "--report", "second")
         assert done.returncode == 0, done.stderr
-        assert "not tracked in MLflow, which touches nothing else" in done.stderr
+        assert "not tracked in MLflow, the results are not affected" in done.stderr
         assert "Traceback" not in done.stderr
         metrics = json.loads((folder / "second" / "metrics.json").read_text(encoding="utf-8"))
         assert (folder / "second" / "report.html").exists()
@@ -383,35 +385,3 @@ class TestTraining:
         run = only_run(MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"), "train")
         assert run.info.status == "FAILED"
         assert run.data.metrics["test.f1"] == metrics["test"]["f1"]
-
-
-class TestCommit:
-    @pytest.fixture
-    def checkout(self, tmp_path, monkeypatch) -> Path:
-        self.git(tmp_path, "init", "--quiet")
-        (tmp_path / "code.py").write_text("first\n")
-        self.git(tmp_path, "add", "code.py")
-        self.git(tmp_path, "commit", "--quiet", "--message", "first")
-        monkeypatch.setattr(commit, "_HERE", tmp_path / "code.py")
-        return tmp_path
-
-    @staticmethod
-    def git(folder: Path, *arguments: str) -> str:
-        identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
-        command = ["git", "-C", str(folder), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    def test_it_is_that_of_the_code(self, checkout):
-        (checkout / "labeled.csv").write_text("anybody's")
-        head = self.git(checkout, "rev-parse", "HEAD")
-        assert commit_tags() == {"mlflow.source.git.commit": head, "git.dirty": "false"}
-
-    def test_code_that_was_changed_is_dirty(self, checkout):
-        (checkout / "code.py").write_text("second\n")
-        assert commit_tags()["git.dirty"] == "true"
-
-    def test_there_is_none_where_git_does_not_know_the_code(self, checkout, monkeypatch):
-        monkeypatch.setattr(commit, "_HERE", checkout / "installed.py")
-        assert commit_tags() == {}
-        shutil.rmtree(checkout / ".git")
-        assert commit_tags() == {}

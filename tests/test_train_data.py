@@ -1,43 +1,10 @@
-import csv
-import random
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from labelled_files import complaint, sentences, table, write_csv
 
-from train.data import InvalidData, data_fingerprint, read_labeled
-
-WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty"]
-
-
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """Return texts of which no two are near-duplicates."""
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=12)) for _ in range(count)]
-
-
-def table(count: int = 30, every: int = 3) -> list[dict[str, str]]:
-    return [
-        {"msg_id": f"m{number}", "msg": text, "label": str(int(number % every == 0))}
-        for number, text in enumerate(sentences(count))
-    ]
-
-
-def write_csv(path: Path, rows: list[dict[str, str]], encoding: str = "utf-8") -> Path:
-    with path.open("w", encoding=encoding, newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def complaint(path: Path) -> str:
-    with pytest.raises(InvalidData) as caught:
-        read_labeled(path)
-    message = str(caught.value)
-    assert str(path) in message
-    return message
+from train.data.labelled import read_labeled
+from train.data.split import data_fingerprint
 
 
 class TestReadsCSV:
@@ -61,16 +28,16 @@ class TestReadsCSV:
         ("written", "label"),
         [("1.0", 1), ("Positive", 1), (" 1 ", 1), ("POSITIVE", 1), ("0.0", 0), ("negative", 0)],
     )
-    def test_labels_as_people_write_them(self, tmp_path, written, label):
+    def test_labels_are_read_in_every_spelling(self, tmp_path, written, label):
         rows = table()
         rows[4]["label"] = written
         assert read_labeled(write_csv(tmp_path / "a.csv", rows))["label"][4] == label
 
-    def test_byte_order_mark(self, tmp_path):
+    def test_byte_order_mark_is_ignored(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", table(), encoding="utf-8-sig")
         assert list(read_labeled(path).columns) == ["msg_id", "msg", "label"]
 
-    def test_other_columns_are_left_and_subset_is_kept(self, tmp_path):
+    def test_subset_is_read_and_other_columns_ignored(self, tmp_path):
         rows = [
             row | {"channel": "x", "subset": "Test" if number % 2 else "train"}
             for number, row in enumerate(table())
@@ -79,7 +46,7 @@ class TestReadsCSV:
         assert list(frame.columns) == ["msg_id", "msg", "label", "subset"]
         assert frame["subset"].tolist()[:2] == ["train", "test"]
 
-    def test_the_time_of_a_label_is_read_where_it_is_given(self, tmp_path):
+    def test_label_times_are_read(self, tmp_path):
         times = ["2024-05-01T12:00:00+03:00", "2024-05-01 09:00", " 2024-05-01T09:00:00Z ", ""]
         rows = [row | {"labeled_at": times[number % 4]} for number, row in enumerate(table())]
         read = read_labeled(write_csv(tmp_path / "a.csv", rows))["labeled_at"]
@@ -88,14 +55,14 @@ class TestReadsCSV:
         assert pd.isna(read.iloc[3])
 
     @pytest.mark.parametrize("time", ["yesterday", "1714550400", "0001-01-01T00:00:00+03:00"])
-    def test_a_time_that_is_none_is_named(self, tmp_path, time):
+    def test_invalid_time_is_reported(self, tmp_path, time):
         rows = [row | {"labeled_at": "2024-05-01"} for row in table()]
         rows[7]["labeled_at"] = time
         message = complaint(write_csv(tmp_path / "a.csv", rows))
         assert "labeled_at not a time such as" in message
         assert f"line 9, msg_id 'm7': {time!r}" in message
 
-    def test_an_all_blank_subset_is_none(self, tmp_path):
+    def test_blank_subset_is_ignored(self, tmp_path):
         rows = [row | {"subset": ""} for row in table()]
         assert "subset" not in read_labeled(write_csv(tmp_path / "a.csv", rows))
 
@@ -104,14 +71,14 @@ class TestReadsCSV:
         rows[0]["msg"] = "a\x00b"
         assert read_labeled(write_csv(tmp_path / "a.csv", rows))["msg"][0] == "ab"
 
-    def test_blank_lines_are_nothing(self, tmp_path):
+    def test_blank_lines_are_ignored(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", table())
         path.write_text(path.read_text().replace("\n", "\n\n"))
         assert len(read_labeled(path)) == 30
 
 
-class TestRefuses:
-    def test_everything_at_once_with_lines_as_an_editor_counts(self, tmp_path):
+class TestRejects:
+    def test_all_problems_are_reported_with_line_numbers(self, tmp_path):
         rows = table()
         rows[0]["msg"] = "two\nlines"  # line 2 and 3
         rows[2]["label"] = "maybe"  # line 5
@@ -128,7 +95,7 @@ class TestRefuses:
         assert "line 10" in message
         assert "line 11, msg_id 'm7': 'dev'" in message
 
-    def test_at_most_five_and_how_many_more(self, tmp_path):
+    def test_five_rows_are_named_and_the_others_counted(self, tmp_path):
         rows = table()
         for row in rows[:12]:
             row["label"] = "x" * 500
@@ -138,83 +105,83 @@ class TestRefuses:
         assert "and 7 more" in message
         assert "x" * 100 not in message
 
-    def test_a_value_cannot_forge_a_line_of_the_log(self, tmp_path):
+    def test_value_cannot_forge_a_log_line(self, tmp_path):
         rows = table()
         rows[0]["label"] = "x\nERROR forged \x1b[31m"
         message = complaint(write_csv(tmp_path / "a.csv", rows))
         assert "\nERROR" not in message
         assert "\x1b" not in message
 
-    def test_missing_columns_and_what_there_is(self, tmp_path):
+    def test_missing_columns_are_reported_with_those_present(self, tmp_path):
         rows = [{"id": row["msg_id"], "label": row["label"]} for row in table()]
         message = complaint(write_csv(tmp_path / "a.csv", rows))
         assert "missing columns: msg_id, msg " in message
         assert "'label'" in message
 
-    def test_a_missing_column_does_not_hide_bad_labels(self, tmp_path):
+    def test_missing_column_does_not_hide_bad_labels(self, tmp_path):
         rows = [{"msg": row["msg"], "label": "2"} for row in table()]
         message = complaint(write_csv(tmp_path / "a.csv", rows))
         assert "missing columns: msg_id" in message
         assert "line 2: '2'" in message
 
     @pytest.mark.parametrize(("label", "name"), [("0", "positive"), ("1", "negative")])
-    def test_only_one_label(self, tmp_path, label, name):
+    def test_only_one_label_is_rejected(self, tmp_path, label, name):
         path = write_csv(tmp_path / "a.csv", [row | {"label": label} for row in table()])
         assert f"only one label: no row is {name}" in complaint(path)
 
-    def test_too_few_of_a_label(self, tmp_path):
+    def test_too_few_rows_of_a_label_are_rejected(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", table(every=10))
         assert "too few positive rows: 3, and at least 5 are needed" in complaint(path)
 
-    def test_too_few_rows(self, tmp_path):
+    def test_too_few_rows_are_rejected(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", table(19))
         assert "too few rows: 19, and at least 20 are needed" in complaint(path)
         assert len(read_labeled(write_csv(tmp_path / "b.csv", table(20)))) == 20
 
-    def test_a_subset_without_positives(self, tmp_path):
+    def test_subset_without_positives_is_rejected(self, tmp_path):
         rows = [row | {"subset": "train" if row["label"] == "1" else "test"} for row in table()]
         message = complaint(write_csv(tmp_path / "a.csv", rows))
         assert "subset test needs rows of both labels" in message
 
-    def test_rows_of_the_wrong_width(self, tmp_path):
+    def test_rows_of_the_wrong_width_are_reported(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", table())
         path.write_text(path.read_text() + "m90,text, with comma,1\n")
         assert "rows of other than 3 fields: line 32 has 4" in complaint(path)
 
-    def test_a_column_given_twice(self, tmp_path):
+    def test_repeated_column_is_reported(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", table())
         path.write_text(path.read_text().replace("msg_id,msg,label", "msg,msg,label"))
         assert "columns given twice: 'msg'" in complaint(path)
 
-    def test_an_unclosed_quote(self, tmp_path):
+    def test_unclosed_quote_is_reported(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", table())
         path.write_text(path.read_text() + 'm90,"never closed,1\n')
         assert "the row that begins in line 32" in complaint(path)
 
-    def test_not_utf_8(self, tmp_path):
+    def test_other_encoding_is_reported(self, tmp_path):
         path = tmp_path / "a.csv"
         path.write_bytes("msg_id,msg,label\n1,привет,1\n".encode("cp1251"))
         assert "not UTF-8: byte 0xef in line 2" in complaint(path)
 
     @pytest.mark.parametrize("content", [b"", b" \n\n"])
-    def test_an_empty_file(self, tmp_path, content):
+    def test_empty_file_is_rejected(self, tmp_path, content):
         path = tmp_path / "a.csv"
         path.write_bytes(content)
         assert "the file is empty" in complaint(path)
 
-    def test_a_header_alone(self, tmp_path):
+    def test_header_alone_is_rejected(self, tmp_path):
         path = tmp_path / "a.csv"
         path.write_text("msg_id,msg,label\n")
         assert "too few rows: 0" in complaint(path)
 
-    def test_what_cannot_be_read(self, tmp_path):
+    def test_unreadable_file_is_reported(self, tmp_path):
         assert "cannot be read: No such file" in complaint(tmp_path / "absent.csv")
         assert "cannot be read" in complaint(tmp_path)
 
     @pytest.mark.parametrize(
         "content", ["[1, 2", "{}", "[3]", '[{"annotations": [], "id": 4}]', "[" * 100_000]
     )
-    def test_broken_json(self, tmp_path, content):
+    def test_broken_json_is_rejected(self, tmp_path, content):
         path = tmp_path / "a.json"
         path.write_text(content)
         assert "cannot train on this" in complaint(path)
@@ -225,12 +192,12 @@ def frame_of(count: int) -> pd.DataFrame:
 
 
 class TestFingerprint:
-    def test_order_does_not_matter(self):
+    def test_fingerprint_ignores_the_order(self):
         frame = frame_of(10)
         assert data_fingerprint(frame) == data_fingerprint(frame.sample(frac=1, random_state=1))
         assert len(data_fingerprint(frame)) == 32
 
-    def test_everything_else_does(self):
+    def test_fingerprint_depends_on_every_cell(self):
         frame = frame_of(4)
         others = [frame.copy() for _ in range(4)]
         others[0].loc[0, "msg_id"] = "x"
@@ -239,13 +206,13 @@ class TestFingerprint:
         others[3] = pd.concat([frame, frame.iloc[:1]])
         assert len({data_fingerprint(other) for other in [frame, *others]}) == 5
 
-    def test_where_an_identifier_ends_matters(self):
+    def test_fingerprint_separates_identifier_and_text(self):
         left = pd.DataFrame({"msg_id": ["1"], "msg": ["2x"], "label": [0]})
         right = pd.DataFrame({"msg_id": ["12"], "msg": ["x"], "label": [0]})
         assert data_fingerprint(left) != data_fingerprint(right)
 
 
 class TestCorpus:
-    def test_it_is_sound(self, corpus):
+    def test_real_corpus_is_valid(self, corpus):
         assert len(corpus) > 1000
         assert 0.05 < corpus["label"].mean() < 0.5

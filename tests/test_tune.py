@@ -8,8 +8,8 @@ from tiny_bert import save_tiny_bert
 
 from data.generate import LABELED, compose, write
 from feedsieve.settings import settings
-from train import classifier
-from train.classifier import PARAMETERS_FILE
+from train.classifier import boosting
+from train.classifier.boosting import PARAMETERS_FILE
 from train.tune import main, tune
 
 
@@ -23,40 +23,40 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return features, labels, np.arange(300)
 
 
-def test_it_returns_what_lightgbm_takes(data):
+def test_tune_returns_lightgbm_parameters(data):
     best, study = tune(*data, log_odds=1, trials=3, seed=7)
-    assert set(best) == set(classifier.PARAMETERS["frozen"]) - set(classifier.FIXED)
+    assert set(best) == set(boosting.PARAMETERS["frozen"]) - set(boosting.FIXED)
     assert len(study.trials) == 3
     assert study.best_value == min(trial.value for trial in study.trials if trial.value is not None)
-    assert 0 < study.best_value < 0.693  # of a coin
+    assert 0 < study.best_value < 0.693  # log loss of a coin
 
 
-def test_the_seed_decides(data):
+def test_seed_decides_the_result(data):
     first, _study = tune(*data, log_odds=1, trials=2, seed=7)
     again, _study = tune(*data, log_odds=1, trials=2, seed=7)
     other, _study = tune(*data, log_odds=1, trials=2, seed=8)
     assert first == again != other
 
 
-def test_labels_by_chance_cannot_be_tuned(data):
-    """A search that looked at rows it learns from would find a loss far below a coin's."""
+def test_random_labels_cannot_be_tuned(data):
+    """A search on rows that boosters were fitted on would reach a lower loss."""
     features, _labels, groups = data
     labels = np.random.default_rng(1).integers(0, 2, 300)
     _best, study = tune(features, labels, groups, log_odds=1, trials=5, seed=7)
     assert study.best_value > 0.67
 
 
-def test_trials_that_were_made_are_not_made_again(data, tmp_path, capsys, monkeypatch):
-    kept = tmp_path / "trials.sqlite"
-    _best, study = tune(*data, log_odds=1, trials=3, seed=7, kept=kept)
+def test_stored_trials_are_not_repeated(data, tmp_path, capsys, monkeypatch):
+    storage = tmp_path / "trials.sqlite"
+    _best, study = tune(*data, log_odds=1, trials=3, seed=7, storage=storage)
     made = [trial.params for trial in study.trials]
-    best, longer = tune(*data, log_odds=1, trials=5, seed=7, kept=kept)
-    assert "going on after 3 trials" in capsys.readouterr().out
+    best, longer = tune(*data, log_odds=1, trials=5, seed=7, storage=storage)
+    assert "resuming after 3 trials" in capsys.readouterr().out
     parameters = [trial.params for trial in longer.trials]
     assert parameters[:3] == made
     assert len({str(tried) for tried in parameters}) == 5
-    monkeypatch.setattr(classifier, "held_out", None)
-    again, _study = tune(*data, log_odds=1, trials=5, seed=7, kept=kept)
+    monkeypatch.setattr(boosting, "held_out", None)
+    again, _study = tune(*data, log_odds=1, trials=5, seed=7, storage=storage)
     assert again == best
 
 
@@ -69,7 +69,7 @@ class TestCommand:
         return folder
 
     @pytest.mark.parametrize(("flags", "changed"), [([], "frozen"), (["--finetune"], "finetuned")])
-    def test_it_writes_what_training_reads(self, folder, tmp_path, monkeypatch, flags, changed):
+    def test_command_writes_parameters(self, folder, tmp_path, monkeypatch, flags, changed):
         monkeypatch.setenv("FEEDSIEVE_CACHE", str(tmp_path / "cache"))
         settings.cache_clear()
         out = tmp_path / "new" / "parameters.json"
@@ -85,14 +85,14 @@ class TestCommand:
         assert float(run.data.params["lightgbm.lambda_l2"]) == written[changed]["lambda_l2"]
         assert 0 < run.data.metrics["log_loss"] < 0.693
 
-    def test_no_trials_are_refused(self, folder, capsys):
+    def test_zero_trials_are_rejected(self, folder, capsys):
         with pytest.raises(SystemExit):
             main(["--data", str(folder / LABELED), "--trials", "0"])
         assert "at least 1, not 0" in capsys.readouterr().err
 
 
-def test_what_is_checked_in_is_complete():
-    assert set(classifier.PARAMETERS) == {"frozen", "finetuned"}
-    for parameters in classifier.PARAMETERS.values():
+def test_checked_in_parameters_are_complete():
+    assert set(boosting.PARAMETERS) == {"frozen", "finetuned"}
+    for parameters in boosting.PARAMETERS.values():
         assert 0 < parameters["learning_rate"] <= 0.2
         assert parameters["objective"] == "binary"

@@ -1,4 +1,4 @@
-"""The workflows of CI: each of their commands is a target that runs anywhere, and is run here."""
+"""CI workflows: their commands are targets that run anywhere, and are run here."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def commands(name: str) -> list[str]:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """What CI checks out: the files that git has, and here the environment that is there."""
+    """A checkout as in CI, with the existing environment."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -51,7 +51,7 @@ def checkout(tmp_path) -> Path:
     return folder
 
 
-def test_what_runs_when():
+def test_workflows_run_on_their_events():
     assert workflow("tests.yml")[True]["pull_request"] is None  # YAML takes `on` for a truth
     assert workflow("release.yml")[True] == {"pull_request": {"branches": ["release/*"]}}
     [job] = workflow("release.yml")["jobs"].values()
@@ -60,7 +60,7 @@ def test_what_runs_when():
 
 @pytest.mark.lab
 @pytest.mark.skipif(not (ROOT / ".venv" / "train").exists(), reason="`make setup` made no .venv")
-def test_every_command_that_can_run_here_does(checkout, tmp_path):
+def test_commands_of_workflows_succeed(checkout, tmp_path):
     environment = {
         **os.environ,
         "BENTOML_HOME": str(tmp_path / "preproduction" / "bentoml"),

@@ -1,4 +1,4 @@
-"""A BERT of two layers that tests make themselves, so that exporting one takes a second."""
+"""A tiny BERT, which exports within a second."""
 
 import json
 import string
@@ -16,7 +16,7 @@ WORDS = ["сдам", "сдаю", "сниму", "квартиру", "студию
 def save_tiny_bert(
     folder: Path, *, pooling: str = "mean", prefix: str = "", seed: int = 0, layers: int = 2
 ) -> Path:
-    """Save an untrained encoder as `transformers` does, and how to use it as others do."""
+    """Save an untrained encoder as transformers does, with pooling and prefix files."""
     torch.manual_seed(seed)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = [*special, *ALPHABET, *(f"##{letter}" for letter in ALPHABET), *WORDS, *".,!?-€"]
@@ -30,7 +30,7 @@ def save_tiny_bert(
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=POSITIONS,
-        initializer_range=0.2,  # enough for texts to differ
+        initializer_range=0.2,  # so that embeddings differ
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=True).save_pretrained(folder)

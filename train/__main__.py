@@ -4,21 +4,23 @@ import argparse
 import sys
 from pathlib import Path
 
-from train import command
+from feedsieve.command import run_command
 from train.behaviour.requirements import REQUIREMENTS
-from train.feature_store import REPOSITORY
-from train.pipeline import METRICS_FILE, Options, train
-from train.report import FILE as REPORT_FILE
+from train.cli.arguments import add_cluster, add_distil, add_no_track
+from train.feast.feature_store import REPOSITORY
+from train.options import Options
+from train.pipeline import train
+from train.report.files import METRICS_FILE, PAGE_FILE
 
 
 def main() -> int:
     parser = _parser()
     options = Options(**vars(parser.parse_args()))
     if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
-        parser.error("--features brings its encoder along: leave out --encoder and --finetune")
+        parser.error("--features determines the encoder: leave out --encoder and --finetune")
     if options.distil and not options.finetune:
-        parser.error("--distil makes the encoder that --finetune teaches: say --finetune too")
-    return command.run("train", options.data, lambda: _train(options))
+        parser.error("--distil needs --finetune")
+    return run_command("train", lambda: _train(options), options.data)
 
 
 def _train(options: Options) -> None:
@@ -30,26 +32,27 @@ def _train(options: Options) -> None:
         f"on {test['n']} messages\n"
         f"saved {metrics['classifier_tag']} with {metrics['encoder_tag']} "
         f"after {metrics['seconds']:.0f} s\n"
-        f"see {options.report / REPORT_FILE} and {options.report / METRICS_FILE}"
+        f"see {options.report / PAGE_FILE} and {options.report / METRICS_FILE}"
     )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train",
-        description="Train on labelled messages: export the encoder to ONNX, fit LightGBM on"
-        " what it says, on words and on traits, save both in the BentoML model store, and write"
-        " metrics and a report.",
+        description="Train on labelled messages: export the encoder to ONNX; fit LightGBM on its"
+        " output, a word model's and handcrafted features; save both models in the BentoML model"
+        " store; write metrics and a report.",
     )
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="LABELED.csv",
-        help="msg_id,msg,label and perhaps subset (train or test); or Label Studio's CSV or JSON",
+        help="msg_id,msg,label and optionally subset (train or test); or Label Studio's CSV or"
+        " JSON",
     )
     parser.add_argument(
-        "--db", metavar="MESSAGES.db", help="message store to score once the model is there"
+        "--db", metavar="MESSAGES.db", help="message store to score with the new model"
     )
     parser.add_argument(
         "--encoder",
@@ -60,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--finetune",
         action="store_true",
-        help="let the encoder learn the labels too: better, faster when it serves (see --distil),"
-        " and slower (most of an hour for 4,000 messages on two cores); a run that was ended goes"
-        " on where it was",
+        help="train the encoder on the labels too: better, and faster in service (see --distil)."
+        " Use it once you have a few hundred labels; 4,000 messages take about an hour on two"
+        " cores. An interrupted run resumes",
     )
     parser.add_argument(
         "--features",
@@ -70,36 +73,38 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const=REPOSITORY,
         metavar="DIR",
-        help="read the embeddings from Feast, as they were when the labels were given (a column"
-        " labeled_at, else now), and take its encoder; DIR has its settings (%(const)s), and"
-        " python -m train.features computes them",
+        help="use the encoder and embeddings of Feast, as of the time of each label (the column"
+        " labeled_at, or now). DIR is the Feast repository (%(const)s); python -m train.features"
+        " computes the embeddings",
     )
     parser.add_argument(
         "--behave",
         choices=list(REQUIREMENTS),
-        help="run train.behave as well, whose messages are of flats to let in Limassol, with the"
-        " requirements of a model of real messages or of the sample corpus; the outcome goes into"
-        " the report and the model card",
+        help="run train.behave too, with the requirements for a model of real messages or of the"
+        " sample corpus, both about flats to let in Limassol, and add its outcome to the report"
+        " and the model card",
     )
     parser.add_argument(
         "--report",
         type=Path,
         default=Path("reports"),
         metavar="DIR",
-        help="where metrics.json and report.html go (%(default)s)",
+        help="where to write metrics.json and report.html (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=7, help="same seed, same model (%(default)s)")
-    command.add_distil(
+    parser.add_argument(
+        "--seed", type=int, default=7, help="equal seeds give equal models (%(default)s)"
+    )
+    add_distil(
         parser,
-        "with --finetune: the layers to keep; fewer than all imitate the whole, on all messages,"
-        " those of --db too, before they learn the labels",
+        "with --finetune: the layers to keep. Fewer than all are first distilled from the whole"
+        " encoder on all messages, including those of --db",
     )
-    command.add_cluster(
+    add_cluster(
         parser,
         "its workers embed messages, compute features, fit LightGBM and score; fine-tuning and the"
-        " encoder's export stay in this process",
+        " export of the encoder stay in this process",
     )
-    command.add_no_track(parser)
+    add_no_track(parser)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`python -m train.behave`: does a model do what any model of these messages must?"""
+"""`python -m train.behave`: test a model's behaviour on invented messages."""
 
 import argparse
 import json
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from feedsieve.files import open_whole
-from feedsieve.models import NoModel, load_scorer
-from feedsieve.settings import InvalidSettings, settings
+from feedsieve.command import run_command
+from feedsieve.files import open_atomically
+from feedsieve.scoring.model_store import load_scorer
+from feedsieve.settings import settings
 from train.behaviour.checks import all_texts, run
 from train.behaviour.requirements import REQUIREMENTS
-from train.failures import in_one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 if a check fails, there is no model or no file to write."""
+    """Run the command; return its exit code, 1 if a check fails."""
     options = _parser().parse_args(arguments)
 
     def work() -> int:
@@ -28,31 +28,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out:
             table = {"model": scorer.model, **outcome.as_table()}
             text = json.dumps(table, ensure_ascii=False, indent=2)
-            with open_whole(options.out) as file:
+            with open_atomically(options.out) as file:
                 file.write(f"{text}\n")
         return int(not outcome.passed)
 
-    return in_one_line("behave", work, (NoModel, InvalidSettings))
+    return run_command("behave", work)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.behave",
-        description="Test a model's behaviour on invented messages: what must not move a score,"
-        " what must lower it, and what a model must know. Exits with 1 if it falls short.",
+        description="Test a model's behaviour on invented messages: changes that must not move a"
+        " score, changes that must lower it, and messages that it must classify correctly. Exits"
+        " with 1 if a check fails.",
     )
     parser.add_argument(
         "--model",
         metavar="TAG",
-        help="the classifier (FEEDSIEVE_MODEL, or the latest)",
+        help="the classifier (default: FEEDSIEVE_MODEL, or the latest)",
     )
     parser.add_argument(
         "--requirements",
         choices=list(REQUIREMENTS),
         default="real",
-        help="of a model of real messages (%(default)s) or of the sample corpus",
+        help="for a model of real messages or of the sample corpus (%(default)s)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="where to write the outcome")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the outcome there")
     return parser
 
 

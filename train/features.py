@@ -1,4 +1,4 @@
-"""`python -m train.features`: compute what Feast has not of the messages yet, and make it known."""
+"""`python -m train.features`: compute features of stored messages and publish them in Feast."""
 
 import argparse
 import json
@@ -18,172 +18,180 @@ import pandas as pd
 from export import pipeline as export
 from export import sources
 from export.sources import FINE_TUNED
-from feedsieve import models, text, traits
-from feedsieve.encoder import Encoder, EncoderDescription
-from feedsieve.files import one_run_at_a_time, open_whole
+from feedsieve import text
+from feedsieve.command import run_command
+from feedsieve.files import one_run_at_a_time, open_atomically
+from feedsieve.scoring import handcrafted, model_store
+from feedsieve.scoring.encoder import Encoder, EncoderDescription
 from feedsieve.settings import settings
-from feedsieve.store import MessageStore, Post
-from train import command
-from train.compute import HERE, Compute, computing
-from train.embedding import traits_of
-from train.feature_store import (
+from feedsieve.store.store import MessageStore, Post
+from train.classifier.handcrafted import handcrafted_features
+from train.cli.arguments import add_cluster
+from train.compute.base import LOCAL, Compute
+from train.compute.choose import computing
+from train.feast.feature_store import (
     COPIES,
     EMBEDDING,
     EVENT_TIME,
+    HANDCRAFTED_VIEW,
     MISSING,
     REPOSITORY,
     TEXT,
-    TRAITS,
     FeatureStore,
-    NoFeatures,
-)  # fmt: skip
-from train.pipeline import open_store
+    FeaturesUnavailable,
+)
+from train.fill_store import open_store
 
 try:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from train import parquet
-    from train.parquet import COMPUTED_AT, MOMENT
-except ImportError as error:  # an extra
+    from train.feast import parquet
+    from train.feast.parquet import COMPUTED_AT, TIMESTAMP
+except ImportError as error:  # an optional dependency
     sys.exit(f"train.features: {MISSING} ({error})")
 
-CHECKED_ON = 1000  # messages, if an encoder has to be exported first
+CHECKED_MESSAGES = 1000  # for checking an encoder that is exported here
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What a run did: by which encoder, for how many messages, how many of them new to a view."""
+    """The outcome of a run."""
 
-    encoder: str
+    encoder: str  # its tag
     messages: int
-    new: Mapping[str, int]
+    new: Mapping[str, int]  # messages computed, by view
 
 
-def compute(db: str, encoder: str | None, repository: Path, where: Compute = HERE) -> Computed:
+def compute(db: str, encoder: str | None, repository: Path, where: Compute = LOCAL) -> Computed:
     """Bring the features of all messages in `db` up to date, offline and online.
 
-    `encoder` is a tag in the model store or a source to export; by default it is the encoder of the
-    current model, else the newest in the model store, else that of the wheel. Raises NoFeatures,
-    RunningAlready, StoreUnavailable, NoModel, NoEngine, OSError and what `export` raises.
+    `encoder` is a tag in the model store or a source to export. The default is the encoder of the
+    current model, else the newest in the model store, else the wheel's.
+
+    Raises FeaturesUnavailable, AlreadyRunning, StoreUnavailable, ModelNotFound, ClusterUnavailable,
+    OSError, and what `export` raises.
     """
     features = FeatureStore(repository)
     store = open_store(db)
     posts = store.posts()
     if not posts:
-        raise NoFeatures(f"{store.location} has no messages; `feedsieve import` brings some in")
-    place = features.folder / ".feast"
-    with one_run_at_a_time(place):
+        raise FeaturesUnavailable(
+            f"{store.location} has no messages; import some with `feedsieve import`"
+        )
+    folder = features.folder / ".feast"
+    with one_run_at_a_time(folder):
         tag = _find_encoder(encoder, store, posts)
         print(f"encoder: {tag}")
-        files = models.folder(tag)
-        encode = where.encoder(Encoder(files, settings().threads), files).encode
+        model = model_store.folder(tag)
+        encode = where.encoder(Encoder(model, settings().threads), model).encode
 
-        def embeddings(texts: Sequence[str], progress: Callable[[int], object]) -> dict[str, Any]:
+        def embed(texts: Sequence[str], progress: Callable[[int], object]) -> dict[str, Any]:
             return {"embedding": list(encode(texts, progress)), "encoder": [tag] * len(texts)}
 
-        def named(texts: Sequence[str], progress: Callable[[int], object]) -> dict[str, Any]:
-            table = traits_of(texts, where)
+        def extract(texts: Sequence[str], progress: Callable[[int], object]) -> dict[str, Any]:
+            columns = handcrafted_features(texts, where).T
             progress(len(texts))
-            return dict(zip(traits.TRAITS, table.T, strict=True))
+            return dict(zip(handcrafted.HANDCRAFTED, columns, strict=True))
 
-        partition = parquet.PARTITION * where.processes  # as long as one process takes for one
-        makers = {
-            EMBEDDING: (tag.partition(":")[2], embeddings),
-            TRAITS: (_code(traits, text), named),
+        partition = parquet.PARTITION * where.processes  # the time per file stays the same
+        functions = {EMBEDDING: embed, HANDCRAFTED_VIEW: extract}
+        folders = {
+            EMBEDDING: folder / EMBEDDING / tag.partition(":")[2],
+            HANDCRAFTED_VIEW: folder / HANDCRAFTED_VIEW / _code_version(handcrafted, text),
         }
-        folders = {view: place / view / version for view, (version, _make) in makers.items()}
         new = {
-            view: parquet.fill(folders[view], store, posts, make, view, partition)
-            for view, (_version, make) in makers.items()
+            view: parquet.fill(folders[view], store, posts, function, view, partition)
+            for view, function in functions.items()
         }
-        parquet.write(place / COPIES / "part-00000.parquet", _copies(posts))
-        _write_current(features.folder, tag, folders | {COPIES: place / COPIES})
-        moved = features.apply()
-        for view, folder in folders.items():
-            until = None if view in moved else features.materialized_until(view)
-            if since := _oldest(folder, until):
+        parquet.write(folder / COPIES / "part-00000.parquet", _count_copies(posts))
+        _write_current(features.folder, tag, folders | {COPIES: folder / COPIES})
+        changed = features.apply()
+        for view, files in folders.items():
+            until = None if view in changed else features.materialized_until(view)
+            if since := _oldest_event(files, until):
                 features.materialize(view, since)
     return Computed(tag, len(posts), new)
 
 
-def _find_encoder(given: str | None, store: MessageStore, posts: Sequence[Post]) -> str:
-    """Return the tag of the encoder to use, which is in the model store by then."""
-    if given is None:
-        with suppress(models.NoModel):
-            return models.find_pair(settings().model)[1]
-        with suppress(models.NoModel):
-            return _exact(models.ENCODER)
-        given = "wheel"
-    if given.partition(":")[0] == models.ENCODER:
-        return _exact(given)
-    texts = [message.text for post in posts[:CHECKED_ON] if (message := store.get(post.id))]
+def _find_encoder(encoder: str | None, store: MessageStore, posts: Sequence[Post]) -> str:
+    """Return the tag of the encoder to use, exported into the model store if need be."""
+    if encoder is None:
+        with suppress(model_store.ModelNotFound):
+            return model_store.find_pair(settings().model)[1]
+        with suppress(model_store.ModelNotFound):
+            return _resolve(model_store.ENCODER)
+        encoder = "wheel"
+    if encoder.partition(":")[0] == model_store.ENCODER:
+        return _resolve(encoder)
+    texts = [message.text for post in posts[:CHECKED_MESSAGES] if (message := store.get(post.id))]
     with tempfile.TemporaryDirectory(prefix="feedsieve-features-") as folder:
-        source = sources.load(given)
+        source = sources.load(encoder)
         exported = export.export_encoder(source, Path(folder), texts, settings().threads).fastest
         print(export.describe(exported))
         return export.save_encoder(exported.folder)
 
 
-def _exact(tag: str) -> str:
-    return f"{models.ENCODER}:{models.folder(tag).name}"
+def _resolve(tag: str) -> str:
+    """Return the tag with its version."""
+    return f"{model_store.ENCODER}:{model_store.folder(tag).name}"
 
 
-def has_learnt_labels(encoder: Path) -> bool:
-    """Return whether the exported encoder in a folder has, so that its embeddings tell them."""
+def is_finetuned(encoder: Path) -> bool:
+    """Return whether the exported encoder was trained on labels, so that embeddings leak them."""
     return EncoderDescription.read(encoder).source.endswith(FINE_TUNED)
 
 
-def _code(*modules: ModuleType) -> str:
-    """Return hexadecimal digits that change with the code of `modules`."""
+def _code_version(*modules: ModuleType) -> str:
+    """Return a hexadecimal digest of the code of `modules`."""
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     return blake2b(code, digest_size=8).hexdigest()
 
 
-def _copies(posts: Sequence[Post]) -> pa.Table:
-    """Return how often each text had been posted at each time that it was; `posts` are in order."""
+def _count_copies(posts: Sequence[Post]) -> pa.Table:
+    """Return the number of copies of each text so far, at each time it was posted."""
     table = pd.DataFrame(
         {TEXT: [post.fingerprint for post in posts], EVENT_TIME: [post.time for post in posts]},
-        dtype=object,  # times of any year
+        dtype=object,  # pandas' own timestamps do not cover all years
     )
     table["copies so far"] = table.groupby(TEXT).cumcount() + 1
     table = table.drop_duplicates([TEXT, EVENT_TIME], keep="last")
     return pa.table(
         {
             TEXT: table[TEXT].tolist(),
-            EVENT_TIME: pa.array(table[EVENT_TIME].tolist(), MOMENT),
-            COMPUTED_AT: pa.array([datetime.now(UTC)] * len(table), MOMENT),
+            EVENT_TIME: pa.array(table[EVENT_TIME].tolist(), TIMESTAMP),
+            COMPUTED_AT: pa.array([datetime.now(UTC)] * len(table), TIMESTAMP),
             "copies so far": table["copies so far"].tolist(),
         }
     )
 
 
 def _write_current(repository: Path, encoder_tag: str, folders: Mapping[str, Path]) -> None:
-    """Write what definitions.py reads."""
+    """Write the file that definitions.py reads."""
     current = {
         "encoder": encoder_tag,
-        "finetuned": has_learnt_labels(models.folder(encoder_tag)),
+        "finetuned": is_finetuned(model_store.folder(encoder_tag)),
         "folders": {view: str(path.relative_to(repository)) for view, path in folders.items()},
     }
-    with open_whole(repository / ".feast" / "current.json") as file:
+    with open_atomically(repository / ".feast" / "current.json") as file:
         file.write(json.dumps(current, indent=2) + "\n")
 
 
-def _oldest(folder: Path, until: datetime | None) -> datetime | None:
-    """Return the oldest event time of what was computed after `until`, None if nothing was.
+def _oldest_event(folder: Path, until: datetime | None) -> datetime | None:
+    """Return the oldest event time among rows computed after `until`; None if there are none.
 
-    Messages are imported in any order, so what is new may be older than all that is online.
+    Messages are imported in any order, so new rows may be older than all that is online.
     """
     table = parquet.read(folder, [EVENT_TIME, COMPUTED_AT])
     if until:
-        table = table.filter(pc.field(COMPUTED_AT) > pa.scalar(until, MOMENT))
+        table = table.filter(pc.field(COMPUTED_AT) > pa.scalar(until, TIMESTAMP))
     return pc.min(table[EVENT_TIME]).as_py()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 if something is amiss."""
+    """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
-    return command.run("train.features", options.repo, lambda: _features(options))
+    return run_command("train.features", lambda: _features(options), options.repo)
 
 
 def _features(options: argparse.Namespace) -> None:
@@ -196,25 +204,24 @@ def _features(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.features",
-        description="Compute the features that Feast has not of the messages yet, write them to"
-        " Parquet, apply the definitions and copy what is new into the online store. A run that"
-        " was ended goes on where it was.",
+        description="Compute the features that messages lack, write them to Parquet, apply Feast's"
+        " definitions and copy new features into the online store. An interrupted run resumes.",
     )
     parser.add_argument("--db", metavar="MESSAGES.db", help="message store (default: FEEDSIEVE_DB)")
     parser.add_argument(
         "--encoder",
         metavar="ENCODER",
-        help="a tag of the model store, or a source to export as of python -m train; the default"
-        " is the encoder of the current model, else the newest, else that of the wheel",
+        help="a tag in the model store, or a source to export (see python -m train). Default: the"
+        " encoder of the current model, else the newest, else the wheel's",
     )
     parser.add_argument(
         "--repo",
         type=Path,
         default=REPOSITORY,
         metavar="DIR",
-        help="the folder of Feast's settings and definitions (%(default)s)",
+        help="the Feast repository (%(default)s)",
     )
-    command.add_cluster(parser, "its workers embed messages and compute traits")
+    add_cluster(parser, "its workers embed messages and compute handcrafted features")
     return parser
 
 

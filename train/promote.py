@@ -1,36 +1,37 @@
-"""`python -m train.promote`: makes the challenger the champion, if it is no worse in any way."""
+"""`python -m train.promote`: make the challenger champion if it is no worse in any way."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedsieve.files import open_whole
-from feedsieve.models import NoModel
-from train import command, registry
+from feedsieve.command import run_command
+from feedsieve.files import open_atomically
+from feedsieve.scoring.model_store import ModelNotFound
 from train.behaviour.requirements import REQUIREMENTS
-from train.challenge import Candidate, Finding, examine
-from train.data import read_labeled
-from train.registry import CHALLENGER, CHAMPION, FORMER, NoVersion, Version
+from train.data.labelled import read_labeled
+from train.tracking import registry
+from train.tracking.challenger import Candidate, Examination, Finding
+from train.tracking.registry import CHALLENGER, CHAMPION, FORMER, Version, VersionNotFound
 
 
 def promote(options: argparse.Namespace) -> bool:
-    """Move the alias champion to the challenger, unless something speaks against it; say what.
+    """Make the challenger champion unless a comparison rejects it, and print all results.
 
-    Return whether the challenger is champion now. Raises NoVersion, NoModel, TrackingUnavailable
+    Return whether it is champion now. Raises VersionNotFound, ModelNotFound, TrackingUnavailable
     and InvalidData.
     """
     frame = read_labeled(options.data)
     challenger, champion = registry.behind(CHALLENGER), registry.behind(CHAMPION)
     if challenger is None:
-        raise NoVersion("there is no challenger; `python -m train` makes one")
+        raise VersionNotFound("there is no challenger; `python -m train` makes one")
     if champion and champion.number == challenger.number:
         print(f"version {champion.number} is the newest and champion already")
         return True
-    print(
-        f"challenger: {_told(challenger)}\nchampion: {_told(champion) if champion else 'none yet'}"
-    )
-    findings = examine(Candidate.load(challenger), _load_champion(champion), frame, options)
+    versions = [f"challenger: {_name(challenger)}", f"champion: {_name(champion)}"]
+    print(*versions, sep="\n")
+    loaded = Candidate.load(challenger), _load_champion(champion)
+    findings = Examination(*loaded, frame, options).findings()
     print(*findings, sep="\n")
     passed = all(finding.passed for finding in findings)
     if passed:
@@ -39,76 +40,71 @@ def promote(options: argparse.Namespace) -> bool:
         registry.move(CHAMPION, challenger.number)
         decision = f"version {challenger.number} is champion now"
     else:
-        decision = "refused: the champion stays what it is"
+        decision = "rejected: the champion is unchanged"
     print(decision)
     if options.out:
-        _write_table(options.out, challenger, champion, findings, decision)
+        _write_table(options.out, versions, findings, decision)
     return passed
 
 
+def roll_back() -> None:
+    """Make the former champion champion again. Raises VersionNotFound and TrackingUnavailable."""
+    champion, former = registry.behind(CHAMPION), registry.behind(FORMER)
+    if champion is None or former is None or former.number == champion.number:
+        raise VersionNotFound("there is no former champion to go back to")
+    registry.move(CHAMPION, former.number)
+    registry.move(FORMER, champion.number)
+    print(f"champion again: {_name(former)}; before: {_name(champion)}")
+
+
 def _load_champion(champion: Version | None) -> Candidate | None:
-    """Raises NoVersion if its models are not here."""
+    """Raises VersionNotFound if its models are not on this machine."""
     if champion is None:
         return None
     try:
         return Candidate.load(champion)
-    except NoModel as error:
-        raise NoVersion(
-            f"the champion, {_told(champion)}, is not in this machine's model store, so nothing can"
-            " be held against it; bring it back with `bentoml models import`, or remove the alias"
-            " in MLflow (`make mlflow`), and the challenger is a first champion"
+    except ModelNotFound as error:
+        raise VersionNotFound(
+            f"the champion, {_name(champion)}, is not in this machine's model store; import it with"
+            " `bentoml models import`, or remove its alias in MLflow (`make mlflow`) to promote"
+            " the challenger as a first champion"
         ) from error
 
 
-def roll_back() -> None:
-    """Make the former champion champion again. Raises NoVersion and TrackingUnavailable."""
-    champion, former = registry.behind(CHAMPION), registry.behind(FORMER)
-    if champion is None or former is None or former.number == champion.number:
-        raise NoVersion("there is no former champion to go back to")
-    registry.move(CHAMPION, former.number)
-    registry.move(FORMER, champion.number)
-    print(f"champion again: {_told(former)}; before: {_told(champion)}")
-
-
 def _write_table(
-    path: Path,
-    challenger: Version,
-    champion: Version | None,
-    findings: Sequence[Finding],
-    decision: str,
+    path: Path, versions: Sequence[str], findings: Sequence[Finding], decision: str
 ) -> None:
-    """Write what was found as Markdown, for a pull request say."""
+    """Write the findings as Markdown, for a pull request for example."""
     lines = [
-        f"Challenger: {_told(challenger)}  ",
-        f"Champion: {_told(champion) if champion else 'none yet'}",
+        "  \n".join(f"{line[0].upper()}{line[1:]}" for line in versions),
         "",
-        "| | what | found |",
+        "| | comparison | result |",
         "|---|---|---|",
         *(
-            f"| {'ok' if finding.passed else '**refused**'} | {finding.name} | {finding.said} |"
+            f"| {'ok' if finding.passed else '**rejected**'} | {finding.name} | {finding.result} |"
             for finding in findings
         ),
         "",
         f"{decision[0].upper()}{decision[1:]}.",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open_whole(path) as file:
+    with open_atomically(path) as file:
         file.write("\n".join(lines) + "\n")
 
 
-def _told(version: Version) -> str:
-    return f"version {version.number}, {version.pair.classifier_tag}"
+def _name(version: Version | None) -> str:
+    return f"version {version.number}, {version.pair.classifier_tag}" if version else "none yet"
 
 
 def main() -> int:
-    """Run the command; return 0, or 1 if the challenger was refused or something failed."""
+    """Run the command; return its exit code, 1 if the challenger was rejected."""
     options = _parser().parse_args()
 
     def work() -> int:
         if options.champion:
             champion = registry.behind(CHAMPION)
             if champion is None:
-                raise NoVersion("there is no champion; `python -m train.promote` makes one")
+                raise VersionNotFound("there is no champion; `python -m train.promote` makes one")
             print(champion.pair.classifier_tag)
         elif options.rollback:
             roll_back()
@@ -116,26 +112,26 @@ def main() -> int:
             return int(not promote(options))
         return 0
 
-    return command.run("promote", options.data, work)
+    return run_command("promote", work, options.data)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.promote",
-        description="Compare the newest version of the registered model in MLflow, the challenger,"
-        " with the champion: on what each said of messages held out from it, in behaviour, latency"
-        " and size. If nothing speaks against it the alias champion moves; else it exits with 1.",
+        description="Compare the challenger, the newest version of the registered model in MLflow,"
+        " with the champion: out-of-fold scores, behaviour, latency and size. If it passes, move"
+        " the alias champion to it; otherwise exit with 1.",
     )
     parser.add_argument(
         "--data",
         type=Path,
         default=Path("data/labeled_messages.csv"),
         metavar="LABELED.csv",
-        help="labels that both are held against (%(default)s)",
+        help="labels to compare both models on (%(default)s)",
     )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--rollback", action="store_true", help="go back to the former champion")
-    what.add_argument(
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--rollback", action="store_true", help="go back to the former champion")
+    action.add_argument(
         "--champion", action="store_true", help="print the champion's tag, for FEEDSIEVE_MODEL"
     )
     parser.add_argument(
@@ -144,16 +140,16 @@ def _parser() -> argparse.ArgumentParser:
         default="real",
         help="requirements of train.behave (%(default)s)",
     )
-    for name, default, unit in (
-        ("--margin", 1.0, "points of F1 and average precision that may be lost"),
-        ("--slowest", 100.0, "milliseconds that one message may take on one thread"),
-        ("--slower", 1.5, "times the champion's latency that it may take"),
-        ("--largest", 250.0, "megabytes that the pair of models may take"),
+    for name, default, limit in (
+        ("--margin", 1.0, "points of F1 and average precision that it may lose"),
+        ("--slowest", 100.0, "most milliseconds for one message on one thread"),
+        ("--slower", 1.5, "most times the champion's latency"),
+        ("--largest", 250.0, "most megabytes for the pair of models"),
     ):
-        parser.add_argument(name, type=float, default=default, help=f"{unit} (%(default)g)")
+        parser.add_argument(name, type=float, default=default, help=f"{limit} (%(default)g)")
     parser.add_argument("--seed", type=int, default=7, help="of the bootstrap (%(default)s)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.md", help="write what was found there as Markdown, too"
+        "--out", type=Path, metavar="FILE.md", help="also write the findings there as Markdown"
     )
     return parser
 

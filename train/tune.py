@@ -1,11 +1,12 @@
-"""`python -m train.tune`: search LightGBM's parameters by cross-validation, into parameters.json.
+"""`python -m train.tune`: search LightGBM's parameters by cross-validation.
 
-What LightGBM reads is made once, and never of models that had seen a label. A trial then takes
-seconds on a fine-tuned encoder, whose embedding is not read, and a minute on a frozen one. Trials
-are kept until the search ends, so that it goes on where it was ended.
+LightGBM's input is computed once, out of fold where labels are involved. A trial takes seconds on a
+fine-tuned encoder, whose embedding LightGBM does not read, and a minute on a frozen one. Trials are
+stored until the search ends, so that an interrupted search resumes.
 """
 
 import argparse
+import inspect
 import json
 import shutil
 import sys
@@ -18,21 +19,27 @@ from typing import Any
 
 import numpy as np
 import optuna
+from scipy.special import expit
 from sklearn.metrics import log_loss
 from tqdm import tqdm
 
 from export import pipeline as export
 from export import sources
-from feedsieve.files import one_run_at_a_time, open_whole
+from feedsieve.command import run_command
+from feedsieve.files import one_run_at_a_time, open_atomically
 from feedsieve.settings import settings
-from train import classifier, command, stack, tracking
-from train.classifier import FIXED, PARAMETERS_FILE, folds
-from train.data import read_labeled, split
-from train.duplicates import near_duplicate_groups
-from train.embedding import Embedder
-from train.finetune import finetune
+from train.classifier import boosting, stacking
+from train.classifier.boosting import FIXED, PARAMETERS_FILE
+from train.cli.arguments import add_no_track
+from train.data.folds import folds
+from train.data.labelled import read_labeled
+from train.data.near_duplicates import near_duplicate_groups
+from train.data.split import split
+from train.encoder.embedder import Embedder
+from train.encoder.finetune import finetune
+from train.tracking import mlflow_run
 
-REPEATS = 3  # of the folds, in other draws: one draw would be tuned for itself
+REPEATS = 3  # of cross-validation, with other folds, against overfitting to one set of folds
 MOST_ROUNDS = 1500
 
 
@@ -43,15 +50,15 @@ def tune(
     log_odds: int,
     trials: int,
     seed: int,
-    kept: Path | None = None,
+    storage: Path | None = None,
 ) -> tuple[dict[str, Any], optuna.Study]:
-    """Return the parameters of the lowest log loss on held-out folds, and the search.
+    """Return the parameters with the lowest log loss on held-out folds, and the study.
 
     `columns` is (n, columns), of which the first `log_odds` are those that boosting starts from;
-    `labels`, 0 or 1, and `groups`, which stay in one fold, are (n,). Trials are written to the
-    file `kept`, and those that are in it already count.
+    `labels`, 0 or 1, and `groups`, which stay in one fold, are (n,). Trials are kept in the SQLite
+    file `storage`; those already in it count.
     """
-    draws = [list(folds(labels, groups, seed + repeat)) for repeat in range(REPEATS)]
+    repeats = [list(folds(labels, groups, seed + repeat)) for repeat in range(REPEATS)]
 
     def objective(trial: optuna.Trial) -> float:
         parameters = {
@@ -64,11 +71,11 @@ def tune(
             "lambda_l2": trial.suggest_float("lambda_l2", 0.1, 100.0, log=True),
         }
         losses = []
-        for repeat, parts in enumerate(draws):
-            held_out = classifier.held_out(
+        for repeat, parts in enumerate(repeats):
+            held_out = boosting.held_out(
                 columns, labels, parts, FIXED | parameters | {"seed": seed}, log_odds, MOST_ROUNDS
             )
-            losses.append(log_loss(labels, 1 / (1 + np.exp(-held_out.logits))))
+            losses.append(log_loss(labels, expit(held_out.logits)))
             trial.report(float(np.mean(losses)), repeat)
             if trial.should_prune():
                 raise optuna.TrialPruned
@@ -76,7 +83,7 @@ def tune(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=f"sqlite:///{kept}" if kept else None,
+        storage=f"sqlite:///{storage}" if storage else None,
         study_name="tune",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(seed=seed),
@@ -84,9 +91,9 @@ def tune(
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     done = len(study.get_trials(states=ended))
     if done:
-        # The same draws again would try the same parameters.
+        # With the same seed the sampler would repeat its parameters.
         study.sampler = optuna.samplers.TPESampler(seed=seed + done)
-        print(f"going on after {done} trials of an earlier run")
+        print(f"resuming after {done} trials of an earlier run")
     with tqdm(total=trials, initial=done, desc="trials", unit="trial") as bar:
 
         def show(study: optuna.Study, _trial: optuna.trial.FrozenTrial) -> None:
@@ -97,34 +104,17 @@ def tune(
     return {**study.best_params, "bagging_freq": 1}, study
 
 
-def _columns(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return what LightGBM reads of the training part, labels, groups, how many are log-odds."""
-    train = split(read_labeled(options.data), options.seed).train
-    texts, labels = train["msg"].tolist(), train["label"].to_numpy()
-    groups = near_duplicate_groups(texts, progress=False)
-    source = sources.load(options.encoder)
-    if options.finetune:
-        tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
-        features, columns = stack.columns(texts, labels, groups, None, tuned, options.seed)
-    else:
-        with tempfile.TemporaryDirectory(prefix="feedsieve-tune-") as folder:
-            exported = export.export_encoder(source, Path(folder), texts, settings().threads)
-            embeddings = Embedder(exported.fastest).embed(texts, "embed")
-        features, columns = stack.columns(texts, labels, groups, embeddings, None, options.seed)
-    return columns, labels, groups, features.log_odds
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 if there is nothing to tune on."""
+    """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
-    return command.run("train.tune", options.data, lambda: _tune(options))
+    return run_command("train.tune", lambda: _tune(options), options.data)
 
 
 def _tune(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    asked = {name: getattr(options, name) for name in ("finetune", "trials", "seed")}
-    asked["encoder"] = sources.public_name(options.encoder)
-    with tracking.run("tune", asked) if options.track else nullcontext() as run:
+    parameters = {name: getattr(options, name) for name in ("finetune", "trials", "seed")}
+    parameters["encoder"] = sources.public_name(options.encoder)
+    with mlflow_run.run("tune", parameters) if options.track else nullcontext() as run:
         best, loss = _search(options)
         if run:
             with run.recording():
@@ -136,40 +126,57 @@ def _tune(options: argparse.Namespace) -> None:
 def _search(options: argparse.Namespace) -> tuple[dict[str, Any], float]:
     """Write the best parameters; return them and their log loss."""
     columns, labels, groups, log_odds = _columns(options)
-    asked = [columns, labels, groups, np.array([log_odds, options.seed])]
-    code = [Path(__file__).read_bytes(), Path(classifier.__file__).read_bytes()]
-    key = blake2b(b"".join([array.tobytes() for array in asked] + code), digest_size=8)
-    place = settings().cache / f"tune-{key.hexdigest()}"
-    with one_run_at_a_time(place):
-        trials = place / "trials.sqlite"
-        best, study = tune(columns, labels, groups, log_odds, options.trials, options.seed, trials)
+    inputs = [columns, labels, groups, np.array([log_odds, options.seed])]
+    code = [Path(inspect.getfile(item)).read_bytes() for item in (tune, boosting, folds)]
+    key = blake2b(b"".join([array.tobytes() for array in inputs] + code), digest_size=8)
+    folder = settings().cache / f"tune-{key.hexdigest()}"
+    with one_run_at_a_time(folder):
+        storage = folder / "trials.sqlite"
+        best, study = tune(columns, labels, groups, log_odds, options.trials, options.seed, storage)
         _write(options, best)
-        shutil.rmtree(place)
+        shutil.rmtree(folder)
     print(f"log loss {study.best_value:.4f} in the best of {len(study.trials)} trials: {best}")
     print(f"written to {options.out}")
     return best, study.best_value
 
 
+def _columns(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return LightGBM's input for the training part, labels, groups, and the log-odds columns."""
+    train = split(read_labeled(options.data), options.seed).train
+    texts, labels = train["msg"].tolist(), train["label"].to_numpy()
+    groups = near_duplicate_groups(texts, progress=False)
+    source = sources.load(options.encoder)
+    if options.finetune:
+        tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
+        features, columns = stacking.columns(texts, labels, groups, None, tuned, options.seed)
+    else:
+        with tempfile.TemporaryDirectory(prefix="feedsieve-tune-") as folder:
+            exported = export.export_encoder(source, Path(folder), texts, settings().threads)
+            embeddings = Embedder(exported.fastest).embed(texts, "embed")
+        features, columns = stacking.columns(texts, labels, groups, embeddings, None, options.seed)
+    return columns, labels, groups, features.log_odds
+
+
 def _write(options: argparse.Namespace, best: dict[str, Any]) -> None:
-    """Write `best` in place of what parameters.json has for this kind of encoder."""
-    kept = json.loads(PARAMETERS_FILE.read_text(encoding="utf-8"))
-    kept["finetuned" if options.finetune else "frozen"] = best
-    with open_whole(options.out) as file:
-        file.write(json.dumps(kept, indent=2) + "\n")
+    """Write parameters.json with `best` for this kind of encoder."""
+    parameters = json.loads(PARAMETERS_FILE.read_text(encoding="utf-8"))
+    parameters["finetuned" if options.finetune else "frozen"] = best
+    with open_atomically(options.out) as file:
+        file.write(json.dumps(parameters, indent=2) + "\n")
 
 
-def _at_least_one(given: str) -> int:
-    number = int(given)
+def _positive(value: str) -> int:
+    number = int(value)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"at least 1, not {number}")
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.tune",
-        description="Search LightGBM's parameters by grouped cross-validation of the training part"
-        " (Optuna), and write them where training reads them.",
+        description="Search LightGBM's parameters with Optuna, by grouped cross-validation of the"
+        " training part, and write them where training reads them.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"
@@ -178,14 +185,16 @@ def _parser() -> argparse.ArgumentParser:
         "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
     )
     parser.add_argument(
-        "--finetune", action="store_true", help="tune what stands on a fine-tuned encoder"
+        "--finetune", action="store_true", help="tune the classifier of a fine-tuned encoder"
     )
-    parser.add_argument("--trials", type=_at_least_one, default=60, help="to try (%(default)s)")
+    parser.add_argument(
+        "--trials", type=_positive, default=60, help="number of trials (%(default)s)"
+    )
     parser.add_argument(
         "--out", type=Path, default=PARAMETERS_FILE, metavar="FILE.json", help="(%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=7, help="of folds and search (%(default)s)")
-    command.add_no_track(parser)
+    add_no_track(parser)
     return parser
 
 

@@ -1,1 +1,1 @@
-"""The model's behaviour: what must not move a score, what must lower it, what a model must know."""
+"""Tests of a model's behaviour on invented messages."""

@@ -1,4 +1,4 @@
-"""The messages that behaviour is tested on, as the files beside this one have them."""
+"""Messages for behavioural tests, read from the TOML files of this folder."""
 
 import tomllib
 from pathlib import Path
@@ -10,20 +10,20 @@ _FOLDER = Path(__file__).parent
 
 
 class Pair(NamedTuple):
-    """A message, and what became of it."""
+    """A message before and after a change."""
 
     before: str
     after: str
 
 
-class Labeled(NamedTuple):
+class Example(NamedTuple):
     """A message and its label, 0 or 1."""
 
     text: str
     label: int
 
 
-def same_meaning() -> dict[str, list[Pair]]:
+def invariance_pairs() -> dict[str, list[Pair]]:
     """Return, by change, the pairs whose scores should be alike."""
     messages = _read("bases.toml")["message"]
     return {
@@ -36,23 +36,23 @@ def same_meaning() -> dict[str, list[Pair]]:
     }
 
 
-def less_of_an_offer() -> dict[str, list[Pair]]:
-    """Return, by what an offer was made into, the pairs whose scores should fall.
+def direction_pairs() -> dict[str, list[Pair]]:
+    """Return, by change, the pairs of an offer and something else, whose scores should fall.
 
-    Raises `ValueError` where a text has not what is to be replaced in it.
+    Raises `ValueError` if a text lacks a word to replace.
     """
     pairs: dict[str, list[Pair]] = {}
     for offer in _read("pairs.toml")["offer"]:
         text = offer.pop("text")
         for name, replacements in offer.items():
-            pairs.setdefault(name, []).append(Pair(text, _replaced(text, replacements)))
+            pairs.setdefault(name, []).append(Pair(text, _replace(text, replacements)))
     return pairs
 
 
-def must_be_known() -> dict[str, list[Labeled]]:
-    """Return, by kind, the messages whose label a model must know."""
+def functionality_examples() -> dict[str, list[Example]]:
+    """Return, by kind, messages that a model must classify correctly."""
     return {
-        name: [Labeled(text, kind["label"]) for text in kind["texts"]]
+        name: [Example(text, kind["label"]) for text in kind["texts"]]
         for name, kind in _read("messages.toml").items()
     }
 
@@ -61,7 +61,7 @@ def _read(name: str) -> dict[str, Any]:
     return tomllib.loads((_FOLDER / name).read_text(encoding="utf-8"))
 
 
-def _replaced(text: str, replacements: list[list[str]]) -> str:
+def _replace(text: str, replacements: list[list[str]]) -> str:
     for old, new in replacements:
         if old not in text:
             raise ValueError(f"{text!r} has no {old!r} to replace")

@@ -1,4 +1,4 @@
-"""What may be done to a message and must not change its score."""
+"""Changes to a message that must not change its score."""
 
 import re
 from collections.abc import Callable
@@ -14,14 +14,14 @@ _OTHER_DIGITS = str.maketrans("0123456789", "7890123456")
 
 
 def _with_white_space(text: str) -> str:
-    """Return `text` with blanks around it, and tabs, doubled and no-break spaces inside."""
+    """Return `text` with blank lines around it, and tabs, double and no-break spaces inside."""
     blanks = ("  ", "\t", "\u00a0", " ")
     words = text.split(" ")
     spaced = (word + blanks[number % len(blanks)] for number, word in enumerate(words))
     return f" \n{''.join(spaced)}\n\n"
 
 
-# Each takes a message and its language; where there is nothing to change, it returns the message.
+# Functions of a message and its language; they return the message if there is nothing to change.
 CHANGES: dict[str, Callable[[str, str], str]] = {
     "another phone number": lambda text, _: _PHONE.sub(
         lambda match: match[0].translate(_OTHER_DIGITS), text

@@ -1,24 +1,29 @@
-"""A model's scores held against what it must do: invariance, direction, minimum functionality.
+"""Check a model's scores for invariance, direction and minimum functionality.
 
-The three kinds are those of CheckList (Ribeiro et al., ACL 2020).
+These are the three kinds of test of CheckList (Ribeiro et al., ACL 2020).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Protocol
 
 import numpy as np
 
-from train.behaviour.cases import Labeled, Pair, less_of_an_offer, must_be_known, same_meaning
+from train.behaviour.cases import (
+    Example,
+    Pair,
+    direction_pairs,
+    functionality_examples,
+    invariance_pairs,
+)
 from train.behaviour.outcome import Case, Check, Outcome
-from train.behaviour.requirements import REAL, Requirements
+from train.behaviour.requirements import REAL, Bounds, Requirements
 
-EXAMPLES = 3  # shown where a mean falls short, though no case does by itself
+EXAMPLES = 3  # cases to show if a mean falls short although no single case does
 
 
 class Scores(Protocol):
-    """What gives scores; `feedsieve.scorer.Scorer` does."""
+    """The part of `feedsieve.scoring.scorer.Scorer` that is used here."""
 
     @property
     def threshold(self) -> float: ...
@@ -33,97 +38,86 @@ def run(
     requirements: Requirements = REAL,
     progress: Callable[[int], object] | None = None,
 ) -> Outcome:
-    """Score all the messages, each once and in one call, and hold the scores to `requirements`.
+    """Score every message once, in one call, and compare the scores with `requirements`.
 
-    `progress` is what `feedsieve.scorer.Scorer.score` takes.
+    `progress` is called with the number of newly scored texts, as by `Scorer.score`.
     """
-    same, less, known = same_meaning(), less_of_an_offer(), must_be_known()
     texts = all_texts()
     scores = dict(zip(texts, map(float, scorer.score(texts, progress)), strict=True))
-
-    def required(name: str) -> Mapping[str, float]:
-        return requirements.get(name, {})
-
-    return Outcome(
-        [
-            *(_invariance(name, _moved(same[name], scores), required(name)) for name in same),
-            *(_direction(name, _moved(less[name], scores), required(name)) for name in less),
-            *(
-                _functionality(name, known[name], scores, scorer.threshold, required(name))
-                for name in known
-            ),
-        ],
-        scorer.threshold,
-        len(texts),
-    )
+    checks = [
+        *(
+            _invariance(name, _cases(pairs, scores), requirements.get(name, {}))
+            for name, pairs in invariance_pairs().items()
+        ),
+        *(
+            _direction(name, _cases(pairs, scores), requirements.get(name, {}))
+            for name, pairs in direction_pairs().items()
+        ),
+        *(
+            _functionality(name, examples, scores, scorer.threshold, requirements.get(name, {}))
+            for name, examples in functionality_examples().items()
+        ),
+    ]
+    return Outcome(checks, scorer.threshold, len(texts))
 
 
 def all_texts() -> list[str]:
-    """Return every text that `run` scores, once."""
-    pairs = chain(*same_meaning().values(), *less_of_an_offer().values())
-    known = (message.text for message in chain(*must_be_known().values()))
-    return list(dict.fromkeys([*chain(*pairs), *known]))
+    """Return every distinct text that `run` scores."""
+    pairs = chain(*invariance_pairs().values(), *direction_pairs().values())
+    examples = chain(*functionality_examples().values())
+    return list(dict.fromkeys([*chain(*pairs), *(example.text for example in examples)]))
 
 
-def _moved(pairs: Sequence[Pair], scores: Mapping[str, float]) -> list[Case]:
+def _cases(pairs: Sequence[Pair], scores: Mapping[str, float]) -> list[Case]:
     return [
         Case(pair.after, scores[pair.after], pair.before, scores[pair.before]) for pair in pairs
     ]
 
 
-def _invariance(name: str, cases: list[Case], required: Mapping[str, float]) -> Check:
+def _invariance(name: str, cases: list[Case], required: Bounds) -> Check:
     moves = [abs(case.fall) for case in cases]
     limit = required.get("largest move", 1)
-    return _check(
-        "invariance",
-        name,
-        required,
-        {"mean move": float(np.mean(moves)), "largest move": max(moves)},
-        sorted(cases, key=lambda case: -abs(case.fall)),
-        sum(move > limit for move in moves),
-    )
+    reached = {"mean move": float(np.mean(moves)), "largest move": max(moves)}
+    worst_first = sorted(cases, key=lambda case: -abs(case.fall))
+    failed = sum(move > limit for move in moves)
+    return _check("invariance", name, required, reached, worst_first, failed)
 
 
-def _direction(name: str, cases: list[Case], required: Mapping[str, float]) -> Check:
+def _direction(name: str, cases: list[Case], required: Bounds) -> Check:
     falls = [case.fall for case in cases]
     fallen = sum(fall > 0 for fall in falls)
-    return _check(
-        "direction",
-        name,
-        required,
-        {"share that falls": fallen / len(falls), "mean fall": float(np.mean(falls))},
-        sorted(cases, key=lambda case: case.fall),
-        len(falls) - fallen,
-    )
+    reached = {"share that falls": fallen / len(falls), "mean fall": float(np.mean(falls))}
+    worst_first = sorted(cases, key=lambda case: case.fall)
+    return _check("direction", name, required, reached, worst_first, len(falls) - fallen)
 
 
 def _functionality(
     name: str,
-    messages: list[Labeled],
+    examples: Sequence[Example],
     scores: Mapping[str, float],
     threshold: float,
-    required: Mapping[str, float],
+    required: Bounds,
 ) -> Check:
     wrong = [
         Case(text, scores[text])
-        for text, label in messages
+        for text, label in examples
         if (scores[text] >= threshold) != bool(label)
     ]
     wrong.sort(key=lambda case: -abs(case.score - threshold))
-    accuracy = 1 - len(wrong) / len(messages)
-    return Check("functionality", name, len(messages), required, {"accuracy": accuracy}, wrong)
+    accuracy = 1 - len(wrong) / len(examples)
+    return Check("functionality", name, len(examples), required, {"accuracy": accuracy}, wrong)
 
 
 def _check(
     kind: str,
     name: str,
-    required: Mapping[str, float],
-    reached: Mapping[str, float],
+    required: Bounds,
+    reached: Bounds,
     worst_first: list[Case],
-    failures: int,
+    failed: int,
 ) -> Check:
-    """Return the check, with the cases that fail or, where only the mean does, the worst few."""
-    check = Check(kind, name, len(worst_first), required, reached, worst_first[:failures])
-    if check.passed or failures:
+    """Return the check with its `failed` cases, or the worst few if only the mean falls short."""
+    check = Check(kind, name, len(worst_first), required, reached, worst_first[:failed])
+    if check.passed or failed:
         return check
-    return replace(check, failures=worst_first[:EXAMPLES])
+    return Check(kind, name, len(worst_first), required, reached, worst_first[:EXAMPLES])

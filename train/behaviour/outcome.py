@@ -1,15 +1,15 @@
-"""What came of testing a model's behaviour, as a table to read and as JSON."""
+"""The outcome of behavioural tests, as text and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-AT_MOST = {"mean move", "largest move"}  # of the other measures, what is required is the least
+AT_MOST = {"mean move", "largest move"}  # required as upper bounds; other measures as lower
 
 
 @dataclass(frozen=True)
 class Case:
-    """A message and its score, and, where two are compared, what it was made of."""
+    """A message and its score, and the same before a change if two are compared."""
 
     text: str
     score: float
@@ -18,7 +18,7 @@ class Case:
 
     @property
     def fall(self) -> float:
-        """How much lower the score is than before, -1 to 1."""
+        """The score before minus the score after, -1 to 1."""
         return (self.score if self.score_before is None else self.score_before) - self.score
 
     def __str__(self) -> str:
@@ -28,10 +28,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing a model must do: what was required of it, what it reached, where it fell short.
+    """One test: required and reached measures, and the cases that failed.
 
-    `required` and `reached` are by measure: moves and falls in the score's own unit, -1 to 1,
-    others as a share of the `cases`. A measure of which nothing is required is only shown.
+    Moves and falls are differences of scores, -1 to 1; other measures are shares of the `cases`.
+    A measure without a requirement is only shown.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All checks of one model."""
+    """All checks of one model, and the number of texts scored."""
 
     checks: Sequence[Check]
     threshold: float
@@ -77,7 +77,7 @@ class Outcome:
         return not self.failed
 
     def __str__(self) -> str:
-        """Return a line for each check, then the failures of those that failed."""
+        """Return a line for each check, then the cases of failed checks."""
         width = max(len(check.name) for check in self.checks)
         lines = [
             f"{'ok' if check.passed else 'FAIL':4}  {check.kind:13}  {check.name:{width}}  "
@@ -90,7 +90,7 @@ class Outcome:
         return "\n".join([*lines, "", f"{passed} of {len(self.checks)} checks passed"])
 
     def as_table(self) -> dict[str, Any]:
-        """Return the outcome as JSON has it: a row for each check, with its failures."""
+        """Return the outcome for JSON: a row for each check, with its failed cases."""
         return {
             "passed": self.passed,
             "threshold": self.threshold,

@@ -1,0 +1,1 @@
+"""HTTP: routes, schemas, pages, problem details and request limits."""

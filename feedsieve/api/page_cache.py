@@ -1,0 +1,62 @@
+"""A short-lived cache that coalesces concurrent identical requests (single flight)."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+Answer = TypeVar("Answer")
+
+MAX_WAIT = 20.0  # seconds for a turn; clients would not wait much longer
+
+
+class PageCache(Generic[Answer]):
+    """Caches answers for some time and limits how many are computed at once. For one event loop."""
+
+    def __init__(self, seconds: float, most: int, at_once: int) -> None:
+        """Cache at most `most` answers, for `seconds` from the start of their computation.
+
+        At most `at_once` are computed at a time.
+        """
+        self._seconds = seconds
+        self._most = most
+        self._turn = asyncio.Semaphore(at_once)
+        self._tasks: dict[Hashable, asyncio.Task[tuple[float, Answer]]] = {}  # oldest first
+
+    async def get(
+        self, key: Hashable, compute: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
+        """Return the cached answer, the one being computed, or the result of `compute`.
+
+        Errors of `compute` are raised for all waiting callers and not cached. Raises TimeoutError
+        if it has to wait longer than `MAX_WAIT` for others.
+        """
+        task = self._tasks.get(key)
+        if task is None or self._is_expired(task):
+            task = asyncio.create_task(self._compute(compute))
+            self._tasks.pop(key, None)
+            self._tasks[key] = task
+            if len(self._tasks) > self._most:
+                del self._tasks[next(iter(self._tasks))]
+        if not task.done():
+            await asyncio.shield(task)  # other clients wait for it if this one disconnects
+        _started, answer = task.result()
+        return answer
+
+    async def _compute(
+        self, compute: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> tuple[float, Answer]:
+        async with asyncio.timeout(MAX_WAIT):
+            await self._turn.acquire()
+        try:
+            return time.monotonic(), await compute()
+        finally:
+            self._turn.release()
+
+    def _is_expired(self, task: asyncio.Task[tuple[float, Answer]]) -> bool:
+        if not task.done():
+            return False
+        if task.cancelled() or task.exception() is not None:
+            return True
+        started, _answer = task.result()
+        return time.monotonic() - started >= self._seconds

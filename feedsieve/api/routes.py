@@ -1,0 +1,186 @@
+"""The routes. BentoML serves `POST /score`, which calls `score_texts`."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse
+
+from feedsieve import __version__, metrics
+from feedsieve.api import problems
+from feedsieve.api.page_cache import PageCache
+from feedsieve.api.problems import ProblemResponse
+from feedsieve.api.rendering import page_or_json, prefers_page, unless_cached
+from feedsieve.api.route_class import DirectRoute, HeadRoute
+from feedsieve.api.schemas import (
+    SCORES,
+    Backend,
+    Explain,
+    Limit,
+    MessageAnswer,
+    MessageIds,
+    Score,
+    Version,
+)
+from feedsieve.errors import FeedsieveError
+from feedsieve.message import StoreUnavailable
+from feedsieve.serving.runtime import Runtime
+from feedsieve.settings import settings
+from feedsieve.store.feed import Cursor, FeedPage
+from feedsieve.text import LONGEST, normalise
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+PAGE_SECONDS = 1.0  # largest age of a cached page of the feed
+PAGES_AT_ONCE = 2  # pages rendered at once; more threads would wait for the interpreter
+
+ABOUT = "Ranks the messages of a chat, so that what matters comes first."
+PROBLEMS = problems.documented(422, 503)
+
+web = FastAPI(
+    docs_url=None,
+    redoc_url=None,
+    openapi_url=None,
+    telemetry={"tracing": False, "metrics": False, "logs": False},
+)
+web.router.route_class = HeadRoute
+problems.install(web)
+runtime = Runtime(settings())
+pages = PageCache[Response](PAGE_SECONDS, most=256, at_once=PAGES_AT_ONCE)
+explaining = asyncio.Semaphore(1)  # requests wait here without holding a thread
+
+
+def _get_directly(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+    """Return a decorator that adds a GET route of the class DirectRoute."""
+
+    def add(endpoint: Endpoint) -> Endpoint:
+        web.router.add_api_route(
+            path, endpoint, methods=["GET"], route_class_override=DirectRoute, **options
+        )
+        return endpoint
+
+    return add
+
+
+async def score_texts(texts: list[str]) -> Response:
+    """Return the scores of `texts` in their order, or a problem."""
+    try:
+        scored = await runtime.score(texts)
+    except FeedsieveError as error:
+        return problems.unavailable(None, error)
+    label = runtime.scorer.label
+    answer = [Score(score=score, label=label(score), by=by) for score, by in scored]
+    # A Response: BentoML would validate the answer again and send it in two parts.
+    return Response(SCORES.dump_json(answer), media_type="application/json")
+
+
+# Functions, not methods of the service: BentoML looks up the service in a thread for those.
+@_get_directly("/feed", tags=["Feed"], response_model=FeedPage, responses=PROBLEMS)
+@_get_directly("/feed/", include_in_schema=False)
+async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -> Response:
+    """Messages by falling score, `limit` a page. Browsers get a page to read."""
+    try:
+        after = Cursor.decode(cursor) if cursor else None
+    except ValueError as error:
+        raise ProblemResponse(422, f"cursor: {error}") from None
+    key = limit, after, prefers_page(request.headers.get("accept", ""))
+    render = partial(run_in_threadpool, _render_feed, request, limit, after)
+    try:
+        page = await pages.get(key, render)
+    except TimeoutError:
+        raise StoreUnavailable("earlier requests for pages take too long") from None
+    return unless_cached(request, page)
+
+
+def _render_feed(request: Request, limit: int, after: Cursor | None) -> Response:
+    store = runtime.store
+    page = store.feed(store.shown_model(runtime.scorer.model), limit, after)
+    return page_or_json(request, "feed.html", page, limit=limit, is_first=after is None)
+
+
+@web.get("/messages", tags=["Feed"], responses=PROBLEMS)
+@web.get("/messages/", include_in_schema=False)
+def messages(limit: Limit = 10) -> MessageIds:
+    """Identifiers of `limit` messages drawn at random."""
+    return MessageIds(msg_ids=runtime.store.sample(limit))
+
+
+@_get_directly(
+    "/messages/{identifier:path}",
+    tags=["Feed"],
+    response_model=MessageAnswer,
+    responses=PROBLEMS | problems.documented(404),
+)
+async def message(identifier: str, request: Request, explain: Explain = "0") -> Response:
+    """One message with its score, which is computed if missing."""
+    scorer, scored = runtime.scorer, await runtime.find(identifier)
+    if scored is None:
+        raise ProblemResponse(404, "no message has this identifier")
+    message, score = scored.message, scored.score
+    if score is None:
+        with runtime.admission.request():
+            [(score, _by)] = await runtime.score([message.text])
+        runtime.remember(message.text, score)
+    explanation = None
+    if explain in ("1", "true"):
+        async with explaining:
+            text = normalise(message.text)[:LONGEST]
+            explanation = await run_in_threadpool(runtime.explain, text)
+    answer = MessageAnswer(
+        id=message.id,
+        text=message.text,
+        score=score,
+        label=scorer.label(score),
+        model=scorer.model,
+        explanation=explanation,
+    )
+    return unless_cached(request, page_or_json(request, "message.html", answer))
+
+
+@web.get("/", include_in_schema=False)
+def index() -> Response:
+    return RedirectResponse("/feed")
+
+
+@web.get("/metrics", include_in_schema=False)
+def show_metrics() -> Response:
+    return metrics.show()
+
+
+@web.get("/version", tags=["Operations"], response_model=Version, responses=PROBLEMS)
+def version() -> Version:
+    """The version of feedsieve, the pair of models, and the encoder's backend."""
+    scorer = runtime.scorer
+    return Version(
+        version=__version__,
+        model=scorer.model,
+        encoder=scorer.classifier.description.encoder_tag,
+        backend=Backend(**scorer.encoder.selection.figures()),
+    )
+
+
+@web.get("/docs", include_in_schema=False)
+def docs() -> Response:
+    """Swagger UI with the scripts that BentoML ships, so that no network is needed."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="feedsieve",
+        swagger_js_url="/static_content/swagger-ui-bundle.js",
+        swagger_css_url="/static_content/swagger-ui.css",
+        swagger_favicon_url="/static_content/favicon-light-32x32.png",
+    )
+
+
+def install_openapi(service: Any, version: str) -> None:
+    """Add `/openapi.json`: BentoML's document of all routes, with our errors."""
+
+    @web.get("/openapi.json", include_in_schema=False)
+    def openapi() -> dict[str, Any]:
+        document = service.openapi_spec.asdict()
+        about = {"title": "feedsieve", "description": ABOUT, "version": version}
+        errors = problems.documented(400, 413, 415, 503)
+        return problems.with_errors(document | {"info": about}, "/score", errors)

@@ -1,0 +1,1 @@
+"""Text to score: encoder, features, classifier, cascade, explanations, and the model store."""

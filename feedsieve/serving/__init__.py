@@ -1,0 +1,1 @@
+"""Behind the routes: dynamic batching, admission control, score cache, backfill."""

@@ -1,0 +1,238 @@
+"""The model and the message store behind the routes, loaded and updated in a thread."""
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+
+from feedsieve import metrics
+from feedsieve.errors import FeedsieveError
+from feedsieve.message import StoreUnavailable
+from feedsieve.scoring.classifier import import_lightgbm_alone
+from feedsieve.scoring.explain import Explanation, explain
+from feedsieve.scoring.model_store import ModelNotFound, load_scorer
+from feedsieve.scoring.scorer import ScoredText, Scorer
+from feedsieve.serving.admission import AdmissionControl
+from feedsieve.serving.backfill import Throttle, backfill
+from feedsieve.serving.batcher import DynamicBatcher
+from feedsieve.serving.score_cache import ScoreCache
+from feedsieve.serving.server_exit import end_server
+from feedsieve.settings import Settings
+from feedsieve.store.store import MessageStore, Scored
+from feedsieve.text import fingerprint
+
+_log = logging.getLogger("feedsieve")
+
+Texts = Mapping[str, str]  # by fingerprint
+Scores = Mapping[str, ScoredText]  # by fingerprint
+
+MAX_MESSAGES = 64  # read in one query
+MAX_BATCH = 256  # texts scored together
+MAX_BYTES = 8_000_000  # of request bodies in progress
+MAX_WAIT = 40.0  # seconds; less than BentoML's timeout, since it is an estimate
+GC_THRESHOLDS = 10_000, 10, 100  # of `gc.set_threshold`
+POLL_INTERVAL = 5.0  # seconds between two checks for messages without a score
+MAX_POLL_SHARE = 0.05  # of the time, should the store grow so large that a check is slow
+STOP_TIMEOUT = 5.0  # seconds; a container's engine kills after ten
+
+
+class ModelNotReady(FeedsieveError):
+    """The model is being loaded, or loading it failed."""
+
+
+class Runtime:
+    """The model and the message store, each available as soon as it is loaded.
+
+    The model never changes. Messages that other processes add are scored within seconds.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._scorer: Scorer | None = None
+        self._store: MessageStore | None = None
+        self._store_failure = "the message store is being opened"
+        self._failure: Exception | None = None
+        self._unsaved: dict[str, float] = {}  # scores by fingerprint
+        self._is_complete = False  # whether every message has had a score
+        self._poll_seconds = 0.0  # duration of the last check, which reads all messages
+        self._complete_version: int | None = None  # of the store when all had scores
+        self._stopping = threading.Event()
+        self._throttle = Throttle()
+        self._cache = ScoreCache(settings.recalled)
+        self.admission = AdmissionControl(settings.waiting, MAX_BYTES, MAX_WAIT)
+        self._scoring = DynamicBatcher[Texts, Scores]("scoring", self._compute, MAX_BATCH)
+        self._reading = DynamicBatcher[tuple[str, ...], dict[str, Scored]](
+            "reading", self._read, MAX_MESSAGES
+        )
+        self._thread = threading.Thread(target=self._run, name="backfill", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread after its batch; do not wait longer than `STOP_TIMEOUT`."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether texts can be scored."""
+        return self._scorer is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether loading the model failed, so that only a restart can help."""
+        return self._failure is not None
+
+    @property
+    def scorer(self) -> Scorer:
+        """The scorer. Raises ModelNotReady."""
+        if self._scorer is None:
+            raise ModelNotReady(
+                "the model could not be loaded; the server's log says why"
+                if self._failure
+                else "the model is being loaded"
+            )
+        return self._scorer
+
+    @property
+    def store(self) -> MessageStore:
+        """The message store. Raises StoreUnavailable."""
+        if self._store is None:
+            raise StoreUnavailable(self._store_failure)
+        return self._store
+
+    async def score(self, texts: Sequence[str]) -> list[ScoredText]:
+        """Return the score of each text, scored in one batch with those of other requests.
+
+        Texts of one fingerprint are scored once, and not again if the score is cached. Raises
+        ModelNotReady, and Overloaded if they would wait too long.
+        """
+        keys = [fingerprint(text) for text in texts]
+        scores: Scores = self._cache.get(keys)
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in scores}
+        metrics.RECALLED.inc(len(texts) - len(new))
+        if new:
+            with self.admission.scoring(new.values()):
+                scores = {**scores, **await self._scoring.submit(new)}
+        return [scores[key] for key in keys]
+
+    async def find(self, identifier: str) -> Scored | None:
+        """Return a message and its score, or None if no message has this identifier.
+
+        Concurrent calls share one query. Raises ModelNotReady and StoreUnavailable.
+        """
+        return (await self._reading.submit((identifier,))).get(identifier)
+
+    def explain(self, text: str) -> Explanation:
+        """Explain the score of `text`. The backfill pauses meanwhile."""
+        with self._throttle.request():
+            return explain(self.scorer, text)
+
+    def remember(self, text: str, score: float) -> None:
+        """Let the backfill save the score of a stored message instead of computing it."""
+        self._unsaved[fingerprint(text)] = score
+
+    def _read(
+        self, requests: Sequence[tuple[str, ...]], _let_next: Callable[[], object]
+    ) -> dict[str, Scored]:
+        return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
+
+    def _compute(self, requests: Sequence[Texts], let_next: Callable[[], object]) -> Scores:
+        """Score the texts of `requests`, except those cached since.
+
+        `let_next` is called when the last batch of the encoder is submitted.
+        """
+        texts = {key: text for request in requests for key, text in request.items()}
+        cached = self._cache.get(texts)
+        new = {key: text for key, text in texts.items() if key not in cached}
+        started = time.monotonic()
+        with self._throttle.request():
+            scores = self.scorer.score_texts(list(new.values()), all_submitted=let_next)
+        self.admission.measured(new.values(), time.monotonic() - started)
+        all_scores = cached | dict(zip(new, scores.each(), strict=True))
+        self._cache.put(all_scores)
+        by_words = int(scores.by_words.sum())
+        metrics.BATCH.observe(sum(map(len, requests)))
+        metrics.BY_WORDS.inc(by_words)
+        metrics.EMBEDDED.inc(len(new) - by_words)
+        metrics.RECALLED.inc(sum(map(len, requests)) - len(new))
+        return all_scores
+
+    def _run(self) -> None:
+        try:
+            settings = self._settings
+            import_lightgbm_alone()
+            scorer = load_scorer(settings.model, settings.threads, cascade=settings.cascade)
+            first = ["the first call is slow"]
+            scorer.classifier.score(first, scorer.encoder.encode(first))
+        except Exception as error:
+            self._failure = error
+            if isinstance(error, ModelNotFound):
+                _log.error("%s", error)
+            else:
+                _log.exception("the model %s cannot be loaded", self._settings.model)
+            end_server()
+            return
+        gc.collect()
+        # Scanning the model, and the 800 bytes that BentoML keeps of each request for a minute,
+        # would delay requests.
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        metrics.show_backend(scorer.model, scorer.encoder.selection)
+        self._scorer = scorer
+        _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
+        while not self._stopping.is_set():
+            self._backfill(scorer)
+            self._stopping.wait(max(POLL_INTERVAL, self._poll_seconds / MAX_POLL_SHARE))
+
+    def _backfill(self, scorer: Scorer) -> None:
+        """Open the store if necessary, and score its new messages."""
+        done = 0
+
+        def show(count: int) -> None:
+            nonlocal done
+            done += count
+            _log.info("scored %d messages in the background", done)
+
+        try:
+            if self._store and self._store.is_replaced():
+                _log.warning("%s is another file now; opening it again", self._store.location)
+                self._store.close()
+                self._store = self._complete_version = None
+                self._is_complete = False
+            if self._store is None:
+                self._store = MessageStore.open(
+                    self._settings.db, state_folder=self._settings.state
+                )
+            version = self._store.version()
+            if version is not None and version == self._complete_version:
+                return
+            started = time.monotonic()
+            unscored = self._store.unscored(scorer.model, 1)
+            self._poll_seconds = time.monotonic() - started
+            if unscored or not self._is_complete:
+                self._throttle.resume()
+                backfill(self._store, scorer, self._unsaved, show, self._between_batches)
+                self._is_complete = True
+                self._unsaved = {}
+            self._complete_version = version
+        except _Stopped:
+            pass
+        except StoreUnavailable as error:
+            self._store_failure = str(error)
+            _log.error("%s; trying again", error)
+        except Exception:
+            _log.exception("the backfill failed; trying again")
+
+    def _between_batches(self) -> None:
+        if self._stopping.is_set():
+            raise _Stopped
+        self._throttle.pause()
+
+
+class _Stopped(Exception):
+    """The service stops."""

@@ -1,0 +1,59 @@
+"""Facts about texts, stored when messages arrive so that SQL can curate messages."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, exists, func, select
+
+from feedsieve.language import language
+from feedsieve.store.schema import messages, texts, upsert
+from feedsieve.text import fingerprint, normalise
+
+_MENTION = re.compile(r"\[[^][]{0,100}\]\(tg://user\?id=\d+\)|(?<![\w.@/])@\w{3,}")
+_NUMBER = re.compile(r"\d+")
+_BATCH = 1000  # texts
+
+
+@dataclass(frozen=True, slots=True)
+class TextFacts:
+    """The language of a text and, if it mentions a user, its template and first mention.
+
+    `template` is the fingerprint of the text with all mentions and numbers masked, `mentioned` that
+    of the first mention. A notice that a bot sends to many users has one template.
+    """
+
+    language: str
+    template: str | None
+    mentioned: str | None
+
+
+def text_facts(text: str) -> TextFacts:
+    """Return the facts of `text`. Texts of one fingerprint have the same."""
+    lower = normalise(text).lower()
+    template, mentioned = None, None
+    if first := _MENTION.search(lower):
+        mentioned = fingerprint(first[0])
+        template = fingerprint(_NUMBER.sub("0", _MENTION.sub("@", lower)))
+    return TextFacts(language(text), template, mentioned)
+
+
+def store_facts(connection: Connection, by_fingerprint: Mapping[str, str]) -> None:
+    """Store the facts of texts, given by fingerprint, that have none yet."""
+    stored = select(texts.c.fingerprint).where(texts.c.fingerprint.in_(by_fingerprint))
+    new = by_fingerprint.keys() - set(connection.execute(stored).scalars())
+    rows = [{"fingerprint": key, **asdict(text_facts(by_fingerprint[key]))} for key in new]
+    if rows:
+        connection.execute(upsert(connection, texts), rows)
+
+
+def store_missing_facts(connection: Connection) -> None:
+    """Store the facts of all messages: the store may be older than the table of facts."""
+    missing = (
+        select(messages.c.fingerprint, func.min(messages.c.text).label("text"))
+        .where(~exists().where(texts.c.fingerprint == messages.c.fingerprint))
+        .group_by(messages.c.fingerprint)
+        .limit(_BATCH)
+    )
+    while rows := connection.execute(missing).all():
+        store_facts(connection, {row.fingerprint: row.text for row in rows})

@@ -1,0 +1,197 @@
+"""Opening of the store's database: SQLite with its settings, or PostgreSQL."""
+
+import hashlib
+import logging
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy.exc import ArgumentError
+
+from feedsieve.message import StoreUnavailable
+from feedsieve.settings import settings
+from feedsieve.sources import sqlite_dump
+from feedsieve.store.curation import store_missing_facts
+from feedsieve.store.schema import metadata
+
+_log = logging.getLogger("feedsieve")
+
+LOCK_SECONDS = 60.0  # that a writer waits for another one, such as an import
+READER_LOCK_SECONDS = 10.0  # that a reader in PostgreSQL waits for a lock on a whole table
+_ADVISORY_LOCK = int.from_bytes(b"feedsiev")  # serialises PostgreSQL's writers
+
+
+def find_database(location: str | Path, state_folder: Path | None) -> tuple[URL, Path | None]:
+    """Return the database of a path or URL, and the chat dump to import into it, if any.
+
+    The database of a read-only dump is a file in `state_folder`. Raises StoreUnavailable, OSError,
+    sqlite3.Error and SQLAlchemyError.
+    """
+    if isinstance(location, str) and "://" in location:
+        url = _parse(location)
+        if url.get_backend_name() == "postgresql":
+            if url.drivername not in ("postgresql", "postgresql+psycopg"):
+                raise StoreUnavailable("PostgreSQL is read by psycopg 3 only: write postgresql://")
+            return url, None
+        if url.get_backend_name() != "sqlite":
+            raise StoreUnavailable("neither an SQLite file nor a PostgreSQL database")
+        if url.database in (None, "", ":memory:") or "uri" in url.query:
+            raise StoreUnavailable("a store in memory cannot be shared by threads; name a file")
+        location = Path(str(url.database))
+    else:
+        url = URL.create("sqlite")
+    path = Path(location).expanduser().resolve()
+    is_dump = _is_dump(path)
+    file = path
+    if path.exists() and not sqlite_dump.is_writable(path):
+        if not is_dump:
+            raise StoreUnavailable("it may not be written, and it is not a chat dump to read")
+        digest = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+        folder = (state_folder or settings().state).expanduser().resolve()
+        file = folder / f"{path.stem}-{digest}.db"
+        _log.warning("%s may not be written; its messages and scores are stored in %s", path, file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return url.set(database=str(file)), path if is_dump else None
+
+
+def open_database(url: URL) -> Engine:
+    """Return an engine whose transactions with the execution option `writes` run one by one.
+
+    A transaction reads a snapshot; one that writes in PostgreSQL also sees what earlier ones wrote.
+    Missing tables are created. Raises StoreUnavailable, sqlite3.Error and SQLAlchemyError.
+    """
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(
+            url,
+            connect_args={"timeout": LOCK_SECONDS},
+            pool_size=16,
+            max_overflow=-1,
+            pool_use_lifo=True,  # used in turns, each connection would fill its own cache
+        )
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        engine = _connect_to_postgresql(url)
+    _create_tables(engine)  # before anything is changed in another program's database
+    if engine.dialect.name == "sqlite":
+        _use_write_ahead_log(engine)
+    return engine
+
+
+def without_password(location: str | Path) -> str:
+    """Return a path or URL for messages."""
+    if "://" not in str(location):
+        return str(location)
+    try:
+        url = _parse(str(location))
+    except StoreUnavailable:
+        return "at the URL given"
+    hidden = {key: "***" for key in url.query if "pass" in key.lower()}
+    return url.update_query_dict(hidden).render_as_string()
+
+
+def _parse(location: str) -> URL:
+    try:
+        url = make_url(location)
+    except (ArgumentError, ValueError):  # their messages may quote parts of the password
+        raise StoreUnavailable("not an SQLAlchemy URL") from None
+    if "@" in (url.host or ""):
+        raise StoreUnavailable("an @ in a URL's user or password must be written %40")
+    return url
+
+
+def _is_dump(path: Path) -> bool:
+    if path.is_dir():
+        raise StoreUnavailable("a folder, not a file")
+    if not path.exists() or not path.stat().st_size:
+        return False
+    if not sqlite_dump.is_sqlite(path):
+        raise StoreUnavailable("not an SQLite database")
+    with sqlite_dump.open_read_only(path) as connection:
+        return bool(sqlite_dump.raw_tables(connection))
+
+
+def _writes(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("writes"))
+
+
+def _connect_to_postgresql(url: URL) -> Engine:
+    try:
+        engine = create_engine(
+            url,
+            pool_pre_ping=True,
+            isolation_level="REPEATABLE READ",
+            connect_args={"client_encoding": "utf8"},  # a database in SQL_ASCII would give bytes
+        )
+    except ImportError as error:
+        raise StoreUnavailable(
+            "PostgreSQL's driver is missing: pip install -c constraints.txt -e '.[postgres]'"
+            f" ({error})"
+        ) from error
+    event.listen(engine, "connect", _configure_postgresql)
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    connection.autocommit = True  # a rollback would undo the setting
+    connection.execute(f"SET lock_timeout = {round(READER_LOCK_SECONDS * 1000)}")
+    connection.autocommit = False
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if _writes(connection):
+        for statement in (
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            f"SET LOCAL lock_timeout = {round(LOCK_SECONDS * 1000)}",
+            f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})",
+        ):
+            connection.exec_driver_sql(statement)
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # only _begin_sqlite starts transactions
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA cache_size = -16384")  # 16 MB: the index pages of a million rows
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+
+
+def _use_write_ahead_log(engine: Engine) -> None:
+    """Switch the file to a write-ahead log: readers and the writer do not block each other."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    connection = engine.raw_connection()
+    try:
+        while True:
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:  # SQLite's timeout does not apply here
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+    finally:
+        connection.close()
+
+
+def _create_tables(engine: Engine) -> None:
+    with engine.connect() as connection:
+        inspector = inspect(connection)
+        present = {*inspector.get_table_names(), *inspector.get_view_names()}
+        for table in metadata.sorted_tables:
+            if table.name in present:
+                columns = {column["name"] for column in inspector.get_columns(table.name)}
+                if missing := {column.name for column in table.columns} - columns:
+                    raise StoreUnavailable(
+                        f"its table {table.name} is another program's: it has no column"
+                        f" {', '.join(sorted(missing))}"
+                    )
+    if not {table.name for table in metadata.sorted_tables} <= present:
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            metadata.create_all(connection)
+            store_missing_facts(connection)

@@ -1,0 +1,1 @@
+"""What the benchmark's sections share: servers, clients, the machine, tables and plots."""

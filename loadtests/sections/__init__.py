@@ -1,0 +1,1 @@
+"""Sections of the benchmark: each module measures figures and renders its part of the page."""

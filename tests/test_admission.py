@@ -1,0 +1,152 @@
+import asyncio
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from feedsieve.serving.admission import (
+    CHARACTERS_EACH,
+    CHARACTERS_READ,
+    FIRST_SPEED,
+    AdmissionControl,
+    Overloaded,
+)
+from feedsieve.serving.runtime import Runtime
+from feedsieve.settings import Settings
+
+TEXT = ["x" * CHARACTERS_READ]  # as much of a text as the encoder reads
+COST = CHARACTERS_EACH + CHARACTERS_READ
+
+
+def control(requests: int = 10, size: int = 100, seconds: float = 1.0) -> AdmissionControl:
+    return AdmissionControl(requests, size, seconds)
+
+
+def admit(*places) -> ExitStack:
+    """Return admitted requests; closing it ends them."""
+    admitted = ExitStack()
+    for place in places:
+        admitted.enter_context(place)
+    return admitted
+
+
+class TestRequests:
+    def test_number_is_bounded_until_requests_end(self):
+        admission = control(requests=2)
+        with (
+            admit(admission.request(1), admission.request(1)),
+            pytest.raises(Overloaded, match="too many requests") as rejected,
+        ):
+            admit(admission.request(1))
+        assert rejected.value.retry_after == 1
+        admit(admission.request(1), admission.request(1))
+
+    def test_bytes_are_bounded(self):
+        admission = control(size=100)
+        with admit(*(admission.request(20) for _ in range(5))):
+            admit(admission.request(0)).close()
+            with pytest.raises(Overloaded):
+                admit(admission.request(1))
+
+    def test_large_request_counts_as_a_quarter(self):
+        admission = control(size=100)
+        with admit(admission.request(1), *(admission.request(300) for _ in range(3))):
+            admit(admission.request(24)).close()
+            with pytest.raises(Overloaded):
+                admit(admission.request(300))
+
+    def test_failed_request_is_released(self):
+        admission = control(requests=1)
+        for _ in range(2):
+            with pytest.raises(KeyError), admission.request():
+                raise KeyError
+
+
+class TestScoring:
+    def test_texts_are_bounded_by_estimated_time(self):
+        admission = control(seconds=2 * COST / FIRST_SPEED)
+        with (
+            admit(admission.scoring(TEXT), admission.scoring(TEXT)),
+            pytest.raises(Overloaded, match="too much waits") as rejected,
+        ):
+            admit(admission.scoring(["x"]))
+        assert rejected.value.retry_after == 5
+        admit(admission.scoring(TEXT))
+
+    def test_any_amount_is_admitted_if_nothing_waits(self):
+        admission = control(seconds=0.0)
+        with admit(admission.scoring(TEXT * 256)), pytest.raises(Overloaded):
+            admit(admission.scoring(TEXT))
+
+    def test_text_beyond_what_the_encoder_reads_costs_nothing(self):
+        admission = control(seconds=2 * COST / FIRST_SPEED)
+        with (
+            admit(admission.scoring(TEXT), admission.scoring(["x" * 10 * CHARACTERS_READ])),
+            pytest.raises(Overloaded),
+        ):
+            admit(admission.scoring(["x"]))
+
+    def test_estimate_follows_the_measured_speed(self):
+        admission = control(seconds=1.0)
+        for _ in range(100):
+            admission.measured(TEXT * 10, 5.0)
+        almost = ["x" * (CHARACTERS_READ - 50)]
+        with admit(admission.scoring(TEXT)):  # two of these are scored in a second
+            admit(admission.scoring(almost)).close()
+            with pytest.raises(Overloaded):
+                admit(admission.scoring(["x"] * 10), admission.scoring(almost))
+        for _ in range(100):
+            admission.measured(TEXT * 10, 0.5)
+        with admit(admission.scoring(TEXT * 10)):
+            admit(admission.scoring(TEXT * 9)).close()
+
+    def test_short_texts_do_not_make_the_estimate_slow(self):
+        """The time for two letters does not predict that for a page."""
+        quick, slow = control(seconds=40.0), control(seconds=40.0)
+        for _ in range(1000):
+            quick.measured(["да"], 0.004)
+            slow.measured(["да"], 0.4)
+        with (
+            admit(quick.scoring(TEXT * 256), quick.scoring(TEXT * 256)),
+            pytest.raises(Overloaded),
+        ):
+            admit(slow.scoring(TEXT), slow.scoring(TEXT * 256))
+
+    def test_failed_texts_are_released(self):
+        admission = control(seconds=0.0)
+        for _ in range(2):
+            with pytest.raises(KeyError), admission.scoring(TEXT):
+                raise KeyError
+
+
+def test_runtime_rejects_what_would_wait_too_long_and_admits_the_next(tmp_path, monkeypatch):
+    reading = threading.Event()
+    monkeypatch.setattr("feedsieve.serving.runtime.MAX_WAIT", 0.0)
+    runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
+    monkeypatch.setattr(runtime._scoring, "_compute", compute := Computing(reading))
+
+    async def run():
+        first = asyncio.create_task(runtime.score(["first"]))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Overloaded):
+            await runtime.score(["second"])
+        reading.set()
+        assert await first == [0.5]
+        assert await runtime.score(["third"]) == [0.5]
+        assert compute.read == ["first", "third"]
+
+    asyncio.run(run())
+
+
+class Computing:
+    """Scores once the event is set."""
+
+    def __init__(self, may: threading.Event) -> None:
+        self.may = may
+        self.read: list[str] = []
+
+    def __call__(self, requests, _let_next):
+        self.may.wait(10)
+        texts = {key: text for request in requests for key, text in request.items()}
+        self.read += texts.values()
+        return dict.fromkeys(texts, 0.5)

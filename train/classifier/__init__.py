@@ -1,0 +1,1 @@
+"""Fits the classifier: word model, head, LightGBM, calibration and cascade."""

@@ -1,0 +1,43 @@
+"""Arguments that several commands of training share."""
+
+import argparse
+
+from train.encoder.distil import DEFAULT_LAYERS, is_layer_choice
+
+
+def add_no_track(parser: argparse.ArgumentParser) -> None:
+    """Add --no-track, which sets `track` to False."""
+    parser.add_argument(
+        "--no-track",
+        dest="track",
+        action="store_false",
+        help="do not track the run in MLflow (.mlflow/ in the current directory, or"
+        " MLFLOW_TRACKING_URI)",
+    )
+
+
+def add_cluster(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add --cluster; `purpose` says what the workers do."""
+    parser.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="a Dask cluster: local:N starts N processes here, tcp://HOST:PORT is a scheduler;"
+        f" {purpose}",
+    )
+
+
+def add_distil(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add --distil; `purpose` says what the layers are for."""
+    parser.add_argument(
+        "--distil",
+        type=_layers,
+        metavar="LAYERS",
+        help=f"{purpose}: a number of layers (the wheel's encoder has 12), a list like 0,4,8,11, or"
+        f" all (default: {DEFAULT_LAYERS}, or all if there are fewer)",
+    )
+
+
+def _layers(value: str) -> str:
+    if not is_layer_choice(value):
+        raise argparse.ArgumentTypeError(f"a number, numbers like 0,4,8,11, or all, not {value!r}")
+    return value

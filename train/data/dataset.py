@@ -1,0 +1,49 @@
+"""A labelled data set, split for training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from train.data.folds import folds
+from train.data.labelled import read_labeled
+from train.data.near_duplicates import near_duplicate_groups
+from train.data.split import Split, split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled messages, their split, and the near-duplicate groups of the training part."""
+
+    frame: pd.DataFrame
+    parts: Split
+    groups: np.ndarray  # (training messages,)
+
+    @classmethod
+    def read(cls, path: Path, seed: int) -> "Dataset":
+        """Read and split a file. Raises InvalidData, and ValueError for too few messages."""
+        frame = read_labeled(path)
+        parts = split(frame, seed)
+        groups = near_duplicate_groups(parts.train["msg"].tolist(), progress=False)
+        dataset = cls(frame, parts, groups)
+        list(folds(dataset.labels, groups, seed))  # fail early
+        return dataset
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the training part."""
+        return self.parts.train["msg"].tolist()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of the training part, 0 or 1."""
+        return self.parts.train["label"].to_numpy()
+
+    @property
+    def test_texts(self) -> list[str]:
+        return self.parts.test["msg"].tolist()
+
+    @property
+    def test_labels(self) -> np.ndarray:
+        return self.parts.test["label"].to_numpy()

@@ -1,0 +1,1 @@
+"""Fine-tunes, distils and checks the encoder, with checkpoints."""

@@ -1,0 +1,55 @@
+"""The options of a training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export import sources
+from train.classifier.boosting import PARAMETERS
+from train.encoder.distil import DEFAULT_LAYERS
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `python -m train`."""
+
+    data: Path
+    db: str | None
+    encoder: str
+    finetune: bool
+    behave: str | None  # the name of the requirements
+    report: Path
+    seed: int
+    track: bool  # in MLflow
+    features: Path | None = None  # a Feast repository
+    cluster: str | None = None  # of Dask
+    distil: str | None = None  # `train.encoder.distil.choose_layers`
+
+    @property
+    def reproducing(self) -> list[str]:
+        """The arguments that determine the model, without private paths and addresses."""
+        if self.features:
+            chosen = ["--features"]
+        else:
+            chosen = ["--encoder", sources.public_name(self.encoder)]
+            chosen += ["--finetune"] if self.finetune else []
+            chosen += ["--distil", self.distil] if self.distil else []
+        if self.cluster:
+            address = self.cluster if "://" not in self.cluster else "tcp://HOST:PORT"
+            chosen += ["--cluster", address]
+        return [*chosen, "--seed", str(self.seed)]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the MLflow run."""
+        parameters = PARAMETERS["finetuned" if self.finetune else "frozen"]
+        return {
+            "encoder": sources.public_name(self.encoder),
+            "finetune": self.finetune,
+            "distil": self.distil or f"{DEFAULT_LAYERS} at most",
+            "features": self.features is not None,
+            "cluster": self.cluster is not None,
+            "behave": self.behave,
+            "seed": self.seed,
+            **{f"lightgbm.{name}": value for name, value in parameters.items()},
+        }

@@ -1,0 +1,83 @@
+"""Tables of a cross-validation in Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from train.evaluation.cross_validation import TEST, Results
+
+FIGURES = {
+    "f1": "F1",
+    "average_precision": "AP",
+    "precision_at_20": "P@20",
+    "precision_at_100": "P@100",
+    "ece": "ECE",
+}
+_SLICE_FIGURES = ("f1", "average_precision", "ece")
+
+
+def page(results: Results, command: str) -> str:
+    """Return the page of quality figures, which names the `command` that writes it."""
+    held_out = np.concatenate([trial.held_out for trial in results.folds])
+    labels = results.frame["label"].to_numpy()[held_out]
+    return (
+        "# Quality\n\n"
+        f"Written by `{command}`. The folds are of the {len(labels):,} messages of the training"
+        f" part, {int(labels.sum()):,} of them positive. Near-duplicates are always in one fold."
+        " Every model chooses its early stopping, calibration and threshold within the part that it"
+        " is fitted on.\n\n"
+        f"{table(results)}"
+    )
+
+
+def table(results: Results) -> str:
+    """Return the figures over the folds, of the test part, and by language and length."""
+    lines = [
+        f"## {len(results.folds)} folds",
+        "",
+        "Mean ± standard deviation over the folds. P@20 and P@100 are the share of positives among"
+        " the 20 and 100 highest scores of a fold; ECE is the expected calibration error.",
+        "",
+        *_head(FIGURES.values()),
+    ]
+    for candidate in results.predictions:
+        figures = results.fold_figures(candidate)
+        lines.append(_row(candidate, [_spread(figures.get(name)) for name in FIGURES]))
+    for trial in results.trials:
+        if trial.name == TEST:
+            lines += ["", "## Test part", "", *_head(FIGURES.values())]
+            for candidate in results.predictions:
+                row = results.figures(candidate, trial)
+                lines.append(_row(candidate, [_number(row.get(name)) for name in FIGURES]))
+    slices = {candidate: results.slices(candidate) for candidate in results.predictions}
+    for kind in ("language", "length"):
+        rows = {name: [row for row in slices[name] if row["slice"] == kind] for name in slices}
+        lines += ["", f"## By {kind}", "", "Over all folds together: F1, AP and ECE.", ""]
+        lines += _head(
+            f"{row['name']} ({row['n']}, {row['positives']} positive)"
+            for row in next(iter(rows.values()))
+        )
+        for candidate, found in rows.items():
+            cells = [" / ".join(_number(row[name]) for name in _SLICE_FIGURES) for row in found]
+            lines.append(_row(candidate, cells))
+    return "\n".join(lines) + "\n"
+
+
+def _head(columns: Iterable[str]) -> list[str]:
+    names = ["model", *columns]
+    return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _spread(figures: pd.Series | None) -> str:
+    if figures is None:
+        return "–"
+    return f"{figures.mean():.3f} ± {figures.std() if figures.count() > 1 else 0:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
