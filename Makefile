@@ -97,9 +97,10 @@ endif
 labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio on LABEL_STUDIO_PORT (8080)
 	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
 
-# A thread each: two processes of two threads on two cores wait for one another most of the time.
+# A thread each: two processes of two threads on two cores wait for one another most of the time. In order of
+# names: by number of tests, the longest file would run last and alone.
 test: $(VENV)/dev ## run the tests, but for those of the lab
-	OMP_NUM_THREADS=1 FEEDSIEVE_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 FEEDSIEVE_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 coverage: $(VENV)/dev ## run the tests and print which lines they cover
 	OMP_NUM_THREADS=1 FEEDSIEVE_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
