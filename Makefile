@@ -124,7 +124,7 @@ format: $(VENV)/dev ## mend style where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-promote: $(VENV)/train ## make the newest model champion, if it is no worse; for your own data: python -m train.promote
+promote: $(VENV)/train ## make the newest model champion, if it is not clearly worse; for your own data: python -m train.promote
 	$(BIN)/python -m train.promote --data data/labeled_messages.csv --behave sample \
 		--out reports/promotion.md
 

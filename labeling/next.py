@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         "--labeled",
         type=Path,
         metavar="LABELED.csv",
-        help="existing labels",
+        help="labels that you have; their messages are not chosen again (none)",
     )
     parser.add_argument(
         "--out",
@@ -176,7 +176,8 @@ def _parser() -> argparse.ArgumentParser:
         "--by",
         choices=("model", "time"),
         default="model",
-        help="uncertain messages of the current model, or in order of time (%(default)s)",
+        help="model: mostly uncertain messages, or a variety if there is no model; time: the oldest"
+        " (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=7, help="same seed, same batch (%(default)s)")
     parser.add_argument("--force", action="store_true", help="replace an existing BATCH.csv")

@@ -73,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const=REPOSITORY,
         metavar="DIR",
-        help="use the encoder and embeddings of Feast, as of the time of each label (the column"
-        " labeled_at, or now). DIR is the Feast repository (%(const)s); python -m train.features"
-        " computes the embeddings",
+        help="read embeddings from Feast instead of computing them: for each message, those that"
+        " existed at its labeled_at (now, without that column). DIR is the Feast repository"
+        " (%(const)s); python -m train.features computes the embeddings",
     )
     parser.add_argument(
         "--behave",
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("reports"),
         metavar="DIR",
-        help="where to write metrics.json and report.html (%(default)s)",
+        help="where to write report.html, metrics.json and held_out.csv (%(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=7, help="equal seeds give equal models (%(default)s)"

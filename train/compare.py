@@ -88,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.compare",
         description="Compare ways to score messages by grouped, stratified cross-validation, and"
-        " write a page of figures. Fine-tuning takes an hour or more; an interrupted run resumes.",
+        " write a page of figures. Fine-tuning takes hours, one or more trainings per fold; an"
+        " interrupted run resumes.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"
@@ -100,15 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-finetune",
         action="store_true",
-        help="leave out fine-tuned encoders: minutes instead of an hour",
+        help="leave out fine-tuned encoders: minutes instead of hours",
     )
     parser.add_argument(
         "--folds",
         type=_folds,
         default=FOLDS,
         metavar="N",
-        help="number of folds, 2 or more (%(default)s); each takes as long as a training run, or"
-        " as two with --distil",
+        help="number of folds, 2 or more (%(default)s); each takes as long as two trainings, or"
+        " as one with --distil all",
     )
     parser.add_argument(
         "--no-test", action="store_true", help="leave out the test part, as while choosing a model"

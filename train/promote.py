@@ -1,4 +1,4 @@
-"""`python -m train.promote`: make the challenger champion if it is no worse in any way."""
+"""`python -m train.promote`: make the challenger champion if it is not clearly worse."""
 
 import argparse
 import sys
@@ -138,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         "--behave",
         choices=list(REQUIREMENTS),
         default="real",
-        help="requirements of train.behave (%(default)s)",
+        help="requirements of train.behave, for models of real messages or of the sample, both"
+        " about flats to let in Limassol; a challenger is rejected if it fails a check that the"
+        " champion passes (%(default)s)",
     )
     for name, default, limit in (
         ("--margin", 1.0, "points of F1 and average precision that it may lose"),

@@ -1,4 +1,7 @@
-"""Admission control: reject work that would miss the client's timeout or take too much memory."""
+"""Admission control: reject work that would take too long or too much memory.
+
+feedsieve/api/load_shedding.py answers 503 for it.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
