@@ -45,11 +45,11 @@ def export_encoder(
     """Write `folder/fp32` and `folder/int8`, compare both with PyTorch on `texts`, load both.
 
     An int8 encoder that differs too much, or that no backend here runs correctly, is left out with
-    a warning. Raises ExportError or NoCorrectBackend for the fp32 encoder, and ValueError if there
+    a warning. Raises ExportError or NoCorrectBackend for the fp32 encoder, and ExportError if there
     are no texts.
     """
     if not texts:
-        raise ValueError("an export is checked on messages, and there are none")
+        raise check.ExportError("an export is checked on messages, and there are none")
     model = onnx.pooled(source)
     plain = folder / "plain.onnx"
     encoders = Exported()

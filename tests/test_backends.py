@@ -165,6 +165,24 @@ class TestSelection:
         assert Encoder(folder, threads=1).selection.reason == backend_selection.FASTEST
         assert json.loads(file.read_text(encoding="utf-8"))["trials"]
 
+    def test_backends_cached_as_failed_are_timed_again(self, folder):
+        """An earlier version cached them, after a full disk for example."""
+        Encoder(folder, threads=1)
+        [file] = (settings().cache / "backends").glob("*.json")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        for trial in content["trials"]:
+            trial |= {"seconds": None, "refused": "cannot be loaded"}
+        file.write_text(json.dumps(content))
+        assert Encoder(folder, threads=1).selection.reason == backend_selection.FASTEST
+
+    def test_old_timings_are_removed(self, folder):
+        place = settings().cache / "backends"
+        place.mkdir(parents=True)
+        for number in range(60):
+            (place / f"{number}.json").write_text("{}")
+        Encoder(folder, threads=1)
+        assert len(list(place.glob("*.json"))) == backend_timings.MAX_FILES
+
     def test_unwritable_cache_logs_a_warning(self, folder, caplog):
         settings().cache.write_text("a file where a folder should be")
         Encoder(folder, threads=1)
@@ -330,6 +348,22 @@ class TestModels:
         done = self.score(store, tmp_path)
         assert "the model has no reference outputs" not in done.stderr
         assert "lowest cosine to the reference outputs" in done.stderr
+
+    @pytest.mark.parametrize("expected", ["{}", "null", "[1]", '"no"'])
+    def test_damaged_reference_is_named_by_export(self, store, expected):
+        file = self.place(store, model_store.ENCODER) / REFERENCE_FILE
+        content = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps(content | {"expected": json.loads(expected)}))
+        done = subprocess.run(
+            [sys.executable, "-m", "export", "--add-reference", "feedsieve-classifier:latest"],
+            cwd=ROOT,
+            env=os.environ | {"BENTOML_HOME": str(store)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "reference.json is damaged" in done.stderr
+        assert "Traceback" not in done.stderr
 
     def test_setting_names_the_backend(self, store, tmp_path):
         done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="onnxruntime-int8")

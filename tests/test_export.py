@@ -309,7 +309,7 @@ class TestCheck:
             check(model, exported["fp32"], TEXTS)
 
     def test_export_without_texts_raises(self, tiny, tmp_path):
-        with pytest.raises(ValueError, match="checked on messages, and there are none"):
+        with pytest.raises(ExportError, match="checked on messages, and there are none"):
             export_encoder(sources.load(str(tiny)), tmp_path, [])
 
     def test_sample_covers_all_lengths(self):

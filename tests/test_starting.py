@@ -7,9 +7,14 @@ import sqlite3
 import subprocess
 from itertools import islice
 
+import pytest
 from serving import BENTOML, ROOT, free_port, serve, wait_for, wait_until_ready
+from starlette.requests import Request
 
+from feedsieve.api import routes
 from feedsieve.message import Message
+from feedsieve.serving.runtime import ModelNotReady, Runtime
+from feedsieve.settings import Settings
 from feedsieve.sources.readers import read_messages
 from feedsieve.store.store import MessageStore
 
@@ -172,3 +177,10 @@ def test_requests_do_not_wait_for_the_backfill(environment, sample, tmp_path):
             [[scored]] = connection.execute("SELECT count(*) FROM scores")
             [[texts]] = connection.execute("SELECT count(DISTINCT fingerprint) FROM messages")
         assert 0 < scored < texts
+
+
+def test_feed_names_the_model_that_loads_and_not_the_store(tmp_path, monkeypatch):
+    """The store is opened after the model is loaded."""
+    monkeypatch.setattr(routes, "runtime", Runtime(Settings(db=str(tmp_path / "new.db"))))
+    with pytest.raises(ModelNotReady, match="the model is being loaded"):
+        routes._render_feed(Request({"type": "http"}), 10, None)

@@ -97,8 +97,8 @@ async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -
 
 
 def _render_feed(request: Request, limit: int, after: Cursor | None) -> Response:
-    store = runtime.store
-    page = store.feed(store.shown_model(runtime.scorer.model), limit, after)
+    scorer, store = runtime.scorer, runtime.store  # the model loads first, so it is named first
+    page = store.feed(store.shown_model(scorer.model), limit, after)
     return page_or_json(request, "feed.html", page, limit=limit, is_first=after is None)
 
 

@@ -127,8 +127,9 @@ class _Selector:
     def fastest_correct(self, cache: TrialCache) -> tuple[Backend, Selection]:
         """Return the fastest backend that reproduces the reference. Raises NoCorrectBackend."""
         cached = cache.read()
-        with suppress(NoCorrectBackend):  # measure again: backends not in the cache may be right
-            return self.first_correct(rank(cached), FASTEST, cached)
+        if names := rank(cached):
+            with suppress(NoCorrectBackend, InvalidModel):  # others may be right: measure again
+                return self.first_correct(names, FASTEST, cached)
         started = time.monotonic()
         trials = [self._time(spec) for spec in self._specs.values() if not spec.is_fallback]
         fallbacks = [spec.name for spec in self._specs.values() if spec.is_fallback]

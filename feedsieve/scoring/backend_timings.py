@@ -19,6 +19,9 @@ CACHE_VERSION = 1  # raise it when the measurement changes
 _log = logging.getLogger("feedsieve")
 
 
+MAX_FILES = 50  # of timings on disk; each export adds one
+
+
 @dataclass(frozen=True)
 class Trial:
     """One backend on this CPU. The agreement of slower backends is not measured: None."""
@@ -63,6 +66,9 @@ class TrialCache:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with open_atomically(self._file) as file:
                 json.dump(content, file, indent=2)
+            files = sorted(self._file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
+            for old in files[:-MAX_FILES]:
+                old.unlink(missing_ok=True)
         except OSError as error:
             _log.warning("backend timings are not cached: %s", error)
 

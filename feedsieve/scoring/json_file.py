@@ -8,8 +8,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from feedsieve.errors import FeedsieveError
+
 # A key of another version may change what a model computes, so unknown keys are errors.
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+class DamagedFile(FeedsieveError, ValueError):
+    """A file of a model cannot be read; the message names the file and the reason."""
 
 
 class JsonFile:
@@ -27,15 +33,15 @@ class JsonFile:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises OSError if the file is absent, ValueError if it is invalid."""
+        """Raises OSError if the file is absent, DamagedFile if it is invalid."""
         path = folder / cls.file_name
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes())
         except ValidationError as error:
             problems = [": ".join(map(str, [*part["loc"], part["msg"]])) for part in error.errors()]
-            raise ValueError(f"{path} is damaged: {'; '.join(problems)}") from error
+            raise DamagedFile(f"{path} is damaged: {'; '.join(problems)}") from error
 
     @classmethod
     def read_if_present(cls, folder: Path) -> Self | None:
-        """Return None if the file is absent. Raises ValueError if it is invalid."""
+        """Return None if the file is absent. Raises DamagedFile if it is invalid."""
         return cls.read(folder) if (folder / cls.file_name).exists() else None

@@ -32,15 +32,22 @@ TIMED_RUNS = 3  # of the probe, at least; the fastest counts
 TIMED_SECONDS = 0.1  # at least: runs of a small encoder are too short to time
 
 
-def _floats(values: Any) -> np.ndarray:
-    return np.array(values, np.float32)
+def _embeddings(values: Any) -> np.ndarray:
+    return _array(values, np.float32, 2, "a list of embeddings")
 
 
 def _scores(values: Any) -> np.ndarray:
-    scores = np.array(values, np.float64)
-    if scores.ndim != 1:
-        raise ValueError("scores must be a list of numbers")
-    return scores
+    return _array(values, np.float64, 1, "a list of numbers")
+
+
+def _array(values: Any, dtype: type, dimensions: int, wanted: str) -> np.ndarray:
+    try:
+        array: np.ndarray = np.array(values, dtype)
+    except (TypeError, ValueError):
+        raise ValueError(f"must be {wanted}") from None
+    if array.ndim != dimensions:
+        raise ValueError(f"must be {wanted}")
+    return array
 
 
 def _rounded(embeddings: np.ndarray) -> np.ndarray:
@@ -75,8 +82,8 @@ class ReferenceEmbeddings(JsonFile):
     file_name = REFERENCE_FILE
 
     texts: list[str]
-    pytorch: Annotated[np.ndarray, BeforeValidator(_floats)]
-    expected: Annotated[np.ndarray, BeforeValidator(_floats)]
+    pytorch: Annotated[np.ndarray, BeforeValidator(_embeddings)]
+    expected: Annotated[np.ndarray, BeforeValidator(_embeddings)]
 
     def __post_init__(self) -> None:
         count = len(self.texts)

@@ -143,7 +143,7 @@ def distil(
     arguments resume. Raises AlreadyRunning and CheckpointError.
     """
     teacher = replace(teacher, max_tokens=min(MAX_TOKENS, teacher.max_tokens))
-    code = [sys.modules[__name__], layers, trainer, text]
+    code = [sys.modules[__name__], sys.modules[run_key.__module__], layers, trainer, text]
     folder = cache / f"distil-{run_key(teacher, code, [list(texts), list(kept), seed])}"
     checkpoints = Checkpoints(folder)
     student = _initial_student(teacher, kept)

@@ -27,7 +27,7 @@ from feedsieve import text
 from feedsieve.files import one_run_at_a_time
 from feedsieve.scoring.features import Head
 from train.data.folds import folds
-from train.encoder import cross_fitting, layers, supervised, trainer
+from train.encoder import checkpoints, cross_fitting, layers, supervised, trainer
 from train.encoder.checkpoints import run_key
 from train.encoder.cross_fitting import (
     CrossFitting,
@@ -83,7 +83,7 @@ def finetune(
     """
     source = replace(source, max_tokens=min(MAX_TOKENS, source.max_tokens))
     parts = list(folds(labels, groups, seed, FOLDS))
-    code = [sys.modules[__name__], cross_fitting, supervised, layers, trainer, text]
+    code = [sys.modules[__name__], checkpoints, cross_fitting, supervised, layers, trainer, text]
     facts = [list(texts), labels.tolist(), [fold.tolist() for _rest, fold in parts], seed]
     folder = cache / f"finetune-{run_key(source, code, facts)}"
     frozen = round(FROZEN * source.model.config.num_hidden_layers)
