@@ -22,7 +22,7 @@ BIN := $(VENV)/bin
 export LABEL_STUDIO ?= .venv-labelstudio
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# What BentoML, transformers and MLflow would send home stays here.
+# No telemetry of BentoML, transformers and MLflow.
 export BENTOML_DO_NOT_TRACK ?= True
 export DISABLE_TELEMETRY ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true

@@ -1,4 +1,4 @@
-"""How commands end: an exit code, and one line on stderr for an error that users can cause."""
+"""Exit codes of commands, and one line on stderr for an error that users can cause."""
 
 import sys
 from collections.abc import Callable

@@ -29,7 +29,7 @@ class Message:
 
     @property
     def is_blank(self) -> bool:
-        """Whether the identifier or the text is empty."""
+        """True if the identifier or the text is empty."""
         return not self.id or not self.text or self.text.isspace()
 
 

@@ -94,7 +94,7 @@ def small_home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(trained, sample, tmp_path_factory) -> dict[str, str]:
-    """What the server's settings are: the trained model, and a message store of its own."""
+    """Settings of the server: the trained model, and a message store of its own."""
     database = tmp_path_factory.mktemp("store") / "messages.db"
     shutil.copyfile(sample / "messages.db", database)
     return {"BENTOML_HOME": str(trained), "FEEDSIEVE_DB": str(database)}

@@ -294,16 +294,20 @@ class TestModels:
         [folder] = store.glob(f"models/{name}/*/")
         return folder
 
-    def score(self, store: Path, tmp_path: Path, **environment: str):
-        source = tmp_path / "in.csv"
-        source.write_text("msg\nСдаётся квартира в Лимассоле\nПривет\n", encoding="utf-8")
+    def run(self, store: Path, *command: str | Path, **environment: str):
         return subprocess.run(
-            [sys.executable, "-m", "feedsieve", "score", source, tmp_path / "out.csv", "--force"],
+            [sys.executable, "-m", *command],
             cwd=ROOT,
             env=os.environ | {"BENTOML_HOME": str(store)} | environment,
             capture_output=True,
             text=True,
         )
+
+    def score(self, store: Path, tmp_path: Path, **environment: str):
+        source = tmp_path / "in.csv"
+        source.write_text("msg\nСдаётся квартира в Лимассоле\nПривет\n", encoding="utf-8")
+        target = tmp_path / "out.csv"
+        return self.run(store, "feedsieve", "score", source, target, "--force", **environment)
 
     def test_trained_pair_has_reference_outputs(self, trained):
         encoder = ReferenceEmbeddings.read(self.place(trained, model_store.ENCODER))
@@ -336,13 +340,7 @@ class TestModels:
         done = self.score(store, tmp_path)
         assert done.returncode == 0
         assert "runs on openvino-f32 (the model has no reference outputs)" in done.stderr
-        added = subprocess.run(
-            [sys.executable, "-m", "export", "--add-reference", "feedsieve-classifier:latest"],
-            cwd=ROOT,
-            env=os.environ | {"BENTOML_HOME": str(store)},
-            capture_output=True,
-            text=True,
-        )
+        added = self.run(store, "export", "--add-reference", "feedsieve-classifier:latest")
         assert added.returncode == 0, added.stderr
         assert "has reference outputs now" in added.stdout
         done = self.score(store, tmp_path)
@@ -354,13 +352,7 @@ class TestModels:
         file = self.place(store, model_store.ENCODER) / REFERENCE_FILE
         content = json.loads(file.read_text(encoding="utf-8"))
         file.write_text(json.dumps(content | {"expected": json.loads(expected)}))
-        done = subprocess.run(
-            [sys.executable, "-m", "export", "--add-reference", "feedsieve-classifier:latest"],
-            cwd=ROOT,
-            env=os.environ | {"BENTOML_HOME": str(store)},
-            capture_output=True,
-            text=True,
-        )
+        done = self.run(store, "export", "--add-reference", "feedsieve-classifier:latest")
         assert done.returncode == 1
         assert "reference.json is damaged" in done.stderr
         assert "Traceback" not in done.stderr

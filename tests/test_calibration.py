@@ -2,25 +2,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_scores import LABELLED, f1
 from sklearn.metrics import f1_score
 
 from train.classifier.calibration import best_threshold, expected_threshold, fit_platt
 
-SCORES = st.one_of(
-    st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0, 5e-324, np.nextafter(1, 0)])
-)
-LABELLED = st.lists(st.tuples(st.integers(0, 1), SCORES), min_size=1, max_size=40).map(
-    lambda pairs: tuple(np.array(column) for column in zip(*pairs, strict=True))
-)
 LOGITS = st.lists(st.tuples(st.integers(0, 1), st.floats(-50, 50)), min_size=2, max_size=40).filter(
     lambda pairs: len({label for label, _ in pairs}) == 2
 )
-
-
-def f1(labels, scores, threshold) -> float:
-    shown = np.asarray(scores) >= threshold
-    hits = int((shown & (np.asarray(labels) == 1)).sum())
-    return 2 * hits / (int(shown.sum()) + int(np.sum(labels)))
 
 
 def sigmoid(values):

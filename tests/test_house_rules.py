@@ -17,7 +17,7 @@ from feedsieve.api.routes import web
 from feedsieve.settings import Settings
 
 SERVING = ("feedsieve", "service.py")
-# What each part must never import; what serves stays small, and there are no circles.
+# Packages that each part must not import. The runtime stays small.
 FORBIDDEN = {
     "feedsieve": {"train", "export", "data", "labeling"},
     "service.py": {"train", "export", "data", "labeling"},

@@ -35,7 +35,7 @@ class BackendSpec:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the library is installed. OpenVINO has no wheel for some machines."""
+        """True if the library is installed. OpenVINO has no wheel for some machines."""
         return find_spec(self.library) is not None
 
 

@@ -79,12 +79,12 @@ class Runtime:
 
     @property
     def is_ready(self) -> bool:
-        """Whether texts can be scored."""
+        """True once texts can be scored."""
         return self._scorer is not None
 
     @property
     def has_failed(self) -> bool:
-        """Whether loading the model failed, so that only a restart can help."""
+        """True if loading the model failed, so that only a restart can help."""
         return self._failure is not None
 
     @property

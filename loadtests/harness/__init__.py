@@ -1,1 +1,1 @@
-"""What the benchmark's sections share: servers, clients, the machine, tables and plots."""
+"""Shared by the benchmark's sections: servers, clients, the machine, tables and plots."""

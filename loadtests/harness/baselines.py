@@ -2,6 +2,7 @@
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +73,7 @@ class Baselines:
         return cls(**places, ours=ours, description=EncoderDescription.read(ours))
 
 
-class _Sorted:
+class _Sorted(ABC):
     """An engine that encodes padded batches of texts sorted by length."""
 
     library, precision = "transformers", "fp32"
@@ -94,8 +95,9 @@ class _Sorted:
             embeddings[batch] = self._embed(padded([tokens[row] for row in batch], longest))
         return embeddings
 
+    @abstractmethod
     def _embed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        raise NotImplementedError
+        """Return unit-length embeddings of one padded batch, (texts, dimension)."""
 
 
 class Transformers(_Sorted):

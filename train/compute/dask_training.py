@@ -26,7 +26,7 @@ TEXTS_PER_PART = 64  # one or two seconds of work; sending a part takes millisec
 MIN_ROWS_PER_WORKER = 500
 ATTEMPTS = 3  # at fitting the booster; a worker that dies loses its rows
 TIMEOUT_MINUTES = 10  # for a machine that vanished without closing its connections
-# How LightGBM's messages begin if a worker is gone, or another program took its port
+# First words of LightGBM's errors if a worker is gone, or another program took its port
 _NETWORK_FAILURES = ("Socket", "Connecting to rank", "Binding port")
 _ADDRESSES = re.compile(r"\[(?:machines|num_machines|local_listen_port|time_out): .*\]\n")
 

@@ -63,7 +63,7 @@ class FeatureStore:
 
     @property
     def is_finetuned(self) -> bool:
-        """Whether that encoder was trained on labels.
+        """True if that encoder was trained on labels.
 
         Raises FeaturesUnavailable if there are no embeddings yet.
         """
