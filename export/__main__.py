@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("int8", "fp32"),
         default="int8",
-        help="the one to save (%(default)s)",
+        help="precision to save (%(default)s)",
     )
     parser.add_argument(
         "--messages",

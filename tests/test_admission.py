@@ -67,7 +67,7 @@ class TestScoring:
         admission = control(seconds=2 * COST / FIRST_SPEED)
         with (
             admit(admission.scoring(TEXT), admission.scoring(TEXT)),
-            pytest.raises(Overloaded, match="too much waits") as rejected,
+            pytest.raises(Overloaded, match="too many texts wait to be scored") as rejected,
         ):
             admit(admission.scoring(["x"]))
         assert rejected.value.retry_after == 5

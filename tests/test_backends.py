@@ -357,6 +357,17 @@ class TestModels:
         assert "reference.json is damaged" in done.stderr
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.parametrize("name", ["classifier.json", "features.json", "booster.txt"])
+    def test_damaged_classifier_is_named_by_export(self, store, name):
+        folder = self.place(store, model_store.CLASSIFIER)
+        (folder / REFERENCE_FILE).unlink()  # or the classifier would not be read
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text[: len(text) // 2], encoding="utf-8")
+        done = self.run(store, "export", "--add-reference", "feedsieve-classifier:latest")
+        assert done.returncode == 1
+        assert name in done.stderr
+        assert "Traceback" not in done.stderr
+
     def test_setting_names_the_backend(self, store, tmp_path):
         done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="onnxruntime-int8")
         assert "runs on onnxruntime-int8 (FEEDSIEVE_BACKEND=onnxruntime-int8)" in done.stderr

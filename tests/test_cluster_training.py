@@ -151,7 +151,7 @@ class TestFeatures:
             workers.map(len, [[1], 2])
 
     def test_task_that_kills_workers_is_given_up(self, mortal):
-        with pytest.raises(ClusterUnavailable, match="workers died of it several times"):
+        with pytest.raises(ClusterUnavailable, match="a task made workers die several times"):
             mortal.map(os._exit, [1])
 
 

@@ -144,14 +144,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, default, limit in (
         ("--margin", 1.0, "points of F1 and average precision that it may lose"),
-        ("--slowest", 100.0, "most milliseconds for one message on one thread"),
-        ("--slower", 1.5, "most times the champion's latency"),
-        ("--largest", 250.0, "most megabytes for the pair of models"),
+        ("--slowest", 100.0, "largest latency of one message on one thread, in ms"),
+        ("--slower", 1.5, "largest ratio to the champion's latency"),
+        ("--largest", 250.0, "largest size of the pair of models, in MB"),
     ):
         parser.add_argument(name, type=float, default=default, help=f"{limit} (%(default)g)")
-    parser.add_argument("--seed", type=int, default=7, help="of the bootstrap (%(default)s)")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the bootstrap (%(default)s)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.md", help="also write the findings there as Markdown"
+        "--out", type=Path, metavar="FILE.md", help="also write the comparison, as Markdown"
     )
     return parser
 

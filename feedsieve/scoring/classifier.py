@@ -12,7 +12,7 @@ import numpy as np
 from feedsieve.scoring.calibration import Calibration
 from feedsieve.scoring.cascade import Cascade
 from feedsieve.scoring.features import Features
-from feedsieve.scoring.json_file import STRICT, JsonFile
+from feedsieve.scoring.json_file import STRICT, DamagedFile, JsonFile
 
 if TYPE_CHECKING:
     import lightgbm
@@ -82,7 +82,7 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path) -> "Classifier":
-        """Load a saved classifier. Raises OSError if a file is absent, ValueError if invalid."""
+        """Load a saved classifier. Raises OSError if a file is absent, DamagedFile if invalid."""
         # Imported here: it takes seconds where scikit-learn is installed, and `bentoml serve` has a
         # process that imports the service without scoring.
         import lightgbm
@@ -91,11 +91,11 @@ class Classifier:
         text = path.read_text(encoding="utf-8")
         if not text.startswith("tree\n") or _LAST_SECTION not in text:
             # LightGBM would end the process on a truncated file.
-            raise ValueError(f"{path} is damaged: not a complete LightGBM model")
+            raise DamagedFile(f"{path} is damaged: not a complete LightGBM model")
         booster = lightgbm.Booster(model_str=text)
         features, description = Features.load(folder), ClassifierDescription.read(folder)
         if list(features.blocks.items()) != list(description.features.items()):
-            raise ValueError(f"{path} was fitted on other features than this version computes")
+            raise DamagedFile(f"{path} was fitted on other features than this version computes")
         return cls(booster, features, description)
 
     def save(self, folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from feedsieve.scoring.handcrafted import HANDCRAFTED, handcrafted_features
+from feedsieve.scoring.json_file import DamagedFile
 from feedsieve.scoring.lexicon import Lexicon
 from feedsieve.text import plain
 
@@ -117,7 +118,7 @@ class Features:
 
     @classmethod
     def load(cls, folder: Path) -> "Features":
-        """Load `features.json`. Raises OSError if it is absent, ValueError if it is invalid."""
+        """Load `features.json`. Raises OSError if it is absent, DamagedFile if it is invalid."""
         path = folder / FEATURES_FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -128,7 +129,7 @@ class Features:
                 content["embedding"],
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise DamagedFile(f"{path} is damaged: {error}") from error
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -72,7 +72,7 @@ class AdmissionControl:
         speed = self._measured_characters / self._measured_seconds
         waiting = self._characters_waiting
         if waiting and waiting + characters > self._seconds * speed:
-            raise Overloaded("too much waits to be scored", RETRY_LATER)
+            raise Overloaded("too many texts wait to be scored", RETRY_LATER)
         self._characters_waiting += characters
         try:
             yield

@@ -127,7 +127,7 @@ class Broadcast:
         except CancelledError as error:
             raise ClusterUnavailable("the Dask scheduler has stopped") from error
         except KilledWorker as error:
-            raise ClusterUnavailable(f"workers died of it several times: {error}") from error
+            raise ClusterUnavailable(f"a task made workers die several times: {error}") from error
         except ImportError as error:
             raise ClusterUnavailable(f"workers lack a dependency: {error}") from error
 
