@@ -62,7 +62,7 @@ def import_files(paths: tuple[Path, ...]) -> None:
         counts = store.add(tqdm(messages, str(path), unit=" messages"))
         click.echo(
             f"{path}: {counts.added:,} new, {counts.changed:,} changed, "
-            f"{counts.unchanged:,} known already, {messages.skipped:,} without text"
+            f"{counts.unchanged:,} known already, {messages.report.skipped.total():,} without text"
         )
     click.echo(f"{store.location} now has {store.count():,} messages")
 

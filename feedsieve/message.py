@@ -20,12 +20,21 @@ class StoreUnavailable(FeedsieveError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A chat message. Identifiers are opaque strings; a time without a zone is UTC."""
+    """A chat message. Identifiers are opaque strings; a time without a zone is UTC.
+
+    On the way in, `id` and `reply_to` are the identifiers within the source. In the store, `id` is
+    that of the routes: the same, unless a message of another source had it first.
+    """
 
     id: str
     text: str
-    channel: str | None = None  # the name of the chat
+    channel: str | None = None  # the title of the source, which may change
     time: datetime | None = None
+    source: str = ""  # a key, see feedsieve/sources/keys.py; by default made of the channel
+    sender: str | None = None
+    link: str | None = None  # to the original
+    reply_to: str | None = None
+    edited: datetime | None = None
 
     @property
     def is_blank(self) -> bool:
@@ -34,14 +43,22 @@ class Message:
 
 
 def clean(message: Message) -> Message:
-    """Return `message` as it is stored: storable strings, a channel or None, the time in UTC."""
-    channel = storable(message.channel).strip() if message.channel else ""
+    """Return `message` as it is stored: storable strings without edges of space, times in UTC."""
     return Message(
         id=storable(message.id).strip(),
         text=storable(message.text),
-        channel=channel or None,
+        channel=_name(message.channel),
         time=in_utc(message.time) if message.time else None,
+        source=_name(message.source) or "",
+        sender=_name(message.sender),
+        link=_name(message.link),
+        reply_to=_name(message.reply_to),
+        edited=in_utc(message.edited) if message.edited else None,
     )
+
+
+def _name(value: str | None) -> str | None:
+    return (storable(value).strip() or None) if value else None
 
 
 def in_utc(time: datetime) -> datetime:

@@ -103,7 +103,7 @@ class TestDump:
         )
         messages = read_messages(path)
         assert [message.id for message in messages] == ["3"]
-        assert messages.skipped == 4
+        assert messages.report.skipped.total() == 4
 
     def test_content_decides_the_format(self, tmp_path):
         assert read(run(tmp_path / "chat.csv", RENT)) == []
@@ -212,7 +212,7 @@ class TestCSV:
             write(tmp_path / "a.csv", "id,text\n1,a\x00b\n2, \n,c\n\x00,d\n 3 , e \n")
         )
         assert [(message.id, message.text) for message in messages] == [("1", "ab"), ("3", " e ")]
-        assert messages.skipped == 3
+        assert messages.report.skipped.total() == 3
 
     @pytest.mark.parametrize(
         ("content", "where", "why"),

@@ -196,7 +196,7 @@ class TestWrite:
         write(corpus, tmp_path)
         messages = read_messages(tmp_path / DATABASE)
         assert [(m.id, m.text) for m in messages] == [(m.identifier, m.text) for m in corpus]
-        assert messages.skipped == 0
+        assert messages.report.skipped.total() == 0
         frame = read_labeled(tmp_path / LABELED)
         assert list(frame.itertuples(index=False, name=None)) == [
             (m.identifier, m.text, m.label) for m in corpus if m.label is not None

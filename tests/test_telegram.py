@@ -63,7 +63,7 @@ class TestTelegramChat:
         ]
         messages = read_messages(export(tmp_path, chat(5, "flats", *entries)))
         assert [message.id for message in messages] == ["5"]
-        assert messages.skipped == 3
+        assert messages.report.skipped.total() == 3
 
     def test_chat_without_a_name_has_no_channel(self, tmp_path):
         assert read(export(tmp_path, chat(5, None, entry(1, "a"))))[0].channel is None

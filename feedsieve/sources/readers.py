@@ -9,22 +9,23 @@ from pathlib import Path
 from feedsieve.message import InvalidFile, Message, clean, in_utc
 from feedsieve.sources import sqlite_dump
 from feedsieve.sources.csv_rows import read_rows
+from feedsieve.sources.report import ReadReport
 from feedsieve.sources.telegram import read_telegram
 
 
 class Messages(Iterator[Message]):
-    """Messages with an identifier and a text; `skipped` counts the others so far."""
+    """The messages of a file that have an identifier and a text; the report counts the others."""
 
-    def __init__(self, candidates: Iterator[Message]) -> None:
+    def __init__(self, candidates: Iterator[Message], report: ReadReport | None = None) -> None:
         self._candidates = candidates
-        self.skipped = 0
+        self.report = report or ReadReport()
 
     def __next__(self) -> Message:
         for candidate in self._candidates:
             message = clean(candidate)
             if not message.is_blank:
                 return message
-            self.skipped += 1
+            self.report.skip("without text" if message.id else "without an identifier")
         raise StopIteration
 
 

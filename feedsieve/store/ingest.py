@@ -61,7 +61,7 @@ def import_dump(
             .values(raw_table=table, **fields)
             .on_conflict_do_update(index_elements=["raw_table"], set_=fields)
         )
-    return counts, candidates.skipped
+    return counts, candidates.report.skipped.total()
 
 
 def unread_tables(
