@@ -9,6 +9,7 @@ LONGEST = 10_000  # characters of a text that models read
 _LONGEST_CACHED = 2_000  # characters; bounds the cache to 8 MB
 _SPACES = re.compile("[\t\n\r\u200b-\u200d\ufeff]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates have no UTF-8 form
+_LINE_ENDS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 _EMOJI = re.compile(  # except digits, ©, ®, ™ and emoji that NFKC turns into letters
     "[\u20e3\u2194-\u21aa\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf\u2934\u2935"
     "\u2b00-\u2bff\u3030\u303d\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
@@ -48,6 +49,14 @@ def normalise(text: str) -> str:
 def fingerprint(text: str) -> str:
     """Return 32 hexadecimal digits, equal for texts that are equal when normalised."""
     return hashlib.blake2b(normalise(text).encode(), digest_size=16).hexdigest()
+
+
+def route_id(identifier: str) -> str:
+    """Return an identifier as routes have it: storable, and control characters as spaces.
+
+    The server's router finds no path with a line end.
+    """
+    return _LINE_ENDS.sub(" ", storable(identifier))
 
 
 def storable(text: str) -> str:
