@@ -92,6 +92,14 @@ dump_extents = sa.Table(
     sa.Column("characters", sa.BigInteger, nullable=False),
 )
 
+# How far a live source was followed, in a form that only the source knows.
+watch_positions = sa.Table(
+    "watch_positions",
+    metadata,
+    sa.Column("source", _Text, primary_key=True),
+    sa.Column("position", _Text, nullable=False),
+)
+
 _NOTICE_MENTIONS = 3  # a template sent to as many users is a bot's notice
 
 
