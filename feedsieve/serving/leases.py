@@ -18,6 +18,11 @@ from sqlalchemy.pool import NullPool
 from feedsieve.message import StoreUnavailable
 
 _SECONDS = {"idle": 30, "interval": 10, "count": 3}  # of TCP's signs of life
+_TRY_LOCK = """
+SELECT pg_try_advisory_lock(
+    hashtextextended(concat_ws(' ', 'feedsieve watch', current_schema(), %(source)s::text), 0)
+)
+"""
 
 
 class Lease(Protocol):
@@ -65,10 +70,10 @@ def acquire(location: str, file: Path | None, source: str) -> Lease | None:
     `file` is the store's SQLite file; without one `location` is the URL of PostgreSQL. Raises
     StoreUnavailable.
     """
-    digest = hashlib.blake2b(f"watch {source}".encode(), digest_size=8)
     if file is None:
-        return _lock_session(location, int.from_bytes(digest.digest(), signed=True))
-    return _lock_file(file.with_name(f".{file.name}.watch-{digest.hexdigest()}.lock"))
+        return _lock_session(location, source)
+    digest = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+    return _lock_file(file.with_name(f".{file.name}.watch-{digest}.lock"))
 
 
 def _lock_file(path: Path) -> Lease | None:
@@ -84,23 +89,23 @@ def _lock_file(path: Path) -> Lease | None:
     return _FileLease(file)
 
 
-def _lock_session(location: str, key: int) -> Lease | None:
+def _lock_session(location: str, source: str) -> Lease | None:
     keepalives = {f"keepalives_{name}": value for name, value in _SECONDS.items()}
-    options = " ".join(f"-c tcp_keepalives_{name}={value}" for name, value in _SECONDS.items())
     try:
         engine = create_engine(
             make_url(location),
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
-            connect_args={**keepalives, "options": options},
+            connect_args=keepalives,
         )
         connection = engine.connect()
-        lock = "SELECT pg_try_advisory_lock(%(key)s::bigint)"
-        has_lock = connection.exec_driver_sql(lock, {"key": key}).scalar_one()
+        lease = _SessionLease(engine, connection)
+        for name, value in _SECONDS.items():
+            connection.exec_driver_sql(f"SET tcp_keepalives_{name} = {value}")
+        has_lock = connection.exec_driver_sql(_TRY_LOCK, {"source": source}).scalar_one()
     except SQLAlchemyError as error:
         reason = getattr(error, "orig", None) or type(error).__name__
         raise StoreUnavailable(f"a live source cannot be leased: {reason}") from error
-    lease = _SessionLease(engine, connection)
     if has_lock:
         return lease
     lease.release()
