@@ -20,6 +20,7 @@ from feedsieve.sources.readers import read_messages
 from feedsieve.store.store import MessageStore
 
 _FILE = click.Path(path_type=Path)
+_ONE_LINE = OneLine()  # titles of chats and answers of servers may hold anything
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +81,7 @@ def watch(sources: tuple[str, ...], once: bool) -> int:
     Atom feed. Each is followed from where it stopped. A source that fails is tried again; the
     command ends with exit code 1 when none is left, or with --once if any failed.
     """
-    logging.getLogger("feedsieve").addFilter(OneLine())
+    logging.getLogger("feedsieve").addFilter(_ONE_LINE)
     return 0 if watch_sources(sources, settings(), once=once) else FAILED
 
 

@@ -13,6 +13,8 @@ from serving import ROOT
 from test_live_feeds import item, rss
 from test_live_folder import write
 
+import feedsieve.__main__ as command
+from feedsieve.settings import settings as read_settings
 from feedsieve.store.store import MessageStore
 
 __all__ = ["bot_api", "feeds"]
@@ -189,11 +191,19 @@ def test_rejected_token_exits_with_1(watch, bot_api):
         ("telegram:", {"FEEDSIEVE_DB": "/"}, "a folder, not a file"),
     ],
 )
-def test_source_that_cannot_be_followed_is_one_line(watch, source, settings, reason):
-    code, said = run(watch, source, "--once", **settings)
-    assert code == 1
+def test_source_that_cannot_be_followed_is_one_line(
+    environment, monkeypatch, capsys, caplog, source, settings, reason
+):
+    for name, value in (environment | settings).items():
+        monkeypatch.setenv(name, value)
+    read_settings.cache_clear()
+    try:
+        assert command.main(["watch", source, "--once"]) == 1
+    finally:
+        read_settings.cache_clear()
+    said = capsys.readouterr().err + caplog.text
     assert reason in said
-    assert "secret-word" not in said
+    assert "secret-word" not in said and "Traceback" not in said
 
 
 def test_pass_over_a_failing_source_exits_with_1_and_takes_the_others(
