@@ -37,7 +37,7 @@ for module in pkgutil.walk_packages(feedsieve.__path__, "feedsieve."):
 from feedsieve.scoring.classifier import import_lightgbm_alone
 import_lightgbm_alone()
 import onnxruntime, openvino  # which feedsieve imports when it loads a model
-print(*sorted({name.partition(".")[0] for name in sys.modules}))
+print(*sorted({name.partition(".")[0] for name in list(sys.modules)}))
 """
 
 
