@@ -234,15 +234,13 @@ class TestSupervision:
     def test_stopped_import_stores_nothing_and_saves_no_position(self, store):
         reading = threading.Event()
 
-        def endless():
-            number = 0
-            while True:
+        def long():
+            for number in range(300_000):  # half a minute
                 reading.set()
-                number += 1
                 yield Message(str(number), "раз")
 
         async def run():
-            source = Scripted([Batch(endless(), "1", "'a.csv'", is_file=True)])
+            source = Scripted([Batch(long(), "1", "'a.csv'", is_file=True)])
             running = asyncio.create_task(Watcher([source], OpenStore(store), store.location).run())
             await asyncio.to_thread(reading.wait, 10)
             running.cancel()
