@@ -1,4 +1,4 @@
-"""The `feedsieve` command: import messages into the store, score files."""
+"""The `feedsieve` command: import messages into the store, follow live sources, score files."""
 
 import logging
 import sys
@@ -11,13 +11,16 @@ import click
 from tqdm import tqdm
 
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
-from feedsieve.command import run_command
+from feedsieve.command import FAILED, run_command
+from feedsieve.logs import OneLine
 from feedsieve.scoring.model_store import load_scorer
+from feedsieve.serving.watch_runs import watch_sources
 from feedsieve.settings import settings
 from feedsieve.sources.readers import read_messages
 from feedsieve.store.store import MessageStore
 
 _FILE = click.Path(path_type=Path)
+_ONE_LINE = OneLine()  # titles of chats and answers of servers may hold anything
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +44,7 @@ def _run(arguments: Sequence[str] | None) -> int | None:
 def feedsieve() -> None:
     """Turn a noisy chat into a ranked feed.
 
-    `bentoml serve` shows the feed. These commands import messages into its store, and score files
+    `bentoml serve` shows the feed. These commands bring messages into its store, and score files
     without it. Settings are read from the environment: FEEDSIEVE_DB (the message store),
     FEEDSIEVE_MODEL (the classifier's tag), FEEDSIEVE_THREADS.
     """
@@ -65,6 +68,21 @@ def import_files(paths: tuple[Path, ...]) -> None:
             f"{counts.unchanged:,} known already, {messages.report.skipped.total():,} without text"
         )
     click.echo(f"{store.location} now has {store.count():,} messages")
+
+
+@feedsieve.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option("--once", is_flag=True, help="Go over each source once and end, for cron.")
+def watch(sources: tuple[str, ...], once: bool) -> int:
+    """Follow live sources into the store at FEEDSIEVE_DB.
+
+    A SOURCE is telegram: (a bot, whose token is in FEEDSIEVE_TELEGRAM_TOKEN or in the file
+    FEEDSIEVE_TELEGRAM_TOKEN_FILE), a folder of files that `import` reads, or the URL of an RSS or
+    Atom feed. Each is followed from where it stopped. A source that fails is tried again; the
+    command ends with exit code 1 when none is left, or with --once if any failed.
+    """
+    logging.getLogger("feedsieve").addFilter(_ONE_LINE)
+    return 0 if watch_sources(sources, settings(), once=once) else FAILED
 
 
 @feedsieve.command()

@@ -157,7 +157,8 @@ class TestEdits:
         )
         assert store.add([full]) == ImportCounts(0, 1, 0)
         assert store.get("1") == full
-        assert store.add([Message("1", "дом", source=CHAT)]) == ImportCounts(0, 0, 1)
+        other = Message("1", "дом", source=CHAT, link="https://t.me/arenda/1", sender="Вера К.")
+        assert store.add([other]) == ImportCounts(0, 0, 1)
         assert store.get("1") == full
 
 

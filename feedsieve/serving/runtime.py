@@ -19,6 +19,7 @@ from feedsieve.serving.backfill import Throttle, backfill
 from feedsieve.serving.batcher import DynamicBatcher
 from feedsieve.serving.score_cache import ScoreCache
 from feedsieve.serving.server_exit import end_server
+from feedsieve.serving.watch_runs import WatchThread
 from feedsieve.settings import Settings
 from feedsieve.store.ingest import Stored
 from feedsieve.store.store import MessageStore, Scored
@@ -83,15 +84,20 @@ class Runtime:
             "writing", self._write, MAX_STORED
         )
         self._thread = threading.Thread(target=self._run, name="backfill", daemon=True)
+        self._watching = WatchThread(settings, self)
 
     def start(self) -> None:
         self._thread.start()
+        self._watching.start()
 
     def stop(self) -> None:
-        """Stop the thread after its batch; do not wait longer than `STOP_TIMEOUT`."""
+        """Stop the threads after their batches; do not wait longer than `STOP_TIMEOUT`."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT)
+        self._watching.stop()
+        deadline = time.monotonic() + STOP_TIMEOUT
+        for thread in (self._thread, self._watching.thread):
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def is_ready(self) -> bool:

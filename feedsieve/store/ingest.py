@@ -181,9 +181,10 @@ class _Import:
         if message.source:  # or else a message without a source was found by its text
             row.source = key[0]
         row.time = message.time or row.time
-        row.sender = message.sender or row.sender
-        row.link = message.link or row.link
-        row.reply_to = message.reply_to or row.reply_to
+        # The first ones stay: exports and bots write them differently.
+        row.sender = row.sender or message.sender
+        row.link = row.link or message.link
+        row.reply_to = row.reply_to or message.reply_to
         row.edited = message.edited or row.edited
         return row.state != before
 

@@ -26,7 +26,14 @@ from feedsieve.store.ingest import (
     store_messages,
 )
 from feedsieve.store.sampling import sample
-from feedsieve.store.schema import messages, models, scores, select_messages, upsert
+from feedsieve.store.schema import (
+    messages,
+    models,
+    scores,
+    select_messages,
+    upsert,
+    watch_positions,
+)
 from feedsieve.text import route_id
 
 _log = logging.getLogger("feedsieve")
@@ -286,6 +293,19 @@ class MessageStore:
             raise ValueError(f"limit is {limit}; it must be at least 1")
         with self._transaction() as connection:
             return read_page(connection, model, limit, after)
+
+    def position(self, source: str) -> str | None:
+        """Return how far a live source was followed, or None if it never was."""
+        statement = select(watch_positions.c.position).where(watch_positions.c.source == source)
+        with self._transaction() as connection:
+            return connection.execute(statement).scalar_one_or_none()
+
+    def save_position(self, source: str, position: str) -> None:
+        """Store how far a live source was followed. Call it after `add` has returned."""
+        row = {"source": source, "position": position}
+        with self._transaction(writes=True) as connection:
+            statement = upsert(connection, watch_positions).values(row)
+            connection.execute(statement.on_conflict_do_update(index_elements=["source"], set_=row))
 
     @contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
