@@ -1,9 +1,11 @@
-"""Alembic runs this file for each command."""
+"""Alembic runs this file, as a module of another name, for each command."""
 
 from alembic import context
 
 from feedsieve.store.schema import revisions
 
-connection = context.config.attributes["connection"]
-context.configure(connection=connection, version_table=revisions.name)
-context.run_migrations()
+if __name__ == "env_py":
+    context.configure(
+        connection=context.config.attributes["connection"], version_table=revisions.name
+    )
+    context.run_migrations()
