@@ -7,7 +7,6 @@ from feedsieve.text import plain
 OTHER, MIXED = "other", "mixed"
 LANGUAGES = ("Russian", "Ukrainian", "English", "Greek", OTHER, MIXED)
 _ADDRESS = re.compile(r"://|@|\bwww\.|\bt\.me/")  # Latin in every language
-_IN_ADDRESSES = "://", "@", "www.", "t.me/"  # found faster than the pattern
 _LETTERS = re.compile(r"[^\W\d_]+")
 _SCRIPTS = {
     "Russian": re.compile("[\u0400-\u052f]+"),
@@ -25,8 +24,9 @@ def language(text: str) -> str:
     another script, or without letters, is other. Links, mail addresses and handles are ignored.
     """
     lower = plain(text)
-    if any(map(lower.__contains__, _IN_ADDRESSES)):
-        lower = " ".join(word for word in lower.split() if not _ADDRESS.search(word))
+    if _may_have_address(lower):
+        words = lower.split()
+        lower = "".join(w for w in words if not (_may_have_address(w) and _ADDRESS.search(w)))
     letters = "".join(_LETTERS.findall(lower))
     if not letters.isalpha():  # fractions and the like are alphanumeric, and no digits
         letters = "".join(filter(str.isalpha, letters))
@@ -40,3 +40,8 @@ def language(text: str) -> str:
     if largest == "Russian" and len(_UKRAINIAN.findall(letters)) > len(_RUSSIAN.findall(letters)):
         return "Ukrainian"
     return largest
+
+
+def _may_have_address(text: str) -> bool:
+    """Return False if `_ADDRESS` is nowhere in `text`: several times as fast as looking for it."""
+    return "@" in text or "://" in text or "www." in text or "t.me/" in text

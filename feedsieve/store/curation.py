@@ -32,7 +32,7 @@ def text_facts(text: str) -> TextFacts:
     """Return the facts of `text`. Texts of one fingerprint have the same."""
     lower = normalise(text).lower()
     template, mentioned = None, None
-    if first := _MENTION.search(lower):
+    if ("@" in lower or "tg://user" in lower) and (first := _MENTION.search(lower)):
         mentioned = fingerprint(first[0])
         template = fingerprint(_NUMBER.sub("0", _MENTION.sub("@", lower)))
     return TextFacts(language(text), template, mentioned)
