@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
 from feedsieve.command import run_command
+from feedsieve.import_files import FileImport
 from feedsieve.scoring.model_store import load_scorer
 from feedsieve.settings import settings
-from feedsieve.sources.readers import read_messages
+from feedsieve.sources.readers import FORMATS
 from feedsieve.store.store import MessageStore
 
 _FILE = click.Path(path_type=Path)
@@ -49,22 +50,32 @@ def feedsieve() -> None:
 
 @feedsieve.command("import")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_FILE)
-def import_files(paths: tuple[Path, ...]) -> None:
+@click.option(
+    "--source",
+    metavar="NAME",
+    help="Name the source of messages whose file does not name it. Otherwise that is their channel"
+    " or the file's name.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(sorted(FORMATS)),
+    help="Read the files as this format, whatever they look like.",
+)
+@click.option("--dry-run", is_flag=True, help="Read the files and store nothing.")
+def import_files(
+    paths: tuple[Path, ...], source: str | None, form: str | None, dry_run: bool
+) -> int:
     """Import messages into the store at FEEDSIEVE_DB.
 
-    A PATH is an SQLite chat dump, a CSV file with columns msg_id,msg and optionally channel,time,
-    or Telegram Desktop's result.json. Each file is imported completely or not at all. Importing it
-    again changes nothing.
+    A PATH is an export of Telegram Desktop (result.json), Discord, Slack or WhatsApp, a JSON list
+    or JSON Lines of messages, an SQLite database, or a CSV file with columns msg_id,msg and
+    optionally channel,time. Each file is imported completely or not at all. Importing it again
+    changes nothing. The exit code is 1 if a file cannot be read or has no messages; the others are
+    imported all the same.
     """
-    store = MessageStore.open(settings().db)
-    for path in paths:
-        messages = read_messages(path)
-        counts = store.add(tqdm(messages, str(path), unit=" messages"))
-        click.echo(
-            f"{path}: {counts.added:,} new, {counts.changed:,} changed, "
-            f"{counts.unchanged:,} known already, {messages.report.skipped.total():,} without text"
-        )
-    click.echo(f"{store.location} now has {store.count():,} messages")
+    store = None if dry_run else MessageStore.open(settings().db)
+    return FileImport(store, source, FORMATS[form] if form else None).run(paths)
 
 
 @feedsieve.command()

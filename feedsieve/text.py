@@ -55,5 +55,8 @@ def storable(text: str) -> str:
 
     A pair of surrogates, as some exports write them, becomes its character.
     """
-    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return joined.replace("\x00", "")
+    try:
+        text.encode()  # several times as fast as what follows
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\x00", "")
