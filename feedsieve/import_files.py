@@ -81,7 +81,7 @@ class FileImport:
     def _import_file(self, file: Path, shown: str, place: Path) -> int:
         messages = read_messages(file, self._form)
         named = NamedMessages(messages, place, self._name)
-        bar = tqdm(named, shown, unit=" messages", leave=False)
+        bar = tqdm(named, shown, unit=" messages", leave=False, delay=1)
         if self._store is None:
             count = sum(1 for _ in bar)
             outcome = f"{count:,} messages, not stored"

@@ -44,7 +44,8 @@ class TestImport:
     def test_second_import_of_the_sample_changes_nothing(self, feedsieve, sample):
         done = feedsieve("import", sample / "messages.db")
         assert done.returncode == 0, done.stderr
-        assert "messages.db: 4,000 new, 0 changed, 0 known already, 0 without text" in done.stdout
+        assert "SQLite chat dump, " in done.stdout
+        assert "4,000 new, 0 changed, 0 known already" in done.stdout
         assert "now has 4,000 messages" in done.stdout
         again = feedsieve("import", sample / "messages.db")
         assert "0 new, 0 changed, 4,000 known already" in again.stdout

@@ -12,7 +12,7 @@ _LITERAL = re.compile(
 )
 # A value without quotes, up to where the object or array goes on or ends.
 _BARE = {
-    "}": re.compile(r'[^"\n]*?(?=[ \t\r\n]*(?:}[ \t\r\n]*(?:[,\]}]|$)|,[ \t\r\n]*"))'),
+    "}": re.compile(r'[^"\n]*?(?=[ \t\r\n]*(?:,?[ \t\r\n]*}[ \t\r\n]*(?:[,\]}]|$)|,[ \t\r\n]*"))'),
     "]": re.compile(r'[^"\n]*?(?=[ \t\r\n]*(?:][ \t\r\n]*(?:[,\]}]|$)|,))'),
 }
 _BAD_ESCAPE = re.compile(r'\\(?:u(?![0-9a-fA-F]{4})|(?![u"\\/bfnrt]))|(\\.)', re.DOTALL)

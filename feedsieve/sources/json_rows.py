@@ -110,6 +110,7 @@ def _read_list(path: Path, report: ReadReport, encoding: str, member: str) -> It
 
 def _read_lines(path: Path, report: ReadReport, encoding: str) -> Iterator[Any]:
     broken = 0
+    is_whole = True
     # Bytes that are no text become lone surrogates, so that their line alone is broken.
     with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
         try:
@@ -119,6 +120,7 @@ def _read_lines(path: Path, report: ReadReport, encoding: str) -> Iterator[Any]:
                 if broken:
                     report.note(f"line {broken} is broken")
                     broken = 0
+                is_whole = line.endswith("\n")
                 try:
                     yield _decode(line, report)
                 except (ValueError, RecursionError):
@@ -126,7 +128,9 @@ def _read_lines(path: Path, report: ReadReport, encoding: str) -> Iterator[Any]:
                     broken = number
         except OSError as error:
             raise InvalidFile(f"{path}: {error.strerror or error}") from error
-    if broken:
+    if broken and is_whole:
+        report.note(f"line {broken} is broken")
+    elif broken:
         report.note(f"the last line, {broken}, is cut off; import the file again when it is whole")
 
 

@@ -102,12 +102,11 @@ class JsonStream:
 
     def _take(self, wanted: str) -> None:
         character = self.peek()
+        if not character:
+            raise ValueError("the file ends: it is cut off")
         if character != wanted:
-            raise ValueError(
-                f"`{character}` stands where `{wanted}` should"
-                if character
-                else "the file ends: it is cut off"
-            )
+            shown = character if character.isprintable() else f"U+{ord(character):04X}"
+            raise ValueError(f"`{shown}` stands where `{wanted}` should")
         self._at += 1
 
     def _may_continue(self, failure: json.JSONDecodeError) -> bool:

@@ -45,7 +45,8 @@ def _way_out(error: Exception) -> str:
 
 
 def _read(connection: sqlite3.Connection, path: Path, report: ReadReport) -> Iterator[Message]:
-    present = {name: {*columns(connection, written)} for name, written in _tables(connection)}
+    readable = _columns(connection, report)
+    present = {name.lower(): {column.lower() for column in readable[name]} for name in readable}
     raw = sqlite_dump.raw_tables(connection)
     messages = present.get("messages", set())
     if {"fingerprint", "seen_at"} <= messages and "scores" in present:
@@ -64,19 +65,23 @@ def _read(connection: sqlite3.Connection, path: Path, report: ReadReport) -> Ite
         report.format = "tg-archive's database"
         yield from _read_tg_archive(connection, present, report)
     else:
-        yield from _read_other(connection, path, report)
+        yield from _read_other(connection, readable, path, report)
 
 
-def _tables(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Yield the names of tables and views that can be read, without FTS5's own tables."""
-    found = tables(connection)
+def _columns(connection: sqlite3.Connection, report: ReadReport) -> dict[str, tuple[str, ...]]:
+    """Return the columns of each table and view that can be read, without FTS5's own tables."""
     virtual = connection.execute(
         "SELECT lower(name) FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE%'"
     )
     shadows = tuple(f"{name}_" for (name,) in virtual)
-    for name, written in found.items():
+    found: dict[str, tuple[str, ...]] = {}
+    for name, written in tables(connection).items():
         if not name.startswith(shadows):
-            yield name, written
+            try:
+                found[written] = tuple(columns(connection, written).values())
+            except sqlite3.OperationalError as error:  # a view of a table that is gone
+                report.note(f"{one_line(written)} cannot be read: {one_line(error)}")
+    return found
 
 
 def _read_store(connection: sqlite3.Connection, present: dict[str, set[str]]) -> Iterator[Message]:
@@ -152,23 +157,21 @@ def _read_tg_archive(
 
 
 def _read_other(
-    connection: sqlite3.Connection, path: Path, report: ReadReport
+    connection: sqlite3.Connection,
+    readable: dict[str, tuple[str, ...]],
+    path: Path,
+    report: ReadReport,
 ) -> Iterator[Message]:
     """Yield the messages of all tables that look like it; each is a source if there are several."""
-    seen: list[str] = []
-    found: dict[str, Fields] = {}
-    for _name, written in _tables(connection):
-        try:
-            names = tuple(columns(connection, written).values())
-        except sqlite3.OperationalError as error:  # a view of a table that is gone
-            report.note(f"{one_line(written)} cannot be read: {error}")
-            continue
-        seen.append(f"{written}({', '.join(names)})")
-        if (fields := fields_of(names)).are_a_message:
-            found[written] = fields
+    found = {
+        table: fields
+        for table, names in readable.items()
+        if (fields := fields_of(names)).are_a_message
+    }
     chosen = _chosen(connection, found)
     if not chosen:
-        having = f"it has {one_line(', '.join(seen), 300)}" if seen else "it has no tables"
+        seen = ", ".join(f"{table}({', '.join(names)})" for table, names in readable.items())
+        having = f"it has {one_line(seen, 300)}" if seen else "it has no tables"
         raise InvalidFile(f"{path}: expected {_EXPECTED}; {having}")
     if others := [name for name in found if name not in chosen]:
         report.note(f"tables not read: {one_line(', '.join(others))}")
