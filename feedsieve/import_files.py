@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from sqlalchemy import make_url
 from tqdm import tqdm
 
 from feedsieve.command import FAILED
@@ -53,6 +54,9 @@ class FileImport:
 
     def _import_path(self, path: Path) -> int:
         """Import the file or files at a path; return how many messages were read."""
+        if self._store and make_url(self._store.location).database == str(path.resolve()):
+            click.echo(f"{path}: the message store itself; its messages are there already")
+            return self._store.count()
         report = ReadReport()
         count = 0
         try:

@@ -101,6 +101,14 @@ class TestSources:
         assert keys.telegram_key("group", 5) in out[0]
         assert out[1] == "  --source is not used: the file names its sources"
 
+    def test_store_is_not_imported_into_itself(self, imported, tmp_path):
+        telegram(tmp_path / "a.json", chat(5, "Кухня", entry(1, "Чай")))
+        imported("a.json")
+        code, out, err = imported("own.db")
+        assert (code, err) == (0, [])
+        assert out[0] == "own.db: the message store itself; its messages are there already"
+        assert out[1].endswith("now has 1 messages")
+
 
 class TestFailures:
     def test_bad_file_does_not_keep_the_others_out(self, imported, tmp_path):

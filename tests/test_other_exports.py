@@ -250,7 +250,7 @@ class TestWhatsApp:
             ("13/5/24, 1:00 - A: a\n5/13/24, 1:00 - A: a\n", "in others the month"),
             ("31/02/2024, 1:00 - A: a\n", "31/02/2024"),
             ("13/5/24, 25:00 - A: a\n", "25:00"),
-            ("13/5/24, 1:00 - A: ы\n".encode("cp1251"), "save the file as UTF-8"),
+            ("13/5/24, 1:00 - A: ы\n".encode("cp1251"), "expected UTF-8 text; convert it"),
         ],
     )
     def test_file_with_impossible_times_is_rejected(self, tmp_path, content, why):

@@ -195,6 +195,35 @@ class TestTelegramChat:
         bare = [{"id": 1, "text": "a"}, {"id": 2, "content": "b", "author": "x"}]
         assert pairs(export(tmp_path, {"id": 5, "messages": bare})) == [("1", "a"), ("2", "b")]
 
+    @pytest.mark.parametrize(
+        ("entries", "found"),
+        [
+            ([{"_": "Message", "id": 1, "message": "a"}], Message("1", "a", "x", None, "name:x")),
+            (
+                [{"message_id": "u/1", "creator": {"name": "Вера"}, "text": "a"}, {"topic": 5}],
+                Message("u/1", "a", "x", None, "name:x"),
+            ),
+        ],
+    )
+    def test_messages_of_other_programs_are_read_by_their_fields(self, tmp_path, entries, found):
+        path = export(tmp_path, {"name": "x", "messages": entries})
+        assert read(path) == [found]
+
+    @pytest.mark.parametrize(
+        ("entries", "keys"),
+        [
+            ([{"type": "m.room.message", "event_id": "$1", "content": {"body": "a"}}],
+             "type, event_id, content"),
+            ([{"sender_name": "Вера", "timestamp_ms": 1, "content": "a"}],
+             "sender_name, timestamp_ms, content"),
+        ],
+    )  # fmt: skip
+    def test_messages_of_an_unknown_kind_are_rejected_with_their_keys(
+        self, tmp_path, entries, keys
+    ):
+        message = complaint(export(tmp_path, {"title": "x", "messages": entries}))
+        assert message.endswith(f"the keys of its messages are {keys}")
+
     def test_exports_in_one_file_are_all_read(self, tmp_path):
         contents = [json.dumps(chat(number, "x", entry(1, "a"))) for number in (5, 6)]
         path = write(tmp_path / "result.json", "\n".join(contents))

@@ -8,7 +8,7 @@ from feedsieve.message import InvalidFile, Message
 from feedsieve.sources.fields import name_of, read_time, string, text_of, time_of
 from feedsieve.sources.json_stream import JsonStream
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.start import FileStart
+from feedsieve.sources.start import FileStart, reason_of
 
 NAME = "discord"
 TITLE = "DiscordChatExporter's JSON"
@@ -43,7 +43,7 @@ def read(path: Path, report: ReadReport) -> Iterator[Message]:
                 raise ValueError("there are no `messages`")
         except (ValueError, RecursionError, OSError) as error:
             raise InvalidFile(
-                f"{path}, at character {stream.position}: expected {TITLE}; {error}"
+                f"{path}, at character {stream.position}: expected {TITLE}; {reason_of(error)}"
             ) from error
 
 

@@ -11,7 +11,7 @@ from feedsieve.sources.fields import fields_of
 from feedsieve.sources.json_mending import UnmendableJson, mend
 from feedsieve.sources.json_stream import JsonStream
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.start import FileStart, one_line
+from feedsieve.sources.start import FileStart, one_line, reason_of
 
 NAME = "json"
 TITLE = "JSON messages"
@@ -23,7 +23,7 @@ def recognise(start: FileStart) -> bool:
         return start.json is not None
     is_chat = not {"messages", "chats"}.isdisjoint(start.json.first)
     is_lines = start.json.form == "lines" and not is_chat
-    return is_lines or _is_answer(start) or _is_row(start.json.first)
+    return is_lines or _is_answer(start) or is_row(start.json.first)
 
 
 def read(path: Path, report: ReadReport) -> Iterator[Message]:
@@ -48,12 +48,12 @@ def read(path: Path, report: ReadReport) -> Iterator[Message]:
     for row in rows:
         if not isinstance(row, dict):
             report.skip("entries that are no messages")
-        elif not _is_row(row):
+        elif not is_row(row):
             report.skip("entries without an identifier and a text")
             seen |= dict.fromkeys(list(row)[:20])
         else:
             is_any = True
-            if message := _message(row, report):
+            if message := read_row(row, report):
                 yield message
     if report.skipped and not is_any:
         keys = [f"the keys are {one_line(', '.join(map(str, seen)))}"] if seen else []
@@ -67,7 +67,8 @@ def _is_answer(start: FileStart) -> bool:
     return start.json is not None and {"ok", "result"} <= start.json.first.keys()
 
 
-def _is_row(row: dict[str, Any]) -> bool:
+def is_row(row: dict[str, Any]) -> bool:
+    """Return whether an object is a message of a known kind, or has an identifier and a text."""
     return (
         telegram_objects.is_update(row)
         or telegram_objects.is_bot_message(row)
@@ -76,7 +77,8 @@ def _is_row(row: dict[str, Any]) -> bool:
     )
 
 
-def _message(row: dict[str, Any], report: ReadReport) -> Message | None:
+def read_row(row: dict[str, Any], report: ReadReport) -> Message | None:
+    """Return the message of an object; None, counted in the report, if it has none."""
     if telegram_objects.is_update(row):
         return telegram_objects.update_message(row, report)
     if telegram_objects.is_bot_message(row):
@@ -104,7 +106,7 @@ def _read_list(path: Path, report: ReadReport, encoding: str, member: str) -> It
                 return
             reason = "something follows the list"
         except (ValueError, RecursionError, OSError) as error:
-            reason = str(error)
+            reason = reason_of(error)
     raise InvalidFile(f"{path}, after character {stream.position}: expected a JSON list; {reason}")
 
 
@@ -127,7 +129,7 @@ def _read_lines(path: Path, report: ReadReport, encoding: str) -> Iterator[Any]:
                     report.skip("broken lines")
                     broken = number
         except OSError as error:
-            raise InvalidFile(f"{path}: {error.strerror or error}") from error
+            raise InvalidFile(f"{path}: {reason_of(error)}") from error
     if broken and is_whole:
         report.note(f"line {broken} is broken")
     elif broken:

@@ -10,7 +10,7 @@ from feedsieve.message import InvalidFile, Message
 from feedsieve.sources.fields import read_time, string, text_of, time_of, with_link
 from feedsieve.sources.json_stream import JsonStream
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.start import FileStart
+from feedsieve.sources.start import FileStart, reason_of
 
 NAME = "slack"
 TITLE = "Slack's export"
@@ -50,7 +50,7 @@ def read(path: Path, report: ReadReport) -> Iterator[Message]:
                     yield message
         except (ValueError, RecursionError, OSError) as error:
             raise InvalidFile(
-                f"{path}, at character {stream.position}: expected {TITLE}; {error}"
+                f"{path}, at character {stream.position}: expected {TITLE}; {reason_of(error)}"
             ) from error
 
 

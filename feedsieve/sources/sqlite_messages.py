@@ -69,18 +69,13 @@ def _read(connection: sqlite3.Connection, path: Path, report: ReadReport) -> Ite
 
 
 def _columns(connection: sqlite3.Connection, report: ReadReport) -> dict[str, tuple[str, ...]]:
-    """Return the columns of each table and view that can be read, without FTS5's own tables."""
-    virtual = connection.execute(
-        "SELECT lower(name) FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE%'"
-    )
-    shadows = tuple(f"{name}_" for (name,) in virtual)
+    """Return the columns of each table and view that can be read."""
     found: dict[str, tuple[str, ...]] = {}
-    for name, written in tables(connection).items():
-        if not name.startswith(shadows):
-            try:
-                found[written] = tuple(columns(connection, written).values())
-            except sqlite3.OperationalError as error:  # a view of a table that is gone
-                report.note(f"{one_line(written)} cannot be read: {one_line(error)}")
+    for table in tables(connection).values():
+        try:
+            found[table] = tuple(columns(connection, table).values())
+        except sqlite3.OperationalError as error:  # a view of a table that is gone
+            report.note(f"{one_line(table)} cannot be read: {one_line(error)}")
     return found
 
 
@@ -186,15 +181,21 @@ def _read_other(
 
 
 def _chosen(connection: sqlite3.Connection, found: dict[str, Fields]) -> list[str]:
-    """Return the tables to read: those named after messages if any is, views only without them."""
-    kinds = dict(connection.execute("SELECT name, type FROM sqlite_master").fetchall())
-    for candidates in (
-        [name for name in found if kinds[name] == "table"],
-        [name for name in found if kinds[name] == "view"],
+    """Return the tables to read: those named after messages, if any is.
+
+    Full-text indices and views repeat tables, and are read only where no table has messages.
+    """
+    kinds: dict[str, list[str]] = {"table": [], "virtual": [], "view": []}
+    for name, kind in connection.execute(
+        "SELECT name, CASE WHEN sql LIKE 'CREATE VIRTUAL%' THEN 'virtual' ELSE type END"
+        " FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY rowid"
     ):
-        named = [name for name in candidates if any(part in name.lower() for part in _OF_MESSAGES)]
-        if candidates:
-            return named or candidates
+        if name in found:
+            kinds[kind].append(name)
+    for names in kinds.values():
+        named = [name for name in names if any(part in name.lower() for part in _OF_MESSAGES)]
+        if names:
+            return named or names
     return []
 
 

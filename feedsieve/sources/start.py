@@ -111,3 +111,15 @@ def _partial_object(stream: JsonStream) -> dict[str, Any]:
 def one_line(value: object, longest: int = 200) -> str:
     """Return a value as it can stand in an error: one line without control characters."""
     return json.dumps(str(value)[:longest], ensure_ascii=False)[1:-1]
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a file cannot be read, in words for its user."""
+    if isinstance(error, UnicodeDecodeError):
+        return (
+            "expected UTF-8 text; convert it (iconv -f cp1251 -t utf-8 IN > OUT), or drop what is"
+            " damaged (iconv -c -f utf-8 -t utf-8 IN > OUT)"
+        )
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -1,17 +1,18 @@
 """Telegram Desktop's `result.json`: one chat, or all chats of an account."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from feedsieve.message import InvalidFile, Message
-from feedsieve.sources.fields import fields_of, read_time, string, text_of, time_of, with_link
+from feedsieve.sources.fields import read_time, string, text_of, time_of, with_link
+from feedsieve.sources.json_rows import is_row, read_row
 from feedsieve.sources.json_stream import JsonStream
 from feedsieve.sources.keys import TELEGRAM_KINDS, name_key, telegram_key
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.start import FileStart, one_line
+from feedsieve.sources.start import FileStart, one_line, reason_of
 
 NAME = "telegram"
 TITLE = "Telegram Desktop's export"
@@ -31,27 +32,38 @@ def read(path: Path, report: ReadReport) -> Iterator[Message]:
     original if the chat is a channel or a supergroup. Several exports may follow one another.
     Raises InvalidFile.
     """
-    keys: list[str] = []
+    seen = _Seen()
     with path.open(encoding=FileStart(path).encoding) as file:
         stream = JsonStream(file, report)
         try:
-            has_messages = yield from _read_chat(stream, report, keys)
+            has_messages = yield from _read_chat(stream, report, seen)
             while has_messages and stream.peek() == "{":
-                has_messages = yield from _read_chat(stream, report, keys)
+                has_messages = yield from _read_chat(stream, report, seen)
             if stream.peek():
                 raise ValueError("something follows the export")
-        except UnicodeDecodeError:
-            reason = f"after character {stream.position}: expected UTF-8 text"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        except (ValueError, RecursionError) as error:
-            reason = f"at character {stream.position}: expected {_EXPECTED}; {error}"
+        except (ValueError, RecursionError, OSError) as error:
+            reason = f"at character {stream.position}: expected {_EXPECTED}; {reason_of(error)}"
         else:
-            if has_messages:
+            if has_messages and (seen.has_known or not seen.strange):
                 return
-            seen = f"keys {one_line(', '.join(keys))}" if keys else "no keys"
-            reason = f"expected a chat's export, such as {_EXPECTED}; this is an object with {seen}"
+            reason = f"expected a chat's export, such as {_EXPECTED}; {seen.described}"
     raise InvalidFile(f"{path}: {reason}")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The parts of a file, for the error if it is no export."""
+
+    keys: list[str] = field(default_factory=list)  # of the outermost object
+    has_known: bool = False  # whether there are entries of known types
+    strange: dict[str, Any] = field(default_factory=dict)  # the first entry of an unknown type
+
+    @property
+    def described(self) -> str:
+        if self.strange:
+            return f"the keys of its messages are {one_line(', '.join(self.strange))}"
+        keys = f"keys {one_line(', '.join(self.keys))}" if self.keys else "no keys"
+        return f"this is an object with {keys}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +85,26 @@ class _Chat:
 
 
 def _read_chat(
-    stream: JsonStream, report: ReadReport, keys: list[str]
+    stream: JsonStream, report: ReadReport, seen: _Seen
 ) -> Generator[Message, None, bool]:
     """Yield the messages of a chat or a list of chats; return whether there was either.
 
-    The keys of the object are added to `keys`.
+    The keys of the object are added to `seen`.
     """
     members: dict[str, Any] = {}
     early: list[Any] = []  # messages before the chat's id and type
     has_messages = False
     for key in stream.members():
-        keys.append(key)
+        seen.keys.append(key)
         if key in _LISTS:
             has_messages = True
-            yield from _read_chats(stream, report)
+            yield from _read_chats(stream, report, seen)
         elif key == "messages":
             has_messages = True
             if "id" in members and ("type" in members or "name" in members):
                 chat = _Chat.of(members)
                 for _ in stream.elements():
-                    if message := _message(stream.value(), chat, report):
+                    if message := _message(stream.value(), chat, report, seen):
                         yield message
             else:
                 early += [stream.value() for _ in stream.elements()]
@@ -100,38 +112,42 @@ def _read_chat(
             members[key] = stream.value()
     chat = _Chat.of(members)
     for entry in early:
-        if message := _message(entry, chat, report):
+        if message := _message(entry, chat, report, seen):
             yield message
     return has_messages
 
 
-def _read_chats(stream: JsonStream, report: ReadReport) -> Iterator[Message]:
+def _read_chats(stream: JsonStream, report: ReadReport, seen: _Seen) -> Iterator[Message]:
     if stream.peek() == "[":
         for _ in stream.elements():
-            yield from _read_chat(stream, report, [])
+            yield from _read_chat(stream, report, seen)
         return
     for part in stream.members():
         if part == "list":
             for _ in stream.elements():
-                yield from _read_chat(stream, report, [])
+                yield from _read_chat(stream, report, seen)
         else:
             stream.value()
 
 
-def _message(entry: Any, chat: _Chat, report: ReadReport) -> Message | None:
+def _message(entry: Any, chat: _Chat, report: ReadReport, seen: _Seen) -> Message | None:
     if not isinstance(entry, dict):
         report.skip("entries that are no messages")
         return None
-    kind = entry.get("type", "message")
+    kind = entry.get("type")
+    if kind is None:
+        return _plain_message(entry, chat, report, seen)
     if kind != "message":
         is_known = kind in ("service", "unsupported")
         report.skip(f"{kind} messages" if is_known else "entries of unknown types")
+        if is_known:
+            seen.has_known = True
+        elif not seen.strange:
+            seen.strange = entry
         return None
+    seen.has_known = True
     identifier = string(entry.get("id"))
     text = text_of(entry.get("text") or entry.get("text_entities"))
-    if not text and "type" not in entry:
-        fields = fields_of(tuple(entry))
-        text = text_of(entry[fields.text]) if fields.text else ""
     if not text or "poll" in entry:
         text = _with_poll(text, entry.get("poll")) or _instead_of_text(entry, report)
     replied = None if "reply_to_peer_id" in entry else entry.get("reply_to_message_id")
@@ -146,6 +162,21 @@ def _message(entry: Any, chat: _Chat, report: ReadReport) -> Message | None:
         string(replied) or None,
         _edited(entry),
     )
+
+
+def _plain_message(
+    entry: dict[str, Any], chat: _Chat, report: ReadReport, seen: _Seen
+) -> Message | None:
+    """Return the message of an entry that another program has written, in this chat."""
+    if not is_row(entry):
+        report.skip("entries without an identifier and a text")
+        seen.strange = seen.strange or entry
+        return None
+    seen.has_known = True
+    message = read_row(entry, report)
+    if message is None or message.source:
+        return message
+    return replace(message, channel=chat.title or message.channel, source=chat.key)
 
 
 def _time(entry: dict[str, Any], name: str, report: ReadReport) -> datetime | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from feedsieve.message import InvalidFile, Message
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.start import FileStart, one_line
+from feedsieve.sources.start import FileStart, one_line, reason_of
 
 NAME = "whatsapp"
 TITLE = "WhatsApp's text file"
@@ -66,12 +66,8 @@ def read(path: Path, report: ReadReport) -> Iterator[Message]:
                         source=f"whatsapp:{title}" if title else "",
                         sender=message.sender,
                     )
-    except UnicodeDecodeError as error:
-        raise InvalidFile(f"{path}: expected UTF-8 text; save the file as UTF-8") from error
-    except OSError as error:
-        raise InvalidFile(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InvalidFile(f"{path}: expected {TITLE}; {error}") from error
+    except (OSError, ValueError) as error:
+        raise InvalidFile(f"{path}: expected {TITLE}; {reason_of(error)}") from error
 
 
 def _title(path: Path) -> str | None:
