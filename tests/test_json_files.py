@@ -198,6 +198,10 @@ class TestPlainRows:
     def test_other_json_is_rejected_with_what_was_seen(self, tmp_path, content, why):
         assert why in complaint(write(tmp_path / "a.json", content))
 
+    def test_parts_nested_too_deeply_have_no_text(self, tmp_path):
+        content = f'[{{"id": 1, "text": {"[" * 900}"a"{"]" * 900}}}, {{"id": 2, "text": "b"}}]'
+        assert pairs(write(tmp_path / "a.json", content)) == [("2", "b")]
+
     def test_empty_list_has_no_messages(self, tmp_path):
         assert read(write(tmp_path / "a.json", "[]")) == []
 

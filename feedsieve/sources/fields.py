@@ -41,6 +41,7 @@ _NAMES = {
 }
 _SPACES = re.compile(r"[\s_-]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_DEEPEST = 8
 _TITLES = ("title", "name", "display_name", "username", "first_name", "id")  # of a chat or user
 
 
@@ -117,14 +118,21 @@ def name_of(value: object) -> str | None:
     return string(value) or None
 
 
-def text_of(value: object) -> str:
-    """Return a text, joined if it has parts, with the address of each link behind its words."""
+def text_of(value: object, depth: int = 0) -> str:
+    """Return a text, joined if it has parts, with the address of each link behind its words.
+
+    Parts within parts are read to a depth that no program writes.
+    """
     if isinstance(value, str):
         return value
+    if depth > _DEEPEST:
+        return ""
     if isinstance(value, list):
-        return "".join([part if isinstance(part, str) else text_of(part) for part in value])
+        return "".join(
+            [part if isinstance(part, str) else text_of(part, depth + 1) for part in value]
+        )
     if isinstance(value, dict):
-        return with_link(text_of(value.get("text")), value.get("href"))
+        return with_link(text_of(value.get("text"), depth + 1), value.get("href"))
     return string(value)
 
 

@@ -15,6 +15,7 @@ _BARE = {
     "}": re.compile(r'[^"\n]*?(?=[ \t\r\n]*(?:,?[ \t\r\n]*}[ \t\r\n]*(?:[,\]}]|$)|,[ \t\r\n]*"))'),
     "]": re.compile(r'[^"\n]*?(?=[ \t\r\n]*(?:][ \t\r\n]*(?:[,\]}]|$)|,))'),
 }
+_BARE_TO_THE_END = re.compile(r'[^"\n]*[ \t\r\n]*(?:,[ \t\r\n]*)?\Z')
 _BAD_ESCAPE = re.compile(r'\\(?:u(?![0-9a-fA-F]{4})|(?![u"\\/bfnrt]))|(\\.)', re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _PYTHON = {"True": "true", "False": "false", "None": "null", "": "null", "undefined": "null"}
@@ -118,9 +119,9 @@ class _Mending:
             raise UnmendableJson
         found = _BARE[self._closers[-1]].match(self._text, self.at)
         if not found:
-            if "\n" in self._text[self.at :]:
-                raise UnmendableJson
-            raise _CutOff
+            if _BARE_TO_THE_END.match(self._text, self.at):
+                raise _CutOff
+            raise UnmendableJson
         value = found[0]
         if value in _PYTHON:
             self._add(_PYTHON[value], found.end())

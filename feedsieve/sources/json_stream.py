@@ -53,12 +53,15 @@ class JsonStream:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
             except json.JSONDecodeError as error:
                 failure = error
-                if not self._may_continue(error) and (mended := self._mend()):
-                    return mended[0]
-                if self._read():
-                    continue
-                if mended := self._mend():
-                    return mended[0]
+                try:
+                    if not self._may_continue(error) and (mended := self._mend()):
+                        return mended[0]
+                    if self._read():
+                        continue
+                    if mended := self._mend():
+                        return mended[0]
+                except UnmendableJson:
+                    pass
             else:
                 # A number may continue after the buffer; of `1e+` the decoder reads the `1`.
                 if end + 2 < len(self._buffer) or not self._read():
@@ -115,14 +118,17 @@ class JsonStream:
         return is_open or failure.pos + _LONGEST_TOKEN > len(self._buffer)
 
     def _mend(self) -> tuple[Any] | None:
-        """Take and decode a value with faults, if they can be mended and the buffer has it all."""
-        try:
-            mended = mend(self._buffer, self._at)
-            if mended is None:
-                return None
-            value = json.loads(mended.text)
-        except (UnmendableJson, json.JSONDecodeError):
+        """Take and decode a value with faults; None if the buffer has not all of it.
+
+        Raises UnmendableJson.
+        """
+        mended = mend(self._buffer, self._at)
+        if mended is None:
             return None
+        try:
+            value = json.loads(mended.text)
+        except json.JSONDecodeError as error:
+            raise UnmendableJson from error
         self._at = mended.end
         for fault, count in mended.faults.items():
             self._report.mend(fault, count)
