@@ -32,6 +32,8 @@ IMAGE = (
         " && rm -rf /var/lib/apt/lists/*"
     )
     .python_packages("--constraint ../../src/constraints.txt")
+    # For FEEDSIEVE_SOURCES: pyproject.toml's extra `watch`, of which BentoML reads no extras.
+    .python_packages("feedparser", "httpx", "python-telegram-bot", "watchfiles")
     .pyproject_toml()
 )
 

@@ -13,7 +13,7 @@ import warnings
 
 # By heading of docs/reference/commands.md. A command is a module and perhaps its subcommand.
 COMMANDS = {
-    "Runtime": ["feedsieve", "feedsieve import", "feedsieve score"],
+    "Runtime": ["feedsieve", "feedsieve import", "feedsieve watch", "feedsieve score"],
     "Training": [
         "train",
         "train.compare",

@@ -1,4 +1,4 @@
-"""The `feedsieve` command: import messages into the store, score files."""
+"""The `feedsieve` command: import messages into the store, follow live sources, score files."""
 
 import logging
 import sys
@@ -11,14 +11,17 @@ import click
 from tqdm import tqdm
 
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
-from feedsieve.command import run_command
+from feedsieve.command import FAILED, run_command
 from feedsieve.import_files import FileImport
+from feedsieve.logs import OneLine
 from feedsieve.scoring.model_store import load_scorer
+from feedsieve.serving.watch_runs import watch_sources
 from feedsieve.settings import settings
 from feedsieve.sources.readers import FORMATS
 from feedsieve.store.store import MessageStore
 
 _FILE = click.Path(path_type=Path)
+_ONE_LINE = OneLine()  # titles of chats and answers of servers may hold anything
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +45,7 @@ def _run(arguments: Sequence[str] | None) -> int | None:
 def feedsieve() -> None:
     """Turn a noisy chat into a ranked feed.
 
-    `bentoml serve` shows the feed. These commands import messages into its store, and score files
+    `bentoml serve` shows the feed. These commands bring messages into its store, and score files
     without it. Settings are read from the environment: FEEDSIEVE_DB (the message store),
     FEEDSIEVE_MODEL (the classifier's tag), FEEDSIEVE_THREADS.
     """
@@ -62,9 +65,15 @@ def feedsieve() -> None:
     type=click.Choice(sorted(FORMATS)),
     help="Read the files as this format, whatever they look like.",
 )
+@click.option(
+    "--update",
+    is_flag=True,
+    help="The files have newer texts of messages of the same source. Without it, a file that would"
+    " replace most texts of a source that is known by a name only is refused.",
+)
 @click.option("--dry-run", is_flag=True, help="Read the files and store nothing.")
 def import_files(
-    paths: tuple[Path, ...], source: str | None, form: str | None, dry_run: bool
+    paths: tuple[Path, ...], source: str | None, form: str | None, update: bool, dry_run: bool
 ) -> int:
     """Import messages into the store at FEEDSIEVE_DB.
 
@@ -75,7 +84,23 @@ def import_files(
     imported all the same.
     """
     store = None if dry_run else MessageStore.open(settings().db)
-    return FileImport(store, source, FORMATS[form] if form else None).run(paths)
+    importer = FileImport(store, source, FORMATS[form] if form else None, is_update=update)
+    return importer.run(paths)
+
+
+@feedsieve.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option("--once", is_flag=True, help="Go over each source once and end, for cron.")
+def watch(sources: tuple[str, ...], once: bool) -> int:
+    """Follow live sources into the store at FEEDSIEVE_DB.
+
+    A SOURCE is telegram: (a bot, whose token is in FEEDSIEVE_TELEGRAM_TOKEN or in the file
+    FEEDSIEVE_TELEGRAM_TOKEN_FILE), a folder of files that `import` reads, or the URL of an RSS or
+    Atom feed. Each is followed from where it stopped. A source that fails is tried again; the
+    command ends with exit code 1 when none is left, or with --once if any failed.
+    """
+    logging.getLogger("feedsieve").addFilter(_ONE_LINE)
+    return 0 if watch_sources(sources, settings(), once=once) else FAILED
 
 
 @feedsieve.command()

@@ -23,16 +23,23 @@ class FileImport:
     """The import of files, one after the other. A bad file does not keep the others out."""
 
     def __init__(
-        self, store: MessageStore | None, name: str | None = None, form: Format | None = None
+        self,
+        store: MessageStore | None,
+        name: str | None = None,
+        form: Format | None = None,
+        *,
+        is_update: bool = False,
     ) -> None:
         """Without a store, files are read and nothing is stored.
 
         `name` is the source of messages whose file does not name it, `form` the format of all
-        files instead of the one that each is recognised as.
+        files instead of the one that each is recognised as. `is_update` allows that a file replaces
+        most texts of a source that is known by a name only.
         """
         self._store = store
         self._name = name
         self._form = form
+        self._is_update = is_update
         self._bad: list[str] = []
         self._empty: list[str] = []
 
@@ -86,17 +93,21 @@ class FileImport:
         messages = read_messages(file, self._form)
         named = NamedMessages(messages, place, self._name)
         bar = tqdm(named, shown, unit=" messages", leave=False, delay=1)
+        report = messages.report
         if self._store is None:
             count = sum(1 for _ in bar)
             outcome = f"{count:,} messages, not stored"
         else:
-            counts = self._store.add(bar)
-            count = counts.added + counts.changed + counts.unchanged
+            counts = self._store.add(bar, is_update=self._is_update)
+            count = counts.added + counts.changed + counts.unchanged + counts.deleted
             outcome = (
                 f"{counts.added:,} new, {counts.changed:,} changed,"
                 f" {counts.unchanged:,} known already"
             )
-        report = messages.report
+            if counts.deleted:
+                report.skip("deleted from the store before", counts.deleted)
+            for key, known in counts.recognised:
+                report.note(f"{key} is {known}: it has its messages")
         sources = list(named.sources.values())
         if not count:
             outcome = "no messages"

@@ -30,11 +30,15 @@ class Message:
     text: str
     channel: str | None = None  # the title of the source, which may change
     time: datetime | None = None
-    source: str = ""  # a key, see feedsieve/sources/keys.py; by default made of the channel
+    source: str = ""  # a key, see feedsieve/sources/keys.py; by default `name:` and the channel
     sender: str | None = None
     link: str | None = None  # to the original
     reply_to: str | None = None
     edited: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.channel and not self.source:
+            object.__setattr__(self, "source", _named(self.channel))
 
     @property
     def is_blank(self) -> bool:
@@ -44,17 +48,22 @@ class Message:
 
 def clean(message: Message) -> Message:
     """Return `message` as it is stored: storable strings without edges of space, times in UTC."""
+    is_named = message.channel and message.source == _named(message.channel)
     return Message(
         id=storable(message.id).strip(),
         text=storable(message.text),
         channel=_name(message.channel),
         time=in_utc(message.time) if message.time else None,
-        source=_name(message.source) or "",
+        source="" if is_named else _name(message.source) or "",
         sender=_name(message.sender),
         link=_name(message.link),
         reply_to=_name(message.reply_to),
         edited=in_utc(message.edited) if message.edited else None,
     )
+
+
+def _named(channel: str) -> str:
+    return f"name:{channel}"
 
 
 def _name(value: str | None) -> str | None:

@@ -6,7 +6,7 @@ work for a small request.
 
 import time
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, Info, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,6 +32,15 @@ BY_WORDS = Counter("feedsieve_texts_by_words", "Texts in requests scored by the 
 EMBEDDED = Counter("feedsieve_texts_embedded", "Texts in requests that the encoder embedded")
 BATCH = Histogram("feedsieve_batch_texts", "Texts scored together", buckets=TEXTS)
 BACKEND = Info("feedsieve_backend", "The backend of the encoder, and how it was chosen")
+WATCHED = Counter(
+    "feedsieve_watched_messages", "Messages of live sources that were stored", ["source", "change"]
+)
+WATCH_FAILURES = Counter("feedsieve_watch_failures", "Failures of live sources", ["source"])
+WATCH_SUCCESS = Gauge(
+    "feedsieve_watch_last_success_timestamp_seconds",
+    "Seconds since 1970 at which a live source last answered",
+    ["source"],
+)
 _SECONDS = Histogram(
     "feedsieve_request_seconds",
     "Seconds from a request to the end of its answer",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from bentoml.exceptions import BentoMLException
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -68,6 +68,25 @@ class Settings(BaseSettings):
     state: Path = Field(
         default=Path("~/.local/state/feedsieve"),
         description="folder of the message stores for read-only dumps",
+    )
+    sources: str = Field(
+        default="",
+        description="live sources that the server follows, separated by spaces or commas:"
+        " `telegram:`, folders, URLs of RSS or Atom feeds",
+    )
+    telegram_token: SecretStr | None = Field(
+        default=None, description="token of the Telegram bot, from @BotFather"
+    )
+    telegram_token_file: Path | None = Field(
+        default=None, description="file with the token, in place of the variable"
+    )
+    telegram_api: str = Field(
+        default="https://api.telegram.org",
+        pattern="^https?://",
+        description="address of the Bot API, for a Bot API server of your own",
+    )
+    feed_interval: float = Field(
+        default=300.0, ge=1, le=86_400, description="seconds between two fetches of a feed"
     )
 
     def model_post_init(self, _context: object) -> None:

@@ -6,9 +6,10 @@ import unicodedata
 from functools import lru_cache
 
 LONGEST = 10_000  # characters of a text that models read
-_LONGEST_CACHED = 2_000  # characters; bounds the cache to 8 MB
+_LONGEST_CACHED = 2_000  # characters; bounds the caches to 8 and 16 MB
 _SPACES = re.compile("[\t\n\r\u200b-\u200d\ufeff]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates have no UTF-8 form
+_LINE_ENDS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 _EMOJI = re.compile(  # except digits, ©, ®, ™ and emoji that NFKC turns into letters
     "[\u20e3\u2194-\u21aa\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf\u2934\u2935"
     "\u2b00-\u2bff\u3030\u303d\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
@@ -39,10 +40,18 @@ def normalise(text: str) -> str:
     lone surrogates are removed, runs of spaces become one. The result always encodes as UTF-8, and
     normalising it again changes nothing.
     """
+    return _cached_normal(text) if len(text) <= _LONGEST_CACHED else _normalise(text)
+
+
+def _normalise(text: str) -> str:
     text = _SPACES.sub(" ", text)
     if not text.isprintable():  # several times as fast as the pattern
         text = _CONTROLS.sub("", text)
     return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+# An import normalises a text for its fingerprint, its facts and its language, a thousand at a time.
+_cached_normal = lru_cache(2048)(_normalise)
 
 
 def fingerprint(text: str) -> str:
@@ -50,13 +59,27 @@ def fingerprint(text: str) -> str:
     return hashlib.blake2b(normalise(text).encode(), digest_size=16).hexdigest()
 
 
+def route_id(identifier: str) -> str:
+    """Return an identifier as routes have it: storable, and control characters as spaces.
+
+    The server's router finds no path with a line end.
+    """
+    if identifier.isprintable():  # most are
+        return identifier
+    return _LINE_ENDS.sub(" ", storable(identifier))
+
+
 def storable(text: str) -> str:
     """Return `text` as it can be stored and shown: NUL removed, lone surrogates as U+FFFD.
 
     A pair of surrogates, as some exports write them, becomes its character.
     """
-    try:
-        text.encode()  # several times as fast as what follows
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text.replace("\x00", "")
+    if "\x00" not in text:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return text
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return joined.replace("\x00", "")

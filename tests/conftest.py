@@ -53,12 +53,14 @@ def home(tmp_path_factory) -> Iterator[Path]:
 def trained(sample, home, tmp_path_factory, worker_id) -> Path:
     """A BENTOML_HOME with the model that `make train` makes of the sample corpus (two minutes).
 
-    Processes that test beside each other train once, and have a copy each.
+    Processes that test beside each other train once, and have a copy each. So do later runs if
+    FEEDSIEVE_TEST_HOME names a folder: for work on anything but training and models.
     """
-    if worker_id == "master":
+    kept = os.environ.get("FEEDSIEVE_TEST_HOME")
+    if worker_id == "master" and not kept:
         _train(sample, home)
         return home
-    shared = tmp_path_factory.getbasetemp().parent / "trained"
+    shared = Path(kept) if kept else tmp_path_factory.getbasetemp().parent / "trained"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
             _train(sample, home)

@@ -50,14 +50,15 @@ def serve(
     bento: str = "service:Feedsieve",
     bentoml: Path = BENTOML,
     source: Path = ROOT,
+    port: int | None = None,
 ) -> Iterator[Server]:
-    """Run `bentoml serve` during the block.
+    """Run `bentoml serve` during the block, on a free port by default.
 
     `source` is its current directory; its log is written to `folder`.
     """
-    port = free_port()
+    port = port or free_port()
     log = folder / f"server-{port}.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             [bentoml, "serve", bento, "--host", "127.0.0.1", "--port", str(port)],
             cwd=source,

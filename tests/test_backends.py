@@ -103,7 +103,7 @@ class TestSelection:
         assert encoder.backend.spec.name != "openvino-int8"
         assert "lowest cosine" in encoder.selection.passed_over["openvino-int8"]
         assert "passed over: openvino-int8: lowest cosine" in caplog.text
-        right = Encoder(folder, threads=1, backend="onnxruntime-int8").encode(TEXTS)
+        right = Encoder(folder, threads=1, backend="onnxruntime-f32").encode(TEXTS)
         assert (encoder.encode(TEXTS) * right).sum(axis=1).min() > 0.999
 
     def test_cached_backend_that_became_wrong_is_not_used(self, folder, monkeypatch):
@@ -369,8 +369,8 @@ class TestModels:
         assert "Traceback" not in done.stderr
 
     def test_setting_names_the_backend(self, store, tmp_path):
-        done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="onnxruntime-int8")
-        assert "runs on onnxruntime-int8 (FEEDSIEVE_BACKEND=onnxruntime-int8)" in done.stderr
+        done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="onnxruntime-f32")
+        assert "runs on onnxruntime-f32 (FEEDSIEVE_BACKEND=onnxruntime-f32)" in done.stderr
         done = self.score(store, tmp_path, FEEDSIEVE_BACKEND="tensorrt")
         assert done.returncode == 1
         assert "FEEDSIEVE_BACKEND" in done.stderr and "openvino-int8" in done.stderr

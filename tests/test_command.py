@@ -166,6 +166,8 @@ class TestUsage:
         assert "result.json" in capsys.readouterr().out
         assert command.main(["score", "--help"]) == 0
         assert "--cluster WHERE" in capsys.readouterr().out
+        assert command.main(["watch", "--help"]) == 0
+        assert "FEEDSIEVE_TELEGRAM_TOKEN_FILE" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         "arguments",

@@ -67,6 +67,20 @@ class TestSummary:
             f'  telegram:group:{number} "Чат {number}": 1 messages' for number in range(5)
         ]
 
+    def test_import_repeated_changes_nothing(self, imported, tmp_path):
+        telegram(tmp_path / "a.json", chat(5, "Кухня", entry(1, "Чай"), entry(2, "Кофе")))
+        imported("a.json")
+        code, out, _err = imported("a.json")
+        assert code == 0
+        assert "0 new, 0 changed, 2 known already" in out[0]
+
+    def test_renamed_full_and_single_export_are_one_source(self, imported, tmp_path):
+        telegram(tmp_path / "a.json", chat(5, "Кухня", entry(1, "Чай")))
+        telegram(tmp_path / "b.json", chat(5, "Столовая", entry(1, "Чай")), chat(6, "Дом"))
+        imported("a.json")
+        _code, out, _err = imported("b.json")
+        assert 'telegram:group:5 "Столовая": 0 new, 0 changed, 1 known already' in out[0]
+
     def test_dry_run_stores_nothing(self, imported, tmp_path):
         telegram(tmp_path / "a.json", chat(5, "Кухня", entry(1, "Чай")))
         code, out, err = imported("--dry-run", "a.json")
@@ -85,6 +99,8 @@ class TestSources:
             ("id,text,channel\n1,Чай,Кухня\n", None, 'name:Кухня "Кухня":'),
             ("id,text\n1,Чай\n", "дом", 'name:дом "дом":'),
             ("id,text,channel\n1,Чай,Кухня\n", "дом", 'name:дом/Кухня "Кухня":'),
+            ('[{"id": 1, "text": "Чай", "chat_id": 7}]', None, "name:7:"),
+            ('[{"id": 1, "text": "Чай", "chat_id": 7}]', "дом", 'name:дом/7 "дом":'),
             ('[{"id": 1, "text": "Чай"}]', None, "file:table:"),
             ('[{"id": 1, "text": "Чай"}]', "дом", 'name:дом "дом":'),
         ],
@@ -100,6 +116,18 @@ class TestSources:
         _code, out, _err = imported("a.json", "--source", "дом")
         assert keys.telegram_key("group", 5) in out[0]
         assert out[1] == "  --source is not used: the file names its sources"
+
+    def test_file_of_the_same_name_with_other_texts_is_refused(self, imported, tmp_path):
+        for folder, texts in (("a", "Чай Кофе Какао"), ("b", "Ложка Вилка Нож")):
+            (tmp_path / folder).mkdir()
+            rows = "".join(f"{n},{text}\n" for n, text in enumerate(texts.split()))
+            write(tmp_path / folder / "table.csv", f"id,text\n{rows}")
+        assert imported("a/table.csv")[0] == 0
+        code, out, err = imported("b/table.csv")
+        assert (code, len(out)) == (1, 1)
+        assert "--source NAME" in err[0] and "--update" in err[0]
+        _code, out, _err = imported("b/table.csv", "--source", "b")
+        assert 'name:b "b": 3 new' in out[0]
 
     def test_store_is_not_imported_into_itself(self, imported, tmp_path):
         telegram(tmp_path / "a.json", chat(5, "Кухня", entry(1, "Чай")))

@@ -93,3 +93,10 @@ class TestVersions:
             if name != "feedsieve":
                 assert name in pins, f"constraints.txt has no {name}"
                 assert requirement.specifier.contains(pins[name]), requirement
+
+    def test_the_bento_has_the_libraries_of_live_sources(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        names = [Requirement(line).name for line in project["optional-dependencies"]["watch"]]
+        service = (ROOT / "service.py").read_text(encoding="utf-8")
+        packed = ", ".join(f'"{name}"' for name in sorted(names))
+        assert f".python_packages({packed})" in service

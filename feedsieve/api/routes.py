@@ -1,6 +1,7 @@
 """The routes. BentoML serves `POST /score`, which calls `score_texts`."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -18,21 +19,27 @@ from feedsieve.api.rendering import page_or_json, prefers_page, unless_cached
 from feedsieve.api.route_class import DirectRoute, HeadRoute
 from feedsieve.api.schemas import (
     SCORES,
+    STORED,
     Backend,
     Explain,
     Limit,
     MessageAnswer,
     MessageIds,
+    NewMessages,
     Score,
+    StoredMessage,
     Version,
+    Wait,
 )
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import StoreUnavailable
-from feedsieve.serving.runtime import Runtime
+from feedsieve.serving.admission import Overloaded
+from feedsieve.serving.runtime import ModelNotReady, Runtime
 from feedsieve.settings import settings
 from feedsieve.store.feed import Cursor, FeedPage
 from feedsieve.text import LONGEST, normalise
 
+_log = logging.getLogger("feedsieve")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 PAGE_SECONDS = 1.0  # largest age of a cached page of the feed
@@ -107,6 +114,68 @@ def _render_feed(request: Request, limit: int, after: Cursor | None) -> Response
 def messages(limit: Limit = 10) -> MessageIds:
     """Identifiers of `limit` messages drawn at random."""
     return MessageIds(msg_ids=runtime.store.sample(limit))
+
+
+@web.post(
+    "/messages",
+    tags=["Feed"],
+    response_model=list[StoredMessage],
+    responses=PROBLEMS | problems.documented(400, 413, 415),
+)
+async def add_messages(body: NewMessages, wait: Wait = "1") -> Response:
+    """Store one message or up to 256, and score them.
+
+    The answer comes after the commit, in the order of the messages. Repeating a request changes
+    nothing, and a new text for a source and id is an edit. If scoring is refused, because the model
+    is not loaded or too much waits for it, the messages are stored all the same, and scored later.
+    """
+    messages = [one.message() for one in body]
+    stored = await runtime.add(messages)
+    scores: dict[str, float] = {}
+    if wait in ("1", "true"):
+        texts = {
+            one.id: message.text
+            for one, message in zip(stored, messages, strict=True)
+            if one.outcome != "deleted"
+        }
+        scores = await _scores_if_possible(texts)
+    answer = [
+        StoredMessage(
+            id=one.id,
+            outcome=one.outcome,
+            score=scores.get(one.id),
+            label=runtime.scorer.label(scores[one.id]) if one.id in scores else None,
+        )
+        for one in stored
+    ]
+    return Response(STORED.dump_json(answer), media_type="application/json")
+
+
+async def _scores_if_possible(texts: dict[str, str]) -> dict[str, float]:
+    """Return the scores of stored messages by identifier; none if scoring is refused."""
+    try:
+        scored = await runtime.score(list(texts.values()))
+    except (Overloaded, ModelNotReady):
+        return {}
+    scores = {}
+    for (identifier, text), (score, _by) in zip(texts.items(), scored, strict=True):
+        runtime.remember(text, score)
+        scores[identifier] = score
+    return scores
+
+
+@web.delete(
+    "/messages/{identifier:path}",
+    tags=["Feed"],
+    status_code=204,
+    responses=PROBLEMS | problems.documented(404),
+)
+def delete_message(identifier: str) -> Response:
+    """Delete a message, its earlier texts, labels and scores. Later imports skip it."""
+    if not runtime.store.delete(identifier, "api"):
+        raise ProblemResponse(404, "no message has this identifier")
+    _log.info("deleted the message %s", identifier)
+    return Response(status_code=204)
 
 
 @_get_directly(

@@ -3,23 +3,35 @@
 from typing import Annotated, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    TypeAdapter,
+    model_validator,
+)
 
-from feedsieve.message import Label
+from feedsieve.message import Label, Message, clean
 from feedsieve.scoring.explain import Explanation
 from feedsieve.scoring.scorer import By
+from feedsieve.sources.keys import given_key
+from feedsieve.store.ingest import Outcome
 from feedsieve.text import LONGEST
 
 MAX_TEXTS = 256  # a request
+MAX_NAMES = 6 * 500 + 2000  # characters of the other fields of a message
 MAX_BODY = MAX_TEXTS * LONGEST * 12 + 1024  # bytes, if all characters are \uD83D\uDE00
+MAX_MESSAGES_BODY = MAX_TEXTS * (LONGEST + MAX_NAMES) * 12 + 1024
 
 Text = Annotated[str, Field(max_length=LONGEST)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 Limit = Annotated[int, Query(ge=1, le=100, description="how many, 1 to 100")]
-Explain = Annotated[
-    Literal["0", "1", "false", "true"],
-    Query(description="1 or true: explain the score"),
-]
+Flag = Literal["0", "1", "false", "true"]
+Explain = Annotated[Flag, Query(description="1 or true: explain the score")]
+Wait = Annotated[Flag, Query(description="0 or false: answer before the messages are scored")]
 
 
 class ScoreRequest(BaseModel):
@@ -50,6 +62,68 @@ class MessageAnswer(BaseModel):
     explanation: Explanation | None = Field(
         None, exclude_if=lambda value: value is None, description="present if requested"
     )
+
+
+Name = Annotated[str, Field(max_length=500)]
+
+
+class NewMessage(BaseModel):
+    """A message to store. Source and id say which it is: the same ones again are an edit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: Name = Field(
+        "", description="key of the chat, such as telegram:channel:1234, or a name of your own"
+    )
+    id: Name = Field(description="identifier in the source")
+    text: Text
+    channel: Name | None = Field(None, description="title of the chat; the source if none is given")
+    sender: Name | None = None
+    time: AwareDatetime | None = Field(None, description="when it was written")
+    edited: AwareDatetime | None = Field(None, description="when its text was last changed")
+    link: Annotated[str, Field(max_length=2000)] | None = Field(None, description="to the original")
+    reply_to: Name | None = Field(None, description="identifier of another message in the source")
+
+    @model_validator(mode="after")
+    def _check(self) -> "NewMessage":
+        message = self.message()
+        if message.is_blank:
+            raise ValueError("id and text must not be blank")
+        if not message.source:
+            raise ValueError("source or channel must say where the message is from")
+        return self
+
+    def message(self) -> Message:
+        """Return the message as the store has it."""
+        fields = self.model_dump() | {"source": given_key(self.source)}
+        return clean(Message(**fields))
+
+
+def _several(body: object) -> object:
+    return [body] if isinstance(body, dict) else body
+
+
+NewMessages = Annotated[
+    list[NewMessage],
+    Field(min_length=1, max_length=MAX_TEXTS, description="one message, or an array of up to 256"),
+    BeforeValidator(_several, json_schema_input_type=NewMessage | list[NewMessage]),
+]
+
+
+class NewMessagesBody(RootModel[NewMessages]):
+    """The body of `POST /messages`."""
+
+
+class StoredMessage(BaseModel):
+    """What became of a message that was posted."""
+
+    id: str = Field(description="identifier in /messages/{identifier}")
+    outcome: Outcome = Field(description="deleted: it was deleted before, and is not stored again")
+    score: float | None = Field(ge=0, le=1, description="null if it is scored later")
+    label: Label | None
+
+
+STORED = TypeAdapter(list[StoredMessage])
 
 
 class MessageIds(BaseModel):

@@ -5,11 +5,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from feedsieve import metrics
 from feedsieve.errors import FeedsieveError
-from feedsieve.message import StoreUnavailable
+from feedsieve.message import Message, StoreUnavailable
 from feedsieve.scoring.classifier import import_lightgbm_alone
 from feedsieve.scoring.explain import Explanation, explain
 from feedsieve.scoring.model_store import ModelNotFound, load_scorer
@@ -19,7 +19,9 @@ from feedsieve.serving.backfill import Throttle, backfill
 from feedsieve.serving.batcher import DynamicBatcher
 from feedsieve.serving.score_cache import ScoreCache
 from feedsieve.serving.server_exit import end_server
+from feedsieve.serving.watch_runs import WatchThread
 from feedsieve.settings import Settings
+from feedsieve.store.ingest import Stored
 from feedsieve.store.store import MessageStore, Scored
 from feedsieve.text import fingerprint
 
@@ -28,8 +30,20 @@ _log = logging.getLogger("feedsieve")
 Texts = Mapping[str, str]  # by fingerprint
 Scores = Mapping[str, ScoredText]  # by fingerprint
 
+
+class Batch(tuple[Message, ...]):
+    """Messages of one request to store; equal ones of two requests are two batches."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 MAX_MESSAGES = 64  # read in one query
 MAX_BATCH = 256  # texts scored together
+MAX_STORED = 1024  # messages stored in one transaction
 MAX_BYTES = 8_000_000  # of request bodies in progress
 MAX_WAIT = 40.0  # seconds; less than BentoML's timeout, since it is an estimate
 GC_THRESHOLDS = 10_000, 10, 100  # of `gc.set_threshold`
@@ -66,16 +80,24 @@ class Runtime:
         self._reading = DynamicBatcher[tuple[str, ...], dict[str, Scored]](
             "reading", self._read, MAX_MESSAGES
         )
+        self._writing = DynamicBatcher[Batch, dict[Batch, list[Stored]]](
+            "writing", self._write, MAX_STORED
+        )
         self._thread = threading.Thread(target=self._run, name="backfill", daemon=True)
+        self._watching = WatchThread(settings, self)
 
     def start(self) -> None:
         self._thread.start()
+        self._watching.start()
 
     def stop(self) -> None:
-        """Stop the thread after its batch; do not wait longer than `STOP_TIMEOUT`."""
+        """Stop the threads after their batches; do not wait longer than `STOP_TIMEOUT`."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT)
+        self._watching.stop()
+        deadline = time.monotonic() + STOP_TIMEOUT
+        for thread in (self._thread, self._watching.thread):
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def is_ready(self) -> bool:
@@ -127,6 +149,14 @@ class Runtime:
         """
         return (await self._reading.submit((identifier,))).get(identifier)
 
+    async def add(self, messages: Sequence[Message]) -> list[Stored]:
+        """Store messages; return what became of each once that is committed.
+
+        Concurrent calls share one transaction. Raises StoreUnavailable.
+        """
+        batch = Batch(messages)
+        return (await self._writing.submit(batch))[batch]
+
     def explain(self, text: str) -> Explanation:
         """Explain the score of `text`. The backfill pauses meanwhile."""
         with self._throttle.request():
@@ -140,6 +170,12 @@ class Runtime:
         self, requests: Sequence[tuple[str, ...]], _let_next: Callable[[], object]
     ) -> dict[str, Scored]:
         return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
+
+    def _write(
+        self, requests: Sequence[Batch], _let_next: Callable[[], object]
+    ) -> dict[Batch, list[Stored]]:
+        stored = iter(self.store.save_messages(list(chain.from_iterable(requests))))
+        return {request: list(islice(stored, len(request))) for request in requests}
 
     def _compute(self, requests: Sequence[Texts], let_next: Callable[[], object]) -> Scores:
         """Score the texts of `requests`, except those cached since.

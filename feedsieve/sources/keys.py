@@ -24,6 +24,10 @@ TELEGRAM_KINDS = {
 Supergroups and channels share one range of ids (https://core.telegram.org/api/bots/ids).
 """
 
+UNKNOWN_KIND = "?"
+"""The kind of chats that were imported before kinds were stored."""
+
+_SERVICES = ("telegram:", "rss:", "discord:", "slack:", "whatsapp:", "name:", "file:")
 _CHANNEL_OFFSET = 10**12  # the Bot API writes a channel's id as -100 and 10 digits
 
 
@@ -44,6 +48,11 @@ def bot_api_key(chat_id: int) -> str:
 def name_key(name: str | None) -> str:
     """Return the key of a source that has only a name; the empty key if it has none."""
     return f"name:{name}" if name else ""
+
+
+def given_key(source: str) -> str:
+    """Return the key of a source that a user names: a key as it is, otherwise a name."""
+    return source if source.startswith(_SERVICES) else name_key(source)
 
 
 def file_key(path: PurePath) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from feedsieve.message import Message
-from feedsieve.sources.keys import file_key, name_key
+from feedsieve.sources.keys import file_key, is_stable, name_key
 
 
 @dataclass(slots=True)
@@ -23,8 +23,8 @@ class SourceCount:
 class NamedMessages(Iterator[Message]):
     """Messages with a source each, counted by source.
 
-    A source that the file names stays. Otherwise it is `name`, with the channel after it if there
-    is one; without a name, it is the channel or else the file.
+    A source whose identifier is in the file stays. Otherwise it is `name`, with the channel after
+    it if there is one; without a name, it is the channel or else the file.
     """
 
     def __init__(self, messages: Iterable[Message], path: PurePath, name: str | None) -> None:
@@ -36,7 +36,7 @@ class NamedMessages(Iterator[Message]):
 
     def __next__(self) -> Message:
         message = next(self._messages)
-        if not message.source or (self._name and message.source.startswith("file:")):
+        if not message.source or (self._name and not is_stable(message.source)):
             message = self._named(message)
         count = self.sources.get(message.source)
         if count is None:
@@ -50,6 +50,8 @@ class NamedMessages(Iterator[Message]):
         channel, name = message.channel, self._name
         if name:
             self.is_name_used = True
-            key = f"{name}/{channel}" if channel else name
+            by_name = message.source.startswith("name:")  # of the channel, or its identifier
+            part = message.source.partition(":")[2] if by_name else channel
+            key = f"{name}/{part}" if part else name
             return replace(message, source=name_key(key), channel=channel or name)
         return replace(message, source=name_key(channel) or self._file)

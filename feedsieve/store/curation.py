@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, exists, func, select
 
@@ -42,7 +42,17 @@ def store_facts(connection: Connection, by_fingerprint: Mapping[str, str]) -> No
     """Store the facts of texts, given by fingerprint, that have none yet."""
     stored = select(texts.c.fingerprint).where(texts.c.fingerprint.in_(by_fingerprint))
     new = by_fingerprint.keys() - set(connection.execute(stored).scalars())
-    rows = [{"fingerprint": key, **asdict(text_facts(by_fingerprint[key]))} for key in new]
+    rows = []
+    for key in new:
+        facts = text_facts(by_fingerprint[key])
+        rows.append(
+            {
+                "fingerprint": key,
+                "language": facts.language,
+                "template": facts.template,
+                "mentioned": facts.mentioned,
+            }
+        )
     if rows:
         connection.execute(upsert(connection, texts), rows)
 

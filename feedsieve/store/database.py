@@ -5,17 +5,25 @@ import logging
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError
 
 from feedsieve.message import StoreUnavailable
 from feedsieve.settings import settings
 from feedsieve.sources import sqlite_dump
 from feedsieve.store.curation import store_missing_facts
-from feedsieve.store.schema import metadata
+from feedsieve.store.schema import (
+    REVISION,
+    curated_messages,
+    curated_view,
+    messages,
+    metadata,
+    revisions,
+)
 
 _log = logging.getLogger("feedsieve")
 
@@ -61,7 +69,8 @@ def open_database(url: URL) -> Engine:
     """Return an engine whose transactions with the execution option `writes` run one by one.
 
     A transaction reads a snapshot; one that writes in PostgreSQL also sees what earlier ones wrote.
-    Missing tables are created. Raises StoreUnavailable, sqlite3.Error and SQLAlchemyError.
+    Missing tables are created, those of an earlier version migrated. Raises StoreUnavailable,
+    sqlite3.Error and SQLAlchemyError.
     """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
@@ -75,7 +84,7 @@ def open_database(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
     else:
         engine = _connect_to_postgresql(url)
-    _create_tables(engine)  # before anything is changed in another program's database
+    _prepare_tables(engine)  # before anything is changed in another program's database
     if engine.dialect.name == "sqlite":
         _use_write_ahead_log(engine)
     return engine
@@ -154,7 +163,8 @@ def _begin_postgresql(connection: Connection) -> None:
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # only _begin_sqlite starts transactions
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
+    connection.execute("PRAGMA secure_delete = ON")  # what a person deletes leaves the file
     connection.execute("PRAGMA cache_size = -16384")  # 16 MB: the index pages of a million rows
 
 
@@ -179,19 +189,80 @@ def _use_write_ahead_log(engine: Engine) -> None:
         connection.close()
 
 
-def _create_tables(engine: Engine) -> None:
+def _prepare_tables(engine: Engine) -> None:
+    """Create the tables of a new store; migrate those of an earlier version."""
     with engine.connect() as connection:
-        inspector = inspect(connection)
-        present = {*inspector.get_table_names(), *inspector.get_view_names()}
-        for table in metadata.sorted_tables:
-            if table.name in present:
-                columns = {column["name"] for column in inspector.get_columns(table.name)}
-                if missing := {column.name for column in table.columns} - columns:
-                    raise StoreUnavailable(
-                        f"its table {table.name} is another program's: it has no column"
-                        f" {', '.join(sorted(missing))}"
-                    )
-    if not {table.name for table in metadata.sorted_tables} <= present:
-        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if _revision(connection) == REVISION:
+            return
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        found = _revision(connection)
+        if found == REVISION:  # another process was faster
+            return
+        from feedsieve.store import migrations  # 0.1 s
+
+        if found is not None and not migrations.is_known(found):
+            raise StoreUnavailable(
+                f"it was written by a newer version of feedsieve (its schema is {found}, this"
+                f" version's {REVISION}); update feedsieve"
+            )
+        if found is None and not _is_earlier_store(connection):
             metadata.create_all(connection)
-            store_missing_facts(connection)
+            migrations.stamp(connection)
+            return
+        backup = _back_up(engine, found or "1")
+        _log.info("migrating the message store%s", f"; a copy of it is {backup}" if backup else "")
+        migrations.upgrade(connection)
+        connection.execute(curated_view)
+        store_missing_facts(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(revisions.name):
+        return None
+    return connection.execute(select(revisions.c.version_num)).scalar_one_or_none()
+
+
+def _is_earlier_store(connection: Connection) -> bool:
+    """Return whether the database has the messages of a version that had no revisions.
+
+    Raises StoreUnavailable if it has tables of another program by our names.
+    """
+    inspector = inspect(connection)
+    present = {*inspector.get_table_names(), *inspector.get_view_names()}
+    columns = {
+        name: {column["name"] for column in inspector.get_columns(name)}
+        for name in present & {table.name for table in metadata.sorted_tables}
+    }
+    is_earlier = {"id", "text", "channel", "time", "fingerprint", "seen_at"} <= columns.get(
+        messages.name, set()
+    )
+    for table in metadata.sorted_tables:
+        if table.name not in columns or (is_earlier and table in (messages, curated_messages)):
+            continue
+        if missing := {column.name for column in table.columns} - columns[table.name]:
+            raise StoreUnavailable(
+                f"its table {table.name} is another program's: it has no column"
+                f" {', '.join(sorted(missing))}"
+            )
+    return is_earlier
+
+
+def _back_up(engine: Engine, revision: str) -> Path | None:
+    """Copy SQLite's file before it is migrated; return the copy. None for PostgreSQL.
+
+    An unfinished copy has another name. Raises sqlite3.Error if the disk is full.
+    """
+    if engine.dialect.name != "sqlite":
+        return None
+    path = Path(str(engine.url.database))
+    copy = path.with_name(f"{path.name}.backup-{revision}")
+    unfinished = copy.with_name(f"{copy.name}.part")
+    unfinished.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as to:
+            source.backup(to)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    unfinished.replace(copy)
+    return copy

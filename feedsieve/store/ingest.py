@@ -1,84 +1,85 @@
 """Import of messages: tell new, changed and unchanged ones apart, and store them."""
 
-import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain, islice
-from typing import Any
+from itertools import islice
+from typing import Literal
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Connection, select, tuple_
 
+from feedsieve.errors import FeedsieveError
 from feedsieve.message import Message, clean
-from feedsieve.sources import sqlite_dump
-from feedsieve.sources.readers import Messages
-from feedsieve.store.curation import store_facts
-from feedsieve.store.schema import dump_extents, message_columns, message_history, messages, upsert
-from feedsieve.text import fingerprint
+from feedsieve.sources.keys import is_stable
+from feedsieve.store.message_rows import Key, Row, Rows
+from feedsieve.store.schema import deletions
+from feedsieve.store.source_table import Source, SourceTable
 
 Progress = Callable[[int], None]
 """Called with the number of messages imported so far."""
 
+Outcome = Literal["added", "changed", "unchanged", "deleted"]
+
 _BATCH = 1000  # messages
+
+
+class SourceConflict(FeedsieveError):
+    """Most messages of an import have identifiers that other texts have. It stored nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportCounts:
-    """Counts of messages. Changed ones have a new text, or a channel or time that was missing."""
+    """Counts of messages.
+
+    Changed ones have a new text, or something that was missing. Deleted ones were deleted from the
+    store before, and are skipped.
+    """
 
     added: int
     changed: int
     unchanged: int
+    deleted: int = 0
+    sources: tuple[Source, ...] = field(default=(), compare=False)  # of the messages
+    recognised: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Keys in the import, and keys of the sources in the store that they turned out to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of one message: its identifier in routes, and the outcome."""
+
+    id: str
+    outcome: Outcome
 
 
 def import_messages(
-    connection: Connection, messages: Iterable[Message], progress: Progress | None
+    connection: Connection,
+    messages: Iterable[Message],
+    progress: Progress | None = None,
+    *,
+    is_update: bool = True,
 ) -> ImportCounts:
-    """Store messages. Raises ValueError for one without identifier or text."""
+    """Store messages.
+
+    Without `is_update`, raises SourceConflict if most messages of a source that is known by a name
+    only have identifiers that other texts have. Raises ValueError for a message without identifier
+    or text.
+    """
     run = _Import(connection)
     remaining = iter(messages)
     while batch := list(islice(remaining, _BATCH)):
         run.store(batch)
         if progress:
             progress(run.total)
+    if not is_update:
+        run.check_conflicts()
     return run.counts
 
 
-def import_dump(
-    connection: Connection, source: sqlite3.Connection, progress: Progress | None
-) -> tuple[ImportCounts, int]:
-    """Store the new messages of a dump; return their counts, and that of empty entries."""
-    tables = unread_tables(connection, source)
-    candidates = Messages(
-        chain.from_iterable(sqlite_dump.rows(source, table, read) for table, read in tables.items())
-    )
-    counts = import_messages(connection, candidates, progress)
-    for table in tables:
-        fields = asdict(sqlite_dump.extent(source, table, sqlite_dump.last_row(source, table)))
-        connection.execute(
-            upsert(connection, dump_extents)
-            .values(raw_table=table, **fields)
-            .on_conflict_do_update(index_elements=["raw_table"], set_=fields)
-        )
-    return counts, candidates.report.skipped.total()
-
-
-def unread_tables(
-    connection: Connection, source: sqlite3.Connection
-) -> dict[str, sqlite_dump.Extent | None]:
-    """Return the raw tables with new rows, each with the extent to skip; None: read all of it."""
-    columns = dump_extents.c["last_row", "rows", "characters"]
-    unread: dict[str, sqlite_dump.Extent | None] = {}
-    for table in sqlite_dump.raw_tables(source):
-        statement = select(*columns).where(dump_extents.c.raw_table == table)
-        row = connection.execute(statement).one_or_none()
-        read = sqlite_dump.Extent(*row) if row else None
-        if read is None or sqlite_dump.extent(source, table, read.last_row) != read:
-            unread[table] = None
-        elif sqlite_dump.last_row(source, table) != read.last_row:
-            unread[table] = read
-    return unread
+def store_messages(connection: Connection, batch: Sequence[Message]) -> list[Stored]:
+    """Store messages and return what became of each, in their order; see `import_messages`."""
+    return _Import(connection).store(batch)
 
 
 class _Import:
@@ -87,128 +88,120 @@ class _Import:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._now = datetime.now(UTC)
+        self._sources = SourceTable(connection, self._now)
+        self._has_deletions = bool(connection.execute(select(deletions.c.id).limit(1)).first())
         self._originals: dict[str, int] = {}  # hashes of messages before their first change
         self._changed: set[str] = set()
         self._added = 0
+        self._deleted = 0
+        self._compared: Counter[int] = Counter()  # messages with known identifiers, by source
+        self._different: Counter[int] = Counter()  # those with another text, and no time of edit
         self.total = 0
 
     @property
     def counts(self) -> ImportCounts:
         changed = len(self._changed)
-        return ImportCounts(self._added, changed, self.total - self._added - changed)
+        return ImportCounts(
+            self._added,
+            changed,
+            self.total - self._added - changed - self._deleted,
+            self._deleted,
+            tuple(self._sources.used.values()),
+            tuple((key, source.key) for key, source in self._sources.recognised.items()),
+        )
 
-    def store(self, batch: Sequence[Message]) -> None:
+    def check_conflicts(self) -> None:
+        """Raise SourceConflict if a source that is known by a name only seems to be two."""
+        for number, different in self._different.items():
+            source, compared = self._sources.used[number], self._compared[number]
+            if 2 * different > compared and not is_stable(source.key):
+                raise SourceConflict(
+                    f"{different:,} of {compared:,} identifiers that repeat in"
+                    f" {source.key or 'messages without a source'} have another text: if this is"
+                    " another chat, name it with --source NAME; if these are newer texts of the"
+                    " same messages, add --update"
+                )
+
+    def store(self, batch: Sequence[Message]) -> list[Stored]:
         """Store a batch. Raises ValueError for a message without identifier or text."""
         cleaned = [clean(message) for message in batch]
-        stored = self._stored_for(cleaned)
-        current = dict(stored)
-        replaced: set[tuple[str, str]] = set()
         for message in cleaned:
             if message.is_blank:
                 raise ValueError(f"a message needs an identifier and a text: {message!r}")
-            self._merge(message, current, replaced)
-        added = [self._row(m) for m in current.values() if m.id not in stored]
-        changed = [m for m in current.values() if m.id in stored and m != stored[m.id]]
-        rewritten = [self._row(m) for m in changed if m.text != stored[m.id].text]
-        completed = [
-            {"id": m.id, "channel": m.channel, "time": m.time}
-            for m in changed
-            if m.text == stored[m.id].text
-        ]
-        if added:
-            self._connection.execute(insert(messages), added)
-        if new_texts := {row["fingerprint"]: row["text"] for row in added + rewritten}:
-            store_facts(self._connection, new_texts)
-        for rows in filter(None, (rewritten, completed)):
-            values = [{"identifier": row.pop("id"), **row} for row in rows]
-            self._connection.execute(_UPDATE, values)
-        self._update_history(replaced)
+        found = self._find_sources(cleaned)
+        keys = [(found[message.source].number, message.id) for message in cleaned]
+        deleted = self._find_deleted(keys) if self._has_deletions else {}
+        rows = Rows(self._connection, keys, self._sources)
+        outcomes: list[Outcome] = []
+        for key, message in zip(keys, cleaned, strict=True):
+            if key in deleted:
+                outcomes.append("deleted")
+            elif row := rows.find(key, message):
+                outcomes.append("changed" if self._merge(rows, row, key, message) else "unchanged")
+            else:
+                rows.add(key, message)
+                outcomes.append("added")
+        rows.name_added()
+        self._count_changed(rows)
+        rows.write(self._now)
+        self._added += len(rows.added)
+        self._deleted += outcomes.count("deleted")
         self.total += len(cleaned)
+        return [
+            Stored(deleted.get(key) or rows[key].id, outcome)
+            for key, outcome in zip(keys, outcomes, strict=True)
+        ]
 
-    def _merge(
-        self, message: Message, current: dict[str, Message], replaced: set[tuple[str, str]]
-    ) -> None:
-        earlier = current.get(message.id)
-        if earlier is not None and not _is_same(earlier, message):
-            message = replace(message, id=_qualified(message))
-            earlier = current.get(message.id)
-        if earlier is None:
-            current[message.id] = message
-            self._added += 1
-            return
-        message = replace(
-            message, channel=message.channel or earlier.channel, time=message.time or earlier.time
-        )
-        if message == earlier:
-            return
-        if message.text != earlier.text:
-            replaced.add((earlier.id, earlier.text))
-        current[message.id] = message
-        if hash(message) == self._originals.setdefault(message.id, hash(earlier)):
-            self._changed.discard(message.id)
-        else:
-            self._changed.add(message.id)
-
-    def _stored_for(self, batch: list[Message]) -> dict[str, Message]:
-        """Return the stored messages that a batch may change, by identifier."""
-        times = Counter(message.id for message in batch)
-        stored = self._stored(times)
-        clashing = {
-            _qualified(message)
-            for message in batch
-            if times[message.id] > 1
-            or (message.id in stored and not _is_same(stored[message.id], message))
-        }
-        return stored | self._stored(clashing) if clashing else stored
-
-    def _stored(self, identifiers: Iterable[str]) -> dict[str, Message]:
-        statement = select(*message_columns).where(messages.c.id.in_(list(identifiers)))
-        return {row.id: Message(*row) for row in self._connection.execute(statement)}
-
-    def _update_history(self, replaced: set[tuple[str, str]]) -> None:
-        """Add replaced texts to the history, each once, and remove those that are current again."""
-        if not replaced:
-            return
-        identifiers = list({identifier for identifier, _text in replaced})
-        history = message_history.c
-        statement = select(history.id, history.text).where(history.id.in_(identifiers))
-        rows = self._connection.execute(statement)
-        if new := replaced - {(row.id, row.text) for row in rows}:
-            self._connection.execute(
-                insert(message_history),
-                [{"id": id, "text": text, "replaced_at": self._now} for id, text in new],
-            )
-        self._connection.execute(
-            delete(message_history).where(
-                history.id.in_(identifiers),
-                exists().where(messages.c.id == history.id, messages.c.text == history.text),
-            )
-        )
-
-    def _row(self, message: Message) -> dict[str, Any]:
+    def _find_sources(self, batch: Sequence[Message]) -> dict[str, Source]:
+        by_key: dict[str, list[Message]] = defaultdict(list)
+        for message in batch:
+            by_key[message.source].append(message)
         return {
-            "id": message.id,
-            "text": message.text,
-            "channel": message.channel,
-            "time": message.time,
-            "fingerprint": fingerprint(message.text),
-            "seen_at": self._now,
+            key: self._sources.find(key, part[-1].channel, part) for key, part in by_key.items()
         }
 
+    def _find_deleted(self, keys: Iterable[Key]) -> dict[Key, str]:
+        """Return the identifiers in routes of those messages that were deleted."""
+        names = {(self._sources.used[number].key, id): (number, id) for number, id in keys}
+        source = tuple_(deletions.c.source, deletions.c.source_id)
+        columns = deletions.c["source", "source_id", "id"]
+        found = self._connection.execute(select(*columns).where(source.in_(names)))
+        return {names[row.source, row.source_id]: row.id for row in found}
 
-_UPDATE = update(messages).where(messages.c.id == bindparam("identifier"))
+    def _merge(self, rows: Rows, row: Row, key: Key, message: Message) -> bool:
+        """Change a row to what `message` says; return whether it did."""
+        self._compared[key[0]] += 1
+        if message.text != row.text and not message.edited:
+            self._different[key[0]] += 1
+        if _is_older(message, row):
+            return False
+        before = row.state
+        if message.text != row.text:
+            rows.replace_text(row, message.text)
+        if message.source:  # or else a message without a source was found by its text
+            row.source = key[0]
+        row.time = message.time or row.time
+        # The first ones stay: exports and bots write them differently.
+        row.sender = row.sender or message.sender
+        row.link = row.link or message.link
+        row.reply_to = row.reply_to or message.reply_to
+        row.edited = message.edited or row.edited
+        return row.state != before
+
+    def _count_changed(self, rows: Rows) -> None:
+        for row, before in rows.changed():
+            if hash(row.state) == self._originals.setdefault(row.id, hash(before)):
+                self._changed.discard(row.id)
+            else:
+                self._changed.add(row.id)
 
 
-def _is_same(stored: Message, new: Message) -> bool:
-    """Return whether two messages of one identifier are one message.
+def _is_older(message: Message, row: Row) -> bool:
+    """Return whether a message is from before the edit that the store has.
 
-    Chats and tables count from 1, so that an identifier means nothing across files. The channel
-    decides; if only one of them has one, the text.
+    Telegram gives each edited message its time of edit; of other sources, some do.
     """
-    if stored.channel == new.channel:
-        return True
-    return None in (stored.channel, new.channel) and stored.text == new.text
-
-
-def _qualified(message: Message) -> str:
-    return f"{message.channel or ''}:{message.id}"
+    written = message.edited
+    if message.source.startswith("telegram:"):
+        written = written or message.time
+    return row.edited is not None and written is not None and written < row.edited

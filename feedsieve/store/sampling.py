@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, func, literal_column,
 
 from feedsieve.store.schema import messages
 
-# Nothing is deleted, so that SQLite's row numbers have no gaps.
+# Messages are rarely deleted, so that SQLite's row numbers have few gaps.
 _ROW_NUMBER = literal_column("messages.rowid", Integer)
 _PAGES = literal_column(
     "pg_relation_size('messages') / current_setting('block_size')::integer", Integer

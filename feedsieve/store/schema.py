@@ -27,20 +27,54 @@ class UtcTime(sa.TypeDecorator[datetime]):
 _Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _Fingerprint = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
+REVISION = "2"
+"""The revision of this schema in feedsieve/store/migrations."""
+
 metadata = sa.MetaData()
 
+# Alembic's table, of a name of our own: another program may share the database.
+revisions = sa.Table("feedsieve_revision", sa.MetaData(), sa.Column("version_num", sa.String(32)))
+
+# Chats, feeds and files. `key` never changes, `title` may: see feedsieve/sources/keys.py.
+sources = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("key", _Text, nullable=False, unique=True),
+    sa.Column("title", _Text),
+    sa.Column("seen_at", UtcTime, nullable=False),  # when its first message was imported
+)
+
+# `id` is the identifier in routes; `source` and `source_id` say which message it is.
 messages = sa.Table(
     "messages",
     metadata,
     sa.Column("id", _Text, primary_key=True),
+    sa.Column("source", sa.ForeignKey("sources.number"), nullable=False),
+    sa.Column("source_id", _Text, nullable=False),
     sa.Column("text", _Text, nullable=False),
-    sa.Column("channel", _Text),
     sa.Column("time", UtcTime),
+    sa.Column("sender", _Text),
+    sa.Column("link", _Text),
+    sa.Column("reply_to", _Text),  # the source_id of another message
+    sa.Column("edited", UtcTime),
     sa.Column("fingerprint", _Fingerprint, nullable=False),
     sa.Column("seen_at", UtcTime, nullable=False),  # when this text was imported
     sa.Index("messages_by_fingerprint", "fingerprint", "id"),
+    sa.Index("messages_by_source", "source", "source_id", unique=True),
 )
-message_columns = messages.c["id", "text", "channel", "time"]  # the fields of `Message`
+# The fields of `Message`, of `messages` joined with `sources`.
+message_columns = (
+    messages.c.id,
+    messages.c.text,
+    sources.c.title.label("channel"),
+    messages.c.time,
+    sources.c.key.label("source"),
+    messages.c.sender,
+    messages.c.link,
+    messages.c.reply_to,
+    messages.c.edited,
+)
 
 # Earlier texts of messages.
 message_history = sa.Table(
@@ -50,6 +84,41 @@ message_history = sa.Table(
     sa.Column("text", _Text, nullable=False),
     sa.Column("replaced_at", UtcTime, nullable=False),
     sa.Index("message_history_by_id", "id"),
+)
+
+# Every label that a person gave, oldest first; the last one of a person counts.
+labels = sa.Table(
+    "labels",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("message", _Text, nullable=False),  # its id
+    sa.Column("fingerprint", _Fingerprint, nullable=False),  # of the text that was labelled
+    sa.Column("label", _Text),  # positive or negative; null: withdrawn
+    sa.Column("who", _Text, nullable=False),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Column("origin", _Text, nullable=False),  # label-studio, a file's name, feed, ...
+    sa.Column("note", _Text),
+    sa.Column("is_ground_truth", sa.Boolean, nullable=False),
+    sa.Index("labels_by_message", "message", "who"),
+)
+
+# Deleted messages, without their texts: a later import skips them.
+deletions = sa.Table(
+    "deletions",
+    metadata,
+    sa.Column("source", _Text, primary_key=True),  # its key
+    sa.Column("source_id", _Text, primary_key=True),
+    sa.Column("id", _Text, nullable=False),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Column("who", _Text, nullable=False),
+)
+
+# How far the sources that are watched have been read.
+watch_positions = sa.Table(
+    "watch_positions",
+    metadata,
+    sa.Column("source", _Text, primary_key=True),
+    sa.Column("position", _Text, nullable=False),
 )
 
 # The fields of `curation.TextFacts`, for every text ever imported.
@@ -110,13 +179,22 @@ def _curated() -> sa.Select[Any]:
     )
     return (
         sa.select(*message_columns, messages.c.fingerprint, texts.c.language, distinct.c.copies)
+        .select_from(messages)
         .join(distinct, distinct.c.id == messages.c.id)
+        .join(sources, sources.c.number == messages.c.source)
         .join(texts, texts.c.fingerprint == messages.c.fingerprint)
         .where(texts.c.template.is_(None) | texts.c.template.not_in(notices))
     )
 
 
-curated_messages = CreateView(_curated(), "curated_messages", metadata=metadata).table
+curated_view = CreateView(_curated(), "curated_messages", metadata=metadata)
+curated_messages = curated_view.table
+
+
+def select_messages(*more: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Return a SELECT of the fields of `Message`, and `more`, of all messages."""
+    statement = sa.select(*message_columns, *more).select_from(messages)
+    return statement.join(sources, sources.c.number == messages.c.source)
 
 
 def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

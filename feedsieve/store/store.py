@@ -15,17 +15,26 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.sources import sqlite_dump
 from feedsieve.store.database import find_database, open_database, without_password
+from feedsieve.store.deletion import delete_message
+from feedsieve.store.dump_import import import_dump, unread_tables
 from feedsieve.store.feed import Cursor, FeedPage, model_to_show, read_page
 from feedsieve.store.ingest import (
     ImportCounts,
     Progress,
-    import_dump,
+    Stored,
     import_messages,
-    unread_tables,
+    store_messages,
 )
 from feedsieve.store.sampling import sample
-from feedsieve.store.schema import message_columns, messages, models, scores, upsert
-from feedsieve.text import storable
+from feedsieve.store.schema import (
+    messages,
+    models,
+    scores,
+    select_messages,
+    upsert,
+    watch_positions,
+)
+from feedsieve.text import route_id
 
 _log = logging.getLogger("feedsieve")
 _FILE_ERRORS = OSError, sqlite3.Error
@@ -119,22 +128,42 @@ class MessageStore:
         except (DBAPIError, TimeoutError) as error:
             raise _unavailable(self.location, error) from error
 
-    def add(self, messages: Iterable[Message], progress: Progress | None = None) -> ImportCounts:
+    def add(
+        self,
+        messages: Iterable[Message],
+        progress: Progress | None = None,
+        *,
+        is_update: bool = True,
+    ) -> ImportCounts:
         """Store all messages or none; return how many were new, changed and unchanged.
 
-        A new text for a stored identifier replaces the old one, which goes into the history. If the
-        identifier belongs to a message of another channel, or of an unknown one and the texts
-        differ, the new message is stored as `CHANNEL:IDENTIFIER`, without channel `:IDENTIFIER`.
-        Repeating an import changes nothing.
+        A message is known by its source and its identifier there. A new text replaces the old one,
+        which goes into the history. An identifier that a message of another source has becomes
+        `SOURCE:IDENTIFIER`. Repeating an import changes nothing. Deleted messages are skipped.
 
-        Raises ValueError for a message without identifier or text.
+        Raises ValueError for a message without identifier or text; and without `is_update`
+        SourceConflict if two sources seem to share a name.
         """
         with self._transaction(writes=True) as connection:
-            return import_messages(connection, messages, progress)
+            return import_messages(connection, messages, progress, is_update=is_update)
+
+    def save_messages(self, batch: Sequence[Message]) -> list[Stored]:
+        """Store messages as `add` does; return what became of each, in their order."""
+        with self._transaction(writes=True) as connection:
+            return store_messages(connection, batch)
+
+    def delete(self, identifier: str, who: str) -> bool:
+        """Delete a message, its earlier texts, labels and scores; return whether it was there.
+
+        Scores stay if another message has the same text. Later imports skip the message; the raw
+        tables of a dump are not changed. `who` is recorded as the one who deleted it.
+        """
+        with self._transaction(writes=True) as connection:
+            return delete_message(connection, route_id(identifier), who)
 
     def get(self, identifier: str) -> Message | None:
         """Return a message, or None if no message has this identifier."""
-        statement = select(*message_columns).where(messages.c.id == storable(identifier))
+        statement = select_messages().where(messages.c.id == route_id(identifier))
         with self._transaction() as connection:
             row = connection.execute(statement).one_or_none()
         return Message(*row) if row else None
@@ -146,7 +175,7 @@ class MessageStore:
 
     def read_all(self) -> list[Message]:
         """Return every message, by identifier."""
-        statement = select(*message_columns).order_by(messages.c.id)
+        statement = select_messages().order_by(messages.c.id)
         with self._transaction() as connection:
             return [Message(*row) for row in connection.execute(statement)]
 
@@ -224,7 +253,7 @@ class MessageStore:
 
     def find(self, model: str, identifiers: Sequence[str]) -> dict[str, Scored]:
         """Return the messages of these identifiers that exist, by identifier, with their scores."""
-        names = list({storable(identifier) for identifier in identifiers})
+        names = list({route_id(identifier) for identifier in identifiers})
         with self._transaction() as connection:
             rows = connection.execute(_FIND, {"model": model, "identifiers": names}).all()
         return {row.id: Scored(Message(*row[:-1]), row.score) for row in rows}
@@ -265,6 +294,19 @@ class MessageStore:
         with self._transaction() as connection:
             return read_page(connection, model, limit, after)
 
+    def position(self, source: str) -> str | None:
+        """Return how far a live source was followed, or None if it never was."""
+        statement = select(watch_positions.c.position).where(watch_positions.c.source == source)
+        with self._transaction() as connection:
+            return connection.execute(statement).scalar_one_or_none()
+
+    def save_position(self, source: str, position: str) -> None:
+        """Store how far a live source was followed. Call it after `add` has returned."""
+        row = {"source": source, "position": position}
+        with self._transaction(writes=True) as connection:
+            statement = upsert(connection, watch_positions).values(row)
+            connection.execute(statement.on_conflict_do_update(index_elements=["source"], set_=row))
+
     @contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
         try:
@@ -289,7 +331,7 @@ class MessageStore:
 
 # Built once: SQLAlchemy takes longer for that than the database takes to answer.
 _FIND = (
-    select(*message_columns, scores.c.score)
+    select_messages(scores.c.score)
     .outerjoin(
         scores,
         and_(scores.c.model == bindparam("model"), scores.c.fingerprint == messages.c.fingerprint),
