@@ -81,14 +81,14 @@ class CsvFile:
         """
         report = self._report if report is None else report
         header = self.header
-        width, first = len(header), header[0] if header else ""
+        width, last = len(header), header[-1] if header else ""
         for line, row in self.records(report):
             if len(row) != width:
                 if row:
                     raise self.misfit(line, row)
             elif not any(row):
                 report.skip("empty rows")
-            elif row[0] == first and row == header:  # files that were joined
+            elif row[-1] == last and _names(row) == header:  # files that were joined
                 report.skip("repeated header lines")
             else:
                 yield line, row
@@ -136,14 +136,14 @@ class CsvFile:
                     raise self._not_csv(lines, start, error) from error
             if row is None:
                 break
-            if len(row) != width:
-                if not width:  # before the header
-                    row = [name.strip(" \t\n\r\ufeff\x00") for name in row]
-                    if not any(row):
-                        continue
-                    width = len(row)
-                    named_width = width - next(n for n, name in enumerate(row[::-1]) if name)
-                elif len(row) > width and not any(row[width:]):
+            if not width:  # before the header
+                row = _names(row)
+                if not any(row):
+                    continue
+                width = len(row)
+                named_width = width - next(n for n, name in enumerate(row[::-1]) if name)
+            elif len(row) != width:
+                if len(row) > width and not any(row[width:]):
                     del row[width:]
                 elif named_width <= len(row) < width:
                     row += [""] * (width - len(row))
@@ -164,6 +164,10 @@ class CsvFile:
             start += line_of_open_quote(lines.taken, self.dialect.delimiter)
             reason = "the quote that opens here is not closed; write quotes in a text twice"
         return InvalidFile(f"{self.path}, line {start}: expected CSV; {reason}")
+
+
+def _names(row: list[str]) -> list[str]:
+    return [name.strip(" \t\n\r\ufeff\x00") for name in row]
 
 
 def name_of(delimiter: str) -> str:

@@ -28,6 +28,8 @@ _SAMPLE = 2**16  # bytes that are looked at
 _MARGIN = 1.5  # small letters of Macintosh are those of cp1251, which is more frequent
 _UNLIKELY = 40  # rank of other letters, and of words with capitals in the middle
 _PLAUSIBLE = 16  # mean rank; Russian has 9, letters at random 16 and more, other encodings 20
+_SIGNS = frozenset("«»„“”‘’–—…№€•§°±·\u00ad")
+_SIGN = re.compile(r"[^\x00-\x7f\w]")
 _WORD = re.compile(r"[^\W\d_]+")
 _NOT_TEXT = re.compile("[\x00-\x08\x0e-\x1f\x80-\x9f]")
 
@@ -135,16 +137,16 @@ def _eight_bits(place: str, content: bytes) -> Encoding:
 
 
 def _rank(content: bytes, codec: str) -> float:
-    """Return the mean rank of the letters that are not ASCII; lower is more plausible."""
+    """Return the mean rank of the characters that are not ASCII; lower is more plausible."""
     text = content.decode(codec, "replace")
     if "\ufffd" in text or _NOT_TEXT.search(text):
         return _UNLIKELY
-    total = count = 0
+    signs = [sign for sign in _SIGN.findall(text) if sign not in _SIGNS]
+    total, count = _UNLIKELY * len(signs), len(signs)
     for word in _WORD.findall(text):
-        if word.isascii():
-            continue
-        letters = word.lower()
-        is_word = word.isupper() or word[1:].islower() or len(word) == 1
-        total += sum(_RANKS.get(letter, _UNLIKELY) if is_word else _UNLIKELY for letter in letters)
-        count += len(word)
+        if not word.isascii():
+            is_word = word.isupper() or word[1:].islower() or len(word) == 1
+            ranks = _RANKS if is_word else {}
+            total += sum(ranks.get(letter, _UNLIKELY) for letter in word.lower())
+            count += len(word)
     return total / count if count else _UNLIKELY

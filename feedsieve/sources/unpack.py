@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from tempfile import TemporaryDirectory, gettempdir
 from typing import IO, Any
 
@@ -49,6 +49,7 @@ _MESSAGES = {
 }
 _PAGES = {".html", ".htm"}
 _TELEGRAM = "result.json"
+_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 @contextmanager
@@ -133,14 +134,15 @@ class _Unpacking:
     def _of_folder(self, folder: Path, depth: int) -> list[Path]:
         if (folder / _TELEGRAM).is_file():
             return [folder / _TELEGRAM]
-        entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
-        files = [entry for entry in entries if entry.is_file()]
-        taken = [file for file in files if file.suffix.lower() in _MESSAGES]
-        taken = taken or [file for file in files if file.suffix.lower() in _PAGES]
+        entries = sorted(entry for entry in folder.iterdir() if not _is_of_the_system(entry.name))
+        files = [entry for entry in entries if not entry.is_dir()]
+        known = [file for file in files if file.is_file()]
+        taken = [file for file in known if _could_be_messages(PurePath(file.name))]
+        taken = taken or [file for file in known if file.suffix.lower() in _PAGES]
         self._others += [file.name for file in files if file not in taken]
         found = [plain for file in taken for plain in self._plain(file, depth)]
         for entry in entries:
-            if entry.is_dir() and not entry.is_symlink():
+            if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
                 found += self._of_folder(entry, depth)
         return found
 
@@ -237,24 +239,25 @@ class _Unpacking:
 
 def _wanted(entries: list[zipfile.ZipInfo], others: list[str]) -> Iterator[zipfile.ZipInfo]:
     """Yield the entries that could be messages; append the names of the others to `others`."""
-    exports = {
-        PurePosixPath(entry.filename).parent
-        for entry in entries
-        if PurePosixPath(entry.filename).name == _TELEGRAM
-    }
-    for entry in entries:
-        path = PurePosixPath(entry.filename)
-        if any(map(_is_hidden, path.parts)):
+    paths = [PurePosixPath(_safe(_decoded(entry))) for entry in entries]
+    exports = {path.parent for path in paths if path.name == _TELEGRAM}
+    for entry, path in zip(entries, paths, strict=True):
+        if any(map(_is_of_the_system, path.parts)):
             continue
         is_beside_export = not exports.isdisjoint(path.parents) and path.name != _TELEGRAM
-        if path.suffix.lower() in _MESSAGES | _PAGES and not is_beside_export:
+        could_be = _could_be_messages(path) or path.suffix.lower() in _PAGES
+        if could_be and not is_beside_export:
             yield entry
         else:
             others.append(path.name)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX", "~$")) or name in ("Thumbs.db", "desktop.ini")
+def _could_be_messages(path: PurePath) -> bool:
+    return path.suffix.lower() in _MESSAGES and not any(part[0] == "." for part in path.parts)
+
+
+def _is_of_the_system(name: str) -> bool:
+    return name.startswith(("._", "__MACOSX", "~$")) or name in _SYSTEM
 
 
 def _decoded(entry: zipfile.ZipInfo) -> str:

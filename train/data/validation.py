@@ -14,7 +14,9 @@ from feedsieve.text import normalise
 
 MINIMUM_ROWS = 20
 MINIMUM_PER_LABEL = 5
-PLACE = " place"  # column with a row's place in the file; read_table strips such a space from a name
+PLACE = (
+    " place"  # column with a row's place in the file; read_table strips such a space from a name
+)
 SUBSETS = ("train", "test")
 LABELS = {
     **dict.fromkeys(("1", "1.0", "positive", "true", "yes", "да", "истина", "положительный"), 1),
