@@ -1,7 +1,6 @@
 """The import of files into the message store, with one summary line for each file."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from feedsieve.message import StoreUnavailable
 from feedsieve.sources.naming import NamedMessages
 from feedsieve.sources.readers import Format, read_messages
 from feedsieve.sources.report import ReadReport, counted
+from feedsieve.sources.unpack import shown, unpacked
 from feedsieve.store.store import MessageStore
 
 _SOURCES_IN_LINE = 3
@@ -67,11 +67,11 @@ class FileImport:
         report = ReadReport()
         count = 0
         try:
-            with _unpacked(path, report) as files:
+            with unpacked(path, report) as files:
                 for file in files:
-                    shown = str(path) if len(files) == 1 else f"{path}: {file.name}"
-                    place = path if len(files) == 1 else file
-                    count += self._try_file(file, shown, place)
+                    is_only = len(files) == 1 and not path.is_dir()
+                    name = str(path) if is_only else shown(str(file))
+                    count += self._try_file(file, name)
         except StoreUnavailable:
             raise
         except FeedsieveError as error:
@@ -80,19 +80,19 @@ class FileImport:
             click.echo(f"  {line}")
         return count
 
-    def _try_file(self, file: Path, shown: str, place: Path) -> int:
+    def _try_file(self, file: Path, name: str) -> int:
         try:
-            return self._import_file(file, shown, place)
+            return self._import_file(file, name)
         except StoreUnavailable:
             raise
         except FeedsieveError as error:
-            self._report_bad(shown, str(error).replace(str(file), shown))
+            self._report_bad(name, shown(str(error).replace(str(file), name)))
             return 0
 
-    def _import_file(self, file: Path, shown: str, place: Path) -> int:
+    def _import_file(self, file: Path, name: str) -> int:
         messages = read_messages(file, self._form)
-        named = NamedMessages(messages, place, self._name)
-        bar = tqdm(named, shown, unit=" messages", leave=False, delay=1)
+        named = NamedMessages(messages, file, self._name)
+        bar = tqdm(named, name, unit=" messages", leave=False, delay=1)
         report = messages.report
         if self._store is None:
             count = sum(1 for _ in bar)
@@ -116,7 +116,7 @@ class FileImport:
         else:
             outcome = f"{len(sources):,} sources: {outcome}"
         skipped = f"; skipped: {counted(report.skipped)}" if report.skipped else ""
-        click.echo(f"{shown}: {report.format}, {outcome}{skipped}")
+        click.echo(f"{name}: {report.format}, {outcome}{skipped}")
         if self._name and count and not named.is_name_used:
             report.note("--source is not used: the file names its sources")
         lines = report.lines()
@@ -126,12 +126,6 @@ class FileImport:
             click.echo(f"  {line}")
         return count
 
-    def _report_bad(self, shown: str, reason: object) -> None:
-        self._bad.append(shown)
+    def _report_bad(self, name: str, reason: object) -> None:
+        self._bad.append(name)
         click.echo(f"feedsieve: {reason}", err=True)
-
-
-@contextmanager
-def _unpacked(path: Path, report: ReadReport) -> Iterator[Sequence[Path]]:
-    """Yield the files at a path."""
-    yield [path]

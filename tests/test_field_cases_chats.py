@@ -14,6 +14,8 @@ from serving import ROOT
 from feedsieve.message import InvalidFile
 from feedsieve.sources.naming import NamedMessages
 from feedsieve.sources.readers import read_messages
+from feedsieve.sources.report import ReadReport, counted
+from feedsieve.sources.unpack import unpacked
 
 FOLDER = CORPUS.parents[1] / "field-cases" / "import"
 MENDED, SERVICE = "mended: ", "service messages (1)"
@@ -49,8 +51,8 @@ CASES = {
     "t11_trailing_comma.json": (1, f"{MENDED}trailing commas (1)"),
     "t12_nan_dates.json": (1, "messages whose time is unknown: 1"),
     "t13_text_null_part.json": (2, "telegram:user:1"),
-    "t14_export.zip": (0, "a ZIP archive", "unpack it"),
-    "t14_result.json.gz": (0, "a gzip file", "unpack it"),
+    "t14_export.zip": (1, "Telegram Desktop's export"),
+    "t14_result.json.gz": (1, "Telegram Desktop's export"),
     "t15_tg_history_dumper.jsonl": (2, "JSON Lines", "file:t15_tg_history_dumper"),
     "t16_renamed.json": (3, "telegram:channel:101"),
     "t17_single_of_13.json": (2, "telegram:channel:13", SERVICE, "without text (2)"),
@@ -68,15 +70,15 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"{FOLDER} is not th
 def summary(path: Path) -> tuple[int, str]:
     """Return the number of messages of a file, and what is said about it."""
     try:
-        messages = read_messages(path)
-        named = NamedMessages(messages, path, None)
-        count = sum(1 for _message in named)
+        with unpacked(path, ReadReport()) as [file]:
+            messages = read_messages(file)
+            named = NamedMessages(messages, file, None)
+            count = sum(1 for _message in named)
     except InvalidFile as error:
         return 0, str(error)
     report = messages.report
-    skipped = ", ".join(f"{reason} ({count})" for reason, count in report.skipped.items())
-    said = [report.format, *map(str, named.sources.values()), skipped, *report.lines()]
-    return count, "; ".join(said)
+    said = [report.format, *map(str, named.sources.values()), counted(report.skipped)]
+    return count, "; ".join([*said, *report.lines()])
 
 
 @pytest.mark.parametrize("name", CASES)

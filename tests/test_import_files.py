@@ -1,7 +1,9 @@
 """`feedsieve import`: one summary line for each file, notes, and exit codes."""
 
+import gzip
 import json
 import sqlite3
+import zipfile
 from contextlib import closing
 
 import pytest
@@ -191,6 +193,40 @@ class TestFailures:
             connection.execute("CREATE VIEW texts AS SELECT * FROM gone")
         code, out, err = imported("a.json", "b.json")
         assert (code, out, len(err)) == (1, [], 1)
+
+
+class TestUnpacked:
+    def test_compressed_file_keeps_its_name_and_source(self, imported, tmp_path):
+        write(tmp_path / "table.csv.gz", gzip.compress(b"id,text\n1,a\n"))
+        _code, out, _err = imported("table.csv.gz")
+        assert out[0].startswith("table.csv.gz: CSV, file:table: 1 new")
+
+    def test_files_of_an_archive_have_a_line_each(self, imported, tmp_path):
+        with zipfile.ZipFile("chats.zip", "w") as archive:
+            archive.writestr("a.json", json.dumps(chat(5, "Кухня", entry(1, "Чай"))))
+            archive.writestr("b.json", '{"guild": 1}')
+        code, out, err = imported("chats.zip")
+        assert code == 1
+        assert out[0].startswith("chats.zip/a.json: Telegram Desktop's export")
+        assert err[0].startswith("feedsieve: chats.zip/b.json: expected")
+        assert err[1] == "feedsieve: not imported: chats.zip/b.json"
+
+    def test_folder_with_a_file_without_messages_is_imported(self, imported, tmp_path):
+        (tmp_path / "slack" / "чай").mkdir(parents=True)
+        day = [{"type": "message", "user": "U1", "text": "a", "ts": "1714564800.000100"}]
+        write(tmp_path / "slack" / "чай" / "2024-05-01.json", json.dumps(day))
+        write(tmp_path / "slack" / "users.json", json.dumps([{"id": "U1", "team_id": "T1"}]))
+        code, out, err = imported("slack")
+        assert (code, err) == (0, [])
+        assert out[0].startswith("slack/users.json: Slack's export, no messages")
+        assert 'slack/чай/2024-05-01.json: Slack\'s export, slack:чай "чай": 1 new' in out[1]
+
+    def test_archive_of_whatsapp_names_the_chat(self, imported, tmp_path):
+        with zipfile.ZipFile("WhatsApp Chat - Чай.zip", "w") as archive:
+            archive.writestr("_chat.txt", "[31.12.24, 22:15:03] Anna: Самовар\n")
+            archive.writestr("00000001-PHOTO.jpg", "")
+        _code, out, _err = imported("WhatsApp Chat - Чай.zip")
+        assert 'whatsapp:Чай "Чай": 1 new' in out[0]
 
 
 class TestFormat:

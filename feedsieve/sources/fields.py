@@ -9,37 +9,22 @@ from functools import lru_cache
 from typing import Any
 
 from feedsieve.message import Message, in_utc
+from feedsieve.sources.columns import ROLES, compact
 from feedsieve.sources.keys import bot_api_key, name_key
 from feedsieve.sources.report import ReadReport
 
-# The first name that is there counts. Names are compared without case, spaces and underscores.
+# The first name that is there counts.
 _NAMES = {
-    "id": ("msgid", "messageid", "id", "postid", "guid", "uuid", "номер"),
-    "text": (
-        *("msg", "text", "message", "messagetext", "content", "body", "rawtext", "caption"),
-        *("сообщение", "текст"),
-    ),
-    "channel": (
-        *("channel", "channelname", "channeltitle", "chat", "chatname", "chattitle", "group"),
-        *("groupname", "grouptitle", "room", "чат", "канал"),
-    ),
-    "chat": ("chatid", "channelid", "peerid", "groupid", "dialogid"),
-    "time": (
-        *("time", "dateunixtime", "date", "timestamp", "datetime", "createdat", "sentat"),
-        *("messagedate", "ts", "время", "дата"),
-    ),
-    "sender": (
-        *("sender", "sendername", "from", "fromname", "fromuser", "author", "authorname"),
-        *("username", "user", "nickname", "senderid", "fromid", "userid", "отправитель", "автор"),
-    ),
-    "link": ("link", "url", "permalink", "messagelink", "ссылка"),
-    "reply_to": (
-        *("replyto", "replytomsgid", "replytomessageid", "replytoid", "replymessageid"),
-        *("replymsgid",),
-    ),
-    "edited": ("edited", "editedunixtime", "editdate", "editedat", "timestampedited"),
+    "id": (*ROLES["id"], "guid", "uuid"),
+    "text": (*ROLES["text"], "rawtext", "caption"),
+    "channel": (*ROLES["channel"], "room"),
+    "chat": (*ROLES["chat"], "dialogid"),
+    "time": ("dateunixtime", *ROLES["time"], "messagedate", "ts"),
+    "sender": (*ROLES["sender"], "fromuser", "nickname"),
+    "link": ROLES["link"],
+    "reply_to": (*ROLES["reply_to"], "replymessageid", "replymsgid"),
+    "edited": (*ROLES["edited"], "editedunixtime", "timestampedited"),
 }
-_SPACES = re.compile(r"[\s_-]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DEEPEST = 8
 _TITLES = ("title", "name", "display_name", "username", "first_name", "id")  # of a chat or user
@@ -82,7 +67,7 @@ class Fields:
 @lru_cache(256)
 def fields_of(names: tuple[str, ...]) -> Fields:
     """Return which of the names, as they are written, are fields of a message."""
-    written = {_SPACES.sub("", str(name)).lower(): name for name in reversed(names)}
+    written = {compact(name): name for name in reversed(names)}
     return Fields(**{field: _first(written, known) for field, known in _NAMES.items()})
 
 
