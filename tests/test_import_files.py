@@ -201,6 +201,12 @@ class TestUnpacked:
         _code, out, _err = imported("table.csv.gz")
         assert out[0].startswith("table.csv.gz: CSV, file:table: 1 new")
 
+    def test_error_names_the_compressed_file(self, imported, tmp_path):
+        write(tmp_path / "chat.json.gz", gzip.compress(b'{"guild": 1}'))
+        code, _out, err = imported("chat.json.gz")
+        assert code == 1
+        assert err[0].startswith("feedsieve: chat.json.gz: expected")
+
     def test_files_of_an_archive_have_a_line_each(self, imported, tmp_path):
         with zipfile.ZipFile("chats.zip", "w") as archive:
             archive.writestr("a.json", json.dumps(chat(5, "Кухня", entry(1, "Чай"))))
