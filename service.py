@@ -6,11 +6,20 @@ import bentoml
 from bentoml.models import BentoModel
 
 from feedsieve import metrics
-from feedsieve.api import problems
+from feedsieve.api import http_protocol, problems
+from feedsieve.api.cors import CrossOriginMiddleware
 from feedsieve.api.load_shedding import LoadSheddingMiddleware
-from feedsieve.api.request_body import RequestBodyMiddleware
+from feedsieve.api.request_body import JsonBody, RequestBodyMiddleware
+from feedsieve.api.root_path import RootPathMiddleware
 from feedsieve.api.routes import install_openapi, runtime, score_texts, web
-from feedsieve.api.schemas import MAX_BODY, Score, ScoreRequest, Texts
+from feedsieve.api.schemas import (
+    MAX_BODY,
+    MAX_MESSAGES_BODY,
+    NewMessagesBody,
+    Score,
+    ScoreRequest,
+    Texts,
+)
 from feedsieve.logs import OneLine
 from feedsieve.scoring import model_store
 from feedsieve.serving import server_exit
@@ -24,6 +33,7 @@ logging.getLogger("feedsieve").setLevel(logging.INFO)
 for name in ("feedsieve", "bentoml.access"):  # a path may hold line ends
     logging.getLogger(name).addFilter(OneLine())
 server_exit.install()
+http_protocol.install()
 # For a distribution that BentoML knows it would install compilers, 460 MB of them.
 IMAGE = (
     bentoml.images.Image(base_image="python:3.11-slim", distro="any", python_version="3.11")
@@ -75,13 +85,15 @@ class Feedsieve:
 
 
 install_openapi(Feedsieve, CLASSIFIER)
-for middleware, arguments in (
-    (metrics.MetricsMiddleware, {}),
-    (problems.ProblemMiddleware, {}),
-    (
-        LoadSheddingMiddleware,
-        {"path": "/score", "admission": runtime.admission, "largest": MAX_BODY},
-    ),
-    (RequestBodyMiddleware, {"path": "/score", "schema": ScoreRequest, "largest": MAX_BODY}),
-):
-    Feedsieve.add_asgi_middleware(middleware, **arguments)  # type: ignore[attr-defined]
+bodies = {
+    "/score": JsonBody(ScoreRequest, MAX_BODY),
+    "/messages": JsonBody(NewMessagesBody, MAX_MESSAGES_BODY),
+}
+add = Feedsieve.add_asgi_middleware  # type: ignore[attr-defined]
+add(RootPathMiddleware, root_path=settings().root_path)
+add(metrics.MetricsMiddleware)
+if settings().cors_origins:
+    add(CrossOriginMiddleware, origins=settings().cors_origins)
+add(problems.ProblemMiddleware)
+add(LoadSheddingMiddleware, admission=runtime.admission, bodies=bodies)
+add(RequestBodyMiddleware, bodies=bodies)

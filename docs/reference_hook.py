@@ -34,7 +34,7 @@ def settings_table() -> Iterator[str]:
     prefix = Settings.model_config["env_prefix"]
     for name, field in Settings.model_fields.items():
         variable = field.validation_alias or f"{prefix}{name}".upper()
-        default = f"`{_text(field.default)}`" if field.default not in (None, "") else "–"
+        default = f"`{_text(field.default)}`" if field.default not in (None, "", ()) else "–"
         yield f"| `{variable}` | {default} | {field.description} |"
 
 

@@ -86,7 +86,7 @@ class MetricsMiddleware:
         try:
             await self.app(scope, receive, send_and_note)
         finally:
-            key = endpoint(scope["path"]), status
+            key = endpoint(scope["path"].removeprefix(scope.get("root_path", ""))), status
             if key not in self._series:
                 self._series[key] = _SECONDS.labels(*key)
             self._series[key].observe(time.perf_counter() - started)

@@ -1,13 +1,14 @@
 """Settings from the environment: `FEEDSIEVE_` and the field's name in capitals."""
 
+import re
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from bentoml.exceptions import BentoMLException
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feedsieve.errors import FeedsieveError
 
@@ -19,6 +20,12 @@ BackendName = Literal[
     "onnxruntime-int8",
     "onnxruntime-f32",
 ]
+
+# Plain segments only: such a path needs no escaping in a page, a header or a script.
+_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+")
+_MAX_ROOT_PATH = 200  # characters
+_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 class Settings(BaseSettings):
@@ -88,10 +95,50 @@ class Settings(BaseSettings):
     feed_interval: float = Field(
         default=300.0, ge=1, le=86_400, description="seconds between two fetches of a feed"
     )
+    root_path: str = Field(
+        default="",
+        description="path under which a proxy shows the service, such as `/chat`; every link"
+        " begins with it, unless X-Forwarded-Prefix names another",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="origins whose pages may use the service from a browser, separated by commas,"
+        " such as `https://example.org`; `*`: any; by default none",
+    )
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, value: str) -> str:
+        path = value.removesuffix("/")
+        if path and not is_root_path(path):
+            raise ValueError("a path such as /chat: letters, digits and -._~ between slashes")
+        return path
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(_origin(part.strip()) for part in value.split(",") if part.strip())
 
     def model_post_init(self, _context: object) -> None:
         self.cache = self.cache.expanduser()
         self.state = self.state.expanduser()
+
+
+def is_root_path(path: str) -> bool:
+    """Return whether links may begin with this path: plain segments, no slash at the end."""
+    return len(path) <= _MAX_ROOT_PATH and _ROOT_PATH.fullmatch(path) is not None
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers send it: in lower case, without the default port."""
+    match = _ORIGIN.fullmatch(text.lower())
+    if match:
+        return match[0].removesuffix(_DEFAULT_PORTS.get(match["scheme"], ""))
+    if text != "*":
+        raise ValueError(f"{text!r} is not an origin: scheme://host or scheme://host:port, or *")
+    return text
 
 
 class InvalidSettings(FeedsieveError, BentoMLException, ValueError):
@@ -104,9 +151,13 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        clauses = [f"FEEDSIEVE_{_name(part)}: {part['msg']}" for part in error.errors()]
+        clauses = [f"FEEDSIEVE_{_name(part)}: {_reason(part)}" for part in error.errors()]
         raise InvalidSettings("; ".join(clauses)) from error
 
 
 def _name(error: ErrorDetails) -> str:
     return "_".join(map(str, error["loc"])).upper()
+
+
+def _reason(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Value error, ")

@@ -11,6 +11,8 @@ import pytest
 from filelock import FileLock
 from serving import ROOT, Server, serve, wait_for, wait_until_ready
 
+from feedsieve.message import Message
+from feedsieve.store.store import MessageStore
 from train.data.labelled import read_labeled
 
 # Tests have settings of their own, whatever those of the shell are.
@@ -123,3 +125,20 @@ def corpus() -> pd.DataFrame:
 def real_messages() -> list[str]:
     """The texts of 1,000 real messages, or none where there is no corpus."""
     return read_labeled(CORPUS)["msg"].tolist()[:1000] if CORPUS.exists() else []
+
+
+@pytest.fixture(scope="session")
+def small_environment(small_home, tmp_path_factory) -> dict[str, str]:
+    """Settings of a server with the tiny pair of models and 30 messages."""
+    database = tmp_path_factory.mktemp("small_store") / "messages.db"
+    messages = (Message(str(number), f"Отдам котёнка, {number}") for number in range(30))
+    MessageStore.open(str(database)).add(messages)
+    return {"BENTOML_HOME": str(small_home), "FEEDSIEVE_DB": str(database)}
+
+
+@pytest.fixture(scope="session")
+def small_server(small_environment, tmp_path_factory) -> Iterator[Server]:
+    """A server that starts in seconds, ready, with messages in its feed."""
+    with serve(small_environment, tmp_path_factory.mktemp("small_server")) as running:
+        wait_for(running, "/feed", lambda answer: answer.is_success and answer.json()["items"])
+        yield running

@@ -39,3 +39,55 @@ class TestSettings:
         monkeypatch.setenv("FEEDSIEVE_THREADS", threads)
         with pytest.raises(InvalidSettings, match="FEEDSIEVE_THREADS"):
             settings()
+
+    @pytest.mark.parametrize(
+        ("value", "origins"),
+        [
+            (None, ()),
+            ("", ()),
+            ("*", ("*",)),
+            ("https://a.example", ("https://a.example",)),
+            (
+                " HTTPS://A.example:443 ,http://localhost:80,",
+                ("https://a.example", "http://localhost"),
+            ),
+            ("https://a.example:8443", ("https://a.example:8443",)),
+            ("http://[::1]:5173, app://local", ("http://[::1]:5173", "app://local")),
+        ],
+    )
+    def test_origins_are_those_that_browsers_send(self, monkeypatch, value, origins):
+        if value is not None:
+            monkeypatch.setenv("FEEDSIEVE_CORS_ORIGINS", value)
+        assert settings().cors_origins == origins
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "a.example",
+            "https://",
+            "https://a.example/",
+            "https://a.example/x",
+            "https://*",
+            "null",
+            "a b",
+        ],
+    )
+    def test_other_origins_are_refused(self, monkeypatch, value):
+        monkeypatch.setenv("FEEDSIEVE_CORS_ORIGINS", f"https://ok.example,{value}")
+        with pytest.raises(InvalidSettings, match="FEEDSIEVE_CORS_ORIGINS.*scheme://host"):
+            settings()
+
+    @pytest.mark.parametrize(
+        ("value", "path"), [("", ""), ("/", ""), ("/chat", "/chat"), ("/a/b.c/", "/a/b.c")]
+    )
+    def test_root_path_has_no_slash_at_its_end(self, monkeypatch, value, path):
+        monkeypatch.setenv("FEEDSIEVE_ROOT_PATH", value)
+        assert settings().root_path == path
+
+    @pytest.mark.parametrize(
+        "value", ["chat", "//evil.example", "/a//b", "/..", "/a b", "/x" * 200]
+    )
+    def test_other_root_paths_are_refused(self, monkeypatch, value):
+        monkeypatch.setenv("FEEDSIEVE_ROOT_PATH", value)
+        with pytest.raises(InvalidSettings, match="FEEDSIEVE_ROOT_PATH.*such as /chat"):
+            settings()

@@ -1,29 +1,39 @@
 """Load shedding: answer 503 before a body is read if the service has too much to do."""
 
+from collections.abc import Mapping
+
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feedsieve.api import problems
+from feedsieve.api.content_encoding import MAX_RATIO
+from feedsieve.api.request_body import JsonBody, posted
 from feedsieve.serving.admission import AdmissionControl, Overloaded
 
 
 class LoadSheddingMiddleware:
-    """Admits POST requests to a path by number and bytes, and answers the others with 503."""
+    """Admits POST requests to some paths by number and bytes, and answers the others with 503."""
 
-    def __init__(self, app: ASGIApp, path: str, admission: AdmissionControl, largest: int) -> None:
-        """`largest` is the size of the largest body that is read, in bytes."""
+    def __init__(
+        self, app: ASGIApp, admission: AdmissionControl, bodies: Mapping[str, JsonBody]
+    ) -> None:
+        """`bodies` are by path; requests to other paths are passed on."""
         self.app = app
-        self.path = path
         self.admission = admission
-        self.largest = largest
+        self.bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self.path or scope["method"] != "POST":
+        accepted = posted(scope, self.bodies)
+        if accepted is None:
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        size = min(int(declared), self.largest) if declared.isdecimal() else self.largest
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        size = int(declared) if declared.isdecimal() else accepted.largest
+        if "content-encoding" in headers:
+            size *= MAX_RATIO
+        size = min(size, accepted.largest)
         try:
             with self.admission.request(size):
                 await self.app(scope, receive, send)

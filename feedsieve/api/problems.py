@@ -42,14 +42,18 @@ class Problem(BaseModel):
 class ProblemResponse(Exception):
     """Raised by a route to answer with a problem."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, accept_encoding: str | None = None) -> None:
+        """`accept_encoding` names the content codings that the client may use instead."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = {"Accept-Encoding": accept_encoding} if accept_encoding else {}
 
     def respond(self, request: Request) -> Response:
         """Return the answer to `request`."""
-        return respond(request, self.status, self.detail)
+        response = respond(request, self.status, self.detail)
+        response.headers.update(self.headers)
+        return response
 
 
 def respond(
@@ -67,7 +71,7 @@ def respond(
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(retry_after)
     if request and prefers_page(request.headers.get("accept", "")):
-        return render("problem.html", status, headers, title=title, detail=detail)
+        return render(request, "problem.html", status, headers, title=title, detail=detail)
     problem = Problem(title=title, status=status, detail=detail)
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
 

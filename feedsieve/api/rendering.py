@@ -37,7 +37,8 @@ def page_or_json(request: Request, template: str, answer: BaseModel, **values: A
     Its ETag is a hash of the body. Clients may cache it, and must revalidate it.
     """
     if prefers_page(request.headers.get("accept", "")):
-        body = _TEMPLATES.get_template(template).render(values, answer=answer).encode()
+        values |= {"answer": answer, "root": request.scope.get("root_path", "")}
+        body = _TEMPLATES.get_template(template).render(values).encode()
         media_type, safety = "text/html", _SAFETY
     else:
         body = answer.model_dump_json().encode()
@@ -60,11 +61,11 @@ def unless_cached(request: Request, response: Response) -> Response:
 
 
 def render(
-    template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any
+    request: Request, template: str, status: int, headers: Mapping[str, str], **values: Any
 ) -> HTMLResponse:
     """Return the page of `template` with `values`."""
-    page = _TEMPLATES.get_template(template).render(values)
-    return HTMLResponse(page, status, _SAFETY | {"Vary": "Accept"} | dict(headers or {}))
+    page = _TEMPLATES.get_template(template).render(values, root=request.scope.get("root_path", ""))
+    return HTMLResponse(page, status, _SAFETY | {"Vary": "Accept"} | dict(headers))
 
 
 def prefers_page(accept: str) -> bool:

@@ -4,70 +4,156 @@ BentoML reads bodies of any size and of other types, and logs each bad one with 
 """
 
 import asyncio
+import codecs
 import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedsieve.api.content_encoding import ACCEPTED, Decompressor, InvalidCompression
 from feedsieve.api.problems import CLIENT_CLOSED_REQUEST, ProblemResponse, sentence
+from feedsieve.api.root_path import route_path
+
+# BentoML's timeout waits for an answer, although nobody reads it.
+_CLOSED = Response(status_code=CLIENT_CLOSED_REQUEST)
+_UTF_8 = "JSON must be UTF-8: encode the body as UTF-8"
+
+
+@dataclass(frozen=True)
+class JsonBody:
+    """The bodies that a route takes: JSON of a schema, of at most `largest` bytes."""
+
+    schema: type[BaseModel]
+    largest: int
 
 
 class RequestBodyMiddleware:
-    """Rejects POST requests to a path unless their body is JSON of one schema and bounded size.
+    """Rejects POST requests to some paths unless their body is JSON of the path's schema and size.
 
-    Cancels requests whose client disconnects.
+    Decompresses bodies, and removes a byte order mark. Cancels requests whose client disconnects.
     """
 
-    def __init__(self, app: ASGIApp, path: str, schema: type[BaseModel], largest: int) -> None:
-        """`largest` is the size of the largest body, in bytes."""
+    def __init__(self, app: ASGIApp, bodies: Mapping[str, JsonBody]) -> None:
+        """`bodies` are by path; requests to other paths are passed on as they are."""
         self.app = app
-        self.path = path
-        self.schema = schema
-        self.largest = largest
+        self.bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self.path or scope["method"] != "POST":
+        accepted = posted(scope, self.bodies)
+        if accepted is None:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
         try:
-            body = self._validate(await self._read(request))
+            body = _validate(await _read(request, accepted.largest), accepted.schema)
         except ClientDisconnect:
+            await _CLOSED(scope, receive, send)
             return
         except ProblemResponse as problem:
             await problem.respond(request)(scope, receive, send)
             return
-        await _run(self.app, scope, body, receive, send)
+        await _run(self.app, _described(scope, body), body, receive, send)
 
-    async def _read(self, request: Request) -> bytes:
-        media_type = request.headers.get("content-type", "application/json").partition(";")[0]
-        if media_type.strip().lower() != "application/json":
-            raise ProblemResponse(415, "the body must be application/json")
-        too_large = ProblemResponse(413, f"the body may have at most {self.largest:,} bytes")
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self.largest:
-            raise too_large
-        body = bytearray()
+
+def posted(scope: Scope, bodies: Mapping[str, JsonBody]) -> JsonBody | None:
+    """Return what a POST request to one of these paths may have as its body, else None."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    return bodies.get(route_path(scope))
+
+
+async def _read(request: Request, largest: int) -> bytes:
+    """Return the body, decompressed. Raises ProblemResponse."""
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0]
+    if media_type.strip().lower() != "application/json":
+        raise ProblemResponse(415, "the body must be application/json")
+    coding = _content_coding(request)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > largest:
+        raise _too_large(largest)
+    body = bytearray()
+    async for part in _decompressed(request, coding, largest) if coding else request.stream():
+        body += part
+        if len(body) > largest:
+            raise _too_large(largest)
+    return bytes(body)
+
+
+def _content_coding(request: Request) -> str | None:
+    """Return the coding that the body is compressed with, or None. Raises ProblemResponse."""
+    coding = ",".join(request.headers.getlist("content-encoding")).strip().lower()
+    if coding in ("", "identity"):
+        return None
+    coding = coding.removeprefix("x-")  # x-gzip is gzip (RFC 9110, 8.4.1.3)
+    if coding not in ("gzip", "deflate"):
+        detail = "Content-Encoding may be gzip or deflate; without it, the body is read as it is"
+        raise ProblemResponse(415, detail, accept_encoding=ACCEPTED)
+    return coding
+
+
+async def _decompressed(request: Request, coding: str, largest: int) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body that has at most `largest` bytes while it is compressed."""
+    decompressor, received = Decompressor(coding), 0
+    try:
         async for part in request.stream():
-            body += part
-            if len(body) > self.largest:
-                raise too_large
-        return bytes(body)
+            received += len(part)
+            if received > largest:
+                raise _too_large(largest)
+            for piece in decompressor.pieces(part):
+                yield piece
+                await asyncio.sleep(0)  # other requests go on
+        decompressor.end()
+    except InvalidCompression as error:
+        raise ProblemResponse(400, str(error)) from None
 
-    def _validate(self, body: bytes, *, may_repair: bool = True) -> bytes:
-        """Return the body, without lone surrogates. Raises ProblemResponse."""
-        try:
-            self.schema.model_validate_json(body)
-        except ValidationError as error:
-            errors = error.errors(include_url=False, include_input=False)
-            if may_repair and errors[0]["type"] == "json_invalid":
-                repaired = _without_lone_surrogates(body)
-                if repaired is not None:
-                    return self._validate(repaired, may_repair=False)
-            raise ProblemResponse(400, sentence(errors)) from None
-        return body
+
+def _too_large(largest: int) -> ProblemResponse:
+    return ProblemResponse(413, f"the body may have at most {largest:,} bytes, decompressed")
+
+
+def _validate(body: bytes, schema: type[BaseModel], *, may_repair: bool = True) -> bytes:
+    """Return the body without a byte order mark and lone surrogates. Raises ProblemResponse."""
+    body = body.removeprefix(codecs.BOM_UTF8)
+    try:
+        schema.model_validate_json(body)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+        if may_repair and errors[0]["type"] == "json_invalid":
+            _check_utf_8(body)
+            repaired = _without_lone_surrogates(body)
+            if repaired is not None:
+                return _validate(repaired, schema, may_repair=False)
+        raise ProblemResponse(400, sentence(errors)) from None
+    return body
+
+
+def _check_utf_8(body: bytes) -> None:
+    """Raise ProblemResponse if this JSON is in another encoding.
+
+    JSON begins with an ASCII character, so that a zero byte beside it means UTF-16 or UTF-32.
+    """
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in body[:2]:
+        wide = "UTF-32" if b"\0\0" in body[:4] else "UTF-16"
+        raise ProblemResponse(400, f"Invalid JSON: the body is {wide}, but {_UTF_8}")
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        detail = f"Invalid JSON: byte {error.start + 1} of the body is not UTF-8, but {_UTF_8}"
+        raise ProblemResponse(400, detail) from None
+
+
+def _described(scope: Scope, body: bytes) -> Scope:
+    """Return the scope of a request with this body, which is not compressed."""
+    scope = {**scope, "headers": list(scope["headers"])}
+    headers = MutableHeaders(scope=scope)
+    del headers["content-encoding"]
+    headers["content-length"] = str(len(body))
+    return scope
 
 
 def _without_lone_surrogates(body: bytes) -> bytes | None:
@@ -112,7 +198,6 @@ async def _run(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: 
         if not is_disconnected:
             raise
         task.uncancel()
-        # BentoML's timeout waits for an answer, although nobody reads it.
-        await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
+        await _CLOSED(scope, receive, send)
     finally:
         watcher.cancel()

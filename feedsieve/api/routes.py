@@ -94,7 +94,8 @@ async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -
         after = Cursor.decode(cursor) if cursor else None
     except ValueError as error:
         raise ProblemResponse(422, f"cursor: {error}") from None
-    key = limit, after, prefers_page(request.headers.get("accept", ""))
+    root = request.scope["root_path"]
+    key = limit, after, prefers_page(request.headers.get("accept", "")), root
     render = partial(run_in_threadpool, _render_feed, request, limit, after)
     try:
         page = await pages.get(key, render)
@@ -211,8 +212,8 @@ async def message(identifier: str, request: Request, explain: Explain = "0") -> 
 
 
 @web.get("/", include_in_schema=False)
-def index() -> Response:
-    return RedirectResponse("/feed")
+def index(request: Request) -> Response:
+    return RedirectResponse(f"{request.scope['root_path']}/feed")
 
 
 @web.get("/metrics", include_in_schema=False)
@@ -233,14 +234,15 @@ def version() -> Version:
 
 
 @web.get("/docs", include_in_schema=False)
-def docs() -> Response:
+def docs(request: Request) -> Response:
     """Swagger UI with the scripts that BentoML ships, so that no network is needed."""
+    root = request.scope["root_path"]
     return get_swagger_ui_html(
-        openapi_url="/openapi.json",
+        openapi_url=f"{root}/openapi.json",
         title="feedsieve",
-        swagger_js_url="/static_content/swagger-ui-bundle.js",
-        swagger_css_url="/static_content/swagger-ui.css",
-        swagger_favicon_url="/static_content/favicon-light-32x32.png",
+        swagger_js_url=f"{root}/static_content/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}/static_content/swagger-ui.css",
+        swagger_favicon_url=f"{root}/static_content/favicon-light-32x32.png",
     )
 
 
@@ -248,8 +250,10 @@ def install_openapi(service: Any, version: str) -> None:
     """Add `/openapi.json`: BentoML's document of all routes, with our errors."""
 
     @web.get("/openapi.json", include_in_schema=False)
-    def openapi() -> dict[str, Any]:
+    def openapi(request: Request) -> dict[str, Any]:
         document = service.openapi_spec.asdict()
         about = {"title": "feedsieve", "description": ABOUT, "version": version}
+        if root := request.scope["root_path"]:
+            document |= {"servers": [{"url": root}]}
         errors = problems.documented(400, 413, 415, 503)
         return problems.with_errors(document | {"info": about}, "/score", errors)
