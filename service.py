@@ -1,25 +1,14 @@
-"""The Bento: image, service class and middleware. The routes are in feedsieve/api."""
+"""The Bento: image and service class. Routes and middleware are in feedsieve/api."""
 
 import logging
 
 import bentoml
 from bentoml.models import BentoModel
 
-from feedsieve import metrics
-from feedsieve.api import http_protocol, problems
-from feedsieve.api.cors import CrossOriginMiddleware
-from feedsieve.api.load_shedding import LoadSheddingMiddleware
-from feedsieve.api.request_body import JsonBody, RequestBodyMiddleware
-from feedsieve.api.root_path import RootPathMiddleware
+from feedsieve.api import http_protocol
+from feedsieve.api.middleware import install_middleware
 from feedsieve.api.routes import install_openapi, runtime, score_texts, web
-from feedsieve.api.schemas import (
-    MAX_BODY,
-    MAX_MESSAGES_BODY,
-    NewMessagesBody,
-    Score,
-    ScoreRequest,
-    Texts,
-)
+from feedsieve.api.schemas import Score, Texts
 from feedsieve.logs import OneLine
 from feedsieve.scoring import model_store
 from feedsieve.serving import server_exit
@@ -85,15 +74,4 @@ class Feedsieve:
 
 
 install_openapi(Feedsieve, CLASSIFIER)
-bodies = {
-    "/score": JsonBody(ScoreRequest, MAX_BODY),
-    "/messages": JsonBody(NewMessagesBody, MAX_MESSAGES_BODY),
-}
-add = Feedsieve.add_asgi_middleware  # type: ignore[attr-defined]
-add(RootPathMiddleware, root_path=settings().root_path)
-add(metrics.MetricsMiddleware)
-if settings().cors_origins:
-    add(CrossOriginMiddleware, origins=settings().cors_origins)
-add(problems.ProblemMiddleware)
-add(LoadSheddingMiddleware, admission=runtime.admission, bodies=bodies)
-add(RequestBodyMiddleware, bodies=bodies)
+install_middleware(Feedsieve, runtime.admission, settings())
