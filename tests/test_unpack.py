@@ -185,6 +185,13 @@ class TestZip:
         path.write_bytes(content[:3000] + b"\xff" * 100 + content[3100:])
         assert "a.zip is damaged or cut short" in complaint(path)
 
+    def test_entry_without_name_is_refused(self, tmp_path):
+        path = make_zip(tmp_path / "a.zip", {"x": CSV})
+        content = path.read_bytes()
+        place = content.index(b"PK\x01\x02") + 46
+        path.write_bytes(content[:place] + b"\0" + content[place + 1 :])
+        assert "a.zip is damaged" in complaint(path)
+
     @given(st.integers(0, 2**31), st.binary(min_size=1, max_size=4))
     @settings(max_examples=150, deadline=None)
     def test_damaged_archive_is_read_or_refused(self, tmp_path_factory, place, damage):

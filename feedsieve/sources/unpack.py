@@ -156,7 +156,7 @@ class _Unpacking:
 
     def _of_zip(self, path: Path, depth: int) -> list[Path]:
         with self._named_errors(path), zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            entries = [file for file in archive.infolist() if not file.filename.endswith("/")]
             self._entries += len(entries)
             if self._entries > _MOST_ENTRIES:
                 raise self._too_large()
