@@ -11,10 +11,12 @@ import click
 from tqdm import tqdm
 
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
+from feedsieve.bulk.tables import ADDED, Columns
 from feedsieve.command import run_command
 from feedsieve.scoring.model_store import load_scorer
 from feedsieve.settings import settings
 from feedsieve.sources.readers import read_messages
+from feedsieve.sources.report import ReadReport
 from feedsieve.store.store import MessageStore
 
 _FILE = click.Path(path_type=Path)
@@ -76,18 +78,41 @@ def import_files(paths: tuple[Path, ...]) -> None:
     help="Score on a Dask cluster: local:N starts N processes on this machine, tcp://HOST:PORT is"
     " the address of a scheduler. The workers receive the model.",
 )
+@click.option("--column", metavar="NAME", help="The column of the texts.  [default: msg]")
+@click.option(
+    "--names",
+    metavar="SCORE,LABEL",
+    default=",".join(ADDED),
+    show_default=True,
+    help="Names of the new columns.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT, and parts of another run in OUT.parts.")
-def score(source: Path, target: Path, cluster: str | None, force: bool) -> None:
+def score(
+    source: Path, target: Path, cluster: str | None, column: str | None, names: str, force: bool
+) -> None:
     """Score the texts of a CSV or Parquet file.
 
     Copies IN to OUT and adds the columns score (0 to 1) and label (positive or negative) for the
-    column msg. Both files end in .parquet, or both are CSV. An interrupted run resumes when it is
-    started again; until it is complete, the folder OUT.parts holds its scores.
+    column msg, or text, message, content or body if there is no msg. Both files end in .parquet, or
+    both are CSV; a CSV keeps its encoding, delimiter and line ends. An interrupted run resumes when
+    it is started again; until it is complete, the folder OUT.parts holds its scores.
     """
+    columns, report = Columns(column, _two_names(names)), ReadReport()
     check_paths(source, target, force)  # before a model is loaded
     with _engine(cluster) as engine, tqdm(desc=str(source), unit=" messages") as bar:
-        positives, count = score_file(engine, source, target, bar.update, replace=force)
+        positives, count = score_file(
+            engine, source, target, bar.update, columns=columns, replace=force, report=report
+        )
+    for note in report.notes:
+        click.echo(f"{source}: {note}")
     click.echo(f"{target}: {count:,} scored by {engine.model}, {positives:,} positive")
+
+
+def _two_names(names: str) -> tuple[str, str]:
+    score, _, label = (name.strip() for name in names.partition(","))
+    if not score or not label or "," in label or score.casefold() == label.casefold():
+        raise click.BadParameter("two names are needed, such as score,label", param_hint="--names")
+    return score, label
 
 
 @contextmanager

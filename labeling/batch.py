@@ -7,7 +7,7 @@ from pathlib import Path
 from feedsieve.errors import FeedsieveError
 from feedsieve.files import open_atomically
 from feedsieve.text import normalise, storable
-from train.data.labelled import read_csv, read_text
+from train.data import label_tables
 from train.data.validation import PLACE, InvalidData, first_few, quote
 
 COLUMNS = ("msg_id", "msg", "score", "model")
@@ -33,11 +33,9 @@ def read_table(
 ) -> tuple[list[str], list[dict[str, str]], list[str]]:
     """Return the columns, rows and problems of a CSV. Raises `failure` if it is not a CSV."""
     try:
-        return read_csv(read_text(path))
+        return label_tables.read_table(path)
     except InvalidData as error:
         raise failure(f"{path}: {first_few(error.problems)}") from error
-    except ValueError as error:
-        raise failure(f"{path}: {error}") from error
 
 
 def read_batch(path: Path) -> list[Item]:

@@ -120,7 +120,7 @@ class TestFormats:
     @pytest.mark.parametrize(
         ("columns", "reason"),
         [
-            ({"text": ["a"]}, "expected Parquet with a column msg"),
+            ({"note": ["a"]}, "expected Parquet with a column msg"),
             ({"msg": ["a"], "label": ["b"]}, "has a column label already"),
             ({"msg": [1]}, "column msg is int64, not string"),
         ],

@@ -118,7 +118,7 @@ class TestScore:
         ("content", "reason"),
         [
             (b"", "the file is empty"),
-            (b"text\nhello\n", "expected CSV with a column msg"),
+            (b"note\nhello\n", "expected CSV with a column msg"),
             (b"msg,score\nhello,1\n", "has a column score already"),
             (b"msg,note\nhello\n", "line 2: expected 2 fields"),
             (b"msg\n\xff\xfe\n", "expected UTF-8"),

@@ -182,7 +182,7 @@ class TestCSV:
 
     def test_columns_may_have_any_order(self, tmp_path):
         path = write(tmp_path / "a.csv", "label,msg,channel,msg_id\n1,To let,flats,007\n")
-        assert read(path) == [Message("007", "To let", "flats")]
+        assert read(path) == [Message("007", "To let", "flats", source="name:flats")]
 
     @pytest.mark.parametrize(
         "written",
@@ -223,15 +223,13 @@ class TestCSV:
             ("id,text\n1,a\n2,b,c\n", "line 3", "expected 2 fields, as in the header, not 3"),
             ("id,text\n1\n", "line 2", "expected 2 fields, as in the header, not 1"),
             ('id,text\n1,"never closed\n', "line 2", "expected CSV"),
-            ('id,text\n1,"a"b\n', "line 2", "expected CSV"),
             ("id,text,time\n1,a,soon\n", "line 2", "expected a time in ISO 8601"),
             ("id,text,time\n1,a,99999999999999\n", "line 2", "out of range"),
             ("id,text,time\n1,a," + "9" * 400 + "\n", "line 2", "out of range"),
             ("id,text,time\n1,a,0001-01-01T00:00:00+05:00\n", "line 2", "expected a time"),
-            ("id,text\n1,привет\n".encode("cp1251"), "after line", "expected UTF-8 text"),
-            ("id,text\n1,a\n".encode("utf-16"), "after line 0", "expected UTF-8 text"),
-            (b"\xef\xbb", "line 0", "the columns are ''"),
-            (b"\x89PNG\r\n\x1a\n\x00", "after line 0", "expected UTF-8 text"),
+            ("id,text\n1,привет\n".encode("koi8-r"), "line 2", "iconv -f koi8-r -t utf-8"),
+            (b"\xef\xbb", "line 1", "expected UTF-8 text"),
+            (b"\x89PNG\r\n\x1a\n\x00", "line 1", "expected UTF-8 text"),
         ],
     )
     def test_bad_file_is_rejected_with_its_line(self, tmp_path, content, where, why):

@@ -113,7 +113,7 @@ class TestRejects:
         assert "\x1b" not in message
 
     def test_missing_columns_are_reported_with_those_present(self, tmp_path):
-        rows = [{"id": row["msg_id"], "label": row["label"]} for row in table()]
+        rows = [{"number": row["msg_id"], "label": row["label"]} for row in table()]
         message = complaint(write_csv(tmp_path / "a.csv", rows))
         assert "missing columns: msg_id, msg " in message
         assert "'label'" in message
@@ -156,12 +156,12 @@ class TestRejects:
     def test_unclosed_quote_is_reported(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", table())
         path.write_text(path.read_text() + 'm90,"never closed,1\n')
-        assert "the row that begins in line 32" in complaint(path)
+        assert "line 32: expected CSV; the quote that opens here is not closed" in complaint(path)
 
     def test_other_encoding_is_reported(self, tmp_path):
         path = tmp_path / "a.csv"
-        path.write_bytes("msg_id,msg,label\n1,привет,1\n".encode("cp1251"))
-        assert "not UTF-8: byte 0xef in line 2" in complaint(path)
+        path.write_bytes("msg_id,msg,label\n1,привет,1\n".encode("koi8-r"))
+        assert "line 2: expected UTF-8 text; byte 0xd0 is" in complaint(path)
 
     @pytest.mark.parametrize("content", [b"", b" \n\n"])
     def test_empty_file_is_rejected(self, tmp_path, content):

@@ -8,11 +8,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from feedsieve.bulk.tables import ROWS_A_PART, Part, Table, is_parquet, open_table
+from feedsieve.bulk.tables import (
+    ROWS_A_PART,
+    Columns,
+    Part,
+    Table,
+    check_format,
+    is_parquet,
+    open_table,
+)
 from feedsieve.errors import FeedsieveError
 from feedsieve.files import LOCK, UnwritableFile, one_run_at_a_time, open_atomically
-from feedsieve.message import InvalidFile, Label
+from feedsieve.message import Label
 from feedsieve.scoring.scorer import Scorer
+from feedsieve.sources.report import ReadReport
 
 Progress = Callable[[int], object]
 """Called with the number of messages done since the last call."""
@@ -61,11 +70,14 @@ def score_file(
     target: Path,
     progress: Progress = lambda _done: None,
     *,
+    columns: Columns | None = None,
     replace: bool = False,
+    report: ReadReport | None = None,
 ) -> tuple[int, int]:
     """Write `source` with the columns score and label to `target`; return positives and rows.
 
-    Both are CSV (UTF-8, with a header) or both Parquet, by their names, with a column msg. Scored
+    Both are CSV with a header or both Parquet, by their names. A CSV keeps its encoding, delimiter
+    and line ends. `columns` names the columns; the report gets notes on how it was read. Scored
     parts are stored in the folder `TARGET.parts` until all are done: an interrupted run with the
     same file and model resumes. The target is written completely or not at all. `replace` replaces
     the target and the parts of another run.
@@ -73,7 +85,9 @@ def score_file(
     Raises InvalidFile, UnwritableFile and AlreadyRunning.
     """
     check_paths(source, target, replace)
-    table, run = open_table(source), _describe_run(engine, source)
+    columns = columns or Columns()
+    table = open_table(source, columns, report or ReadReport())
+    run = _describe_run(engine, source, columns)
     folder = target.with_name(f"{target.name}.parts")
     try:
         with one_run_at_a_time(folder):
@@ -100,10 +114,7 @@ def check_paths(source: Path, target: Path, replace: bool) -> None:
         raise UnwritableFile(
             f"{target} exists and was not replaced; name another file, or use --force"
         )
-    try:
-        source.stat()
-    except OSError as error:
-        raise InvalidFile(f"{source}: {error.strerror or error}") from error
+    check_format(source)
 
 
 def _score_parts(engine: Engine, table: Table, folder: Path, progress: Progress) -> list[Path]:
@@ -124,7 +135,7 @@ def _score_parts(engine: Engine, table: Table, folder: Path, progress: Progress)
     return paths
 
 
-def _describe_run(engine: Engine, source: Path) -> dict[str, Any]:
+def _describe_run(engine: Engine, source: Path, columns: Columns) -> dict[str, Any]:
     """Return the values that must be equal for a run to resume."""
     status = source.stat()
     return {
@@ -134,6 +145,7 @@ def _describe_run(engine: Engine, source: Path) -> dict[str, Any]:
         "bytes": status.st_size,
         "changed": status.st_mtime_ns,
         "rows_a_part": ROWS_A_PART,
+        "columns": [columns.text, *columns.added],
     }
 
 

@@ -9,13 +9,20 @@ import pandera.pandas as pa
 
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import in_utc
+from feedsieve.sources.identifiers import is_shortened
 from feedsieve.text import normalise
 
 MINIMUM_ROWS = 20
 MINIMUM_PER_LABEL = 5
-PLACE = " place"  # column with a row's place in the file; read_csv strips such a space from a name
+PLACE = " place"  # column with a row's place in the file; read_table strips such a space from a name
 SUBSETS = ("train", "test")
-_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "negative": 0, "positive": 1}
+LABELS = {
+    **dict.fromkeys(("1", "1.0", "positive", "true", "yes", "да", "истина", "положительный"), 1),
+    **dict.fromkeys(("0", "0.0", "negative", "false", "no", "нет", "ложь", "отрицательный"), 0),
+}
+"""Labels as people and programs write them; Excel writes TRUE in the language of its user."""
+ALLOWED = "0, 1, positive, negative, true, false, yes, no, да or нет"
+_NO_LABELS = frozenset({"", "nan", "none", "null", "<na>", "n/a", "na", "-"})
 _SHOWN = 5
 _SHOWN_CHARACTERS = 60
 
@@ -35,7 +42,12 @@ class InvalidData(FeedsieveError, ValueError):
 
 def parse_label(value: str) -> int | None:
     """Return 0 or 1 for a label as people and tools write it, None for anything else."""
-    return _LABELS.get(value.strip().lower())
+    return LABELS.get(value.strip().lower())
+
+
+def is_unlabelled(value: str) -> bool:
+    """Return whether a label is empty, as people and tools write it."""
+    return value.strip().lower() in _NO_LABELS
 
 
 def parse_time(value: str) -> datetime | None:
@@ -100,10 +112,13 @@ _CHECKS: dict[str, dict[str, Callable[[pd.Series], pd.Series]]] = {
     "msg_id": {
         "empty": lambda ids: ids.str.strip() != "",
         "given before": lambda ids: ~ids.str.strip().duplicated(),
+        "without its last digits, which a spreadsheet has dropped": lambda ids: (
+            ~ids.map(is_shortened).astype(bool)
+        ),
     },
     "msg": {"empty": lambda texts: texts.map(normalise) != ""},
     "label": {
-        "not 0, 1, positive or negative": lambda labels: labels.map(parse_label).notna(),
+        f"not {ALLOWED}": lambda labels: labels.map(parse_label).notna(),
     },
     "subset": {
         "neither train nor test": lambda subsets: subsets.str.strip().str.lower().isin(SUBSETS),
