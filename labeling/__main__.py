@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from feedsieve.command import run_command
+from feedsieve.errors import first_few, quote
 from labeling import server
 from labeling.pull import FEWEST_COMMON, Pulled, pull
 from labeling.push import push
 from labeling.studio import TOKEN_VARIABLE, Studio
-from train.data.validation import first_few, quote
 
 
 def main() -> int:

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from feedsieve.errors import FeedsieveError
+from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import open_atomically
+from feedsieve.sources.label_studio import Decision
+from feedsieve.sources.label_words import parse_label
 from feedsieve.text import fingerprint, storable
 from labeling.batch import read_table
 from labeling.push import AUDIT_TITLE, TITLE
 from labeling.studio import Studio
-from train.data.label_studio import Decision, decisions
-from train.data.validation import first_few, parse_label, quote
+from train.data.label_studio import decisions
 
 COLUMNS = ("msg_id", "msg", "label", "annotator", "labeled_at")
 FEWEST_COMMON = 10  # messages in common from which the agreement of two annotators is reported

@@ -9,9 +9,9 @@ import pytest
 from labeling_command import labeling, write_csv
 from serving import ROOT, free_port
 
+from feedsieve.sources.label_studio import Decision, Vote
 from labeling.batch import InvalidBatch, Item, read_batch, write_batch
 from labeling.pull import InvalidLabels, Label, agreements, merge, resolve
-from train.data.label_studio import Decision, Vote
 
 
 def vote(label: str, day: int = 1) -> Vote:
@@ -134,7 +134,7 @@ class TestBatch:
             read_batch(path)
 
     def test_missing_columns_are_named(self, tmp_path):
-        path = write_csv(tmp_path / "b.csv", ["id", "msg"], ["1", "a"])
+        path = write_csv(tmp_path / "b.csv", ["number", "msg"], ["1", "a"])
         with pytest.raises(InvalidBatch, match="missing columns: msg_id"):
             read_batch(path)
 

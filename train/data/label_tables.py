@@ -4,15 +4,17 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from feedsieve.errors import first_few, quote
 from feedsieve.message import InvalidFile
-from feedsieve.sources.columns import ROLES, Repeated, compact, find
+from feedsieve.sources.columns import PLACE, ROLES, Repeated, compact, find
 from feedsieve.sources.csv_rows import CsvFile
 from feedsieve.sources.encodings import detect
 from feedsieve.sources.identifiers import are_floats, whole
+from feedsieve.sources.label_studio import is_flat_export
+from feedsieve.sources.label_words import is_unlabelled, parse_label
 from feedsieve.sources.report import ReadReport
 from feedsieve.text import normalise
-from train.data.label_studio import is_flat_export
-from train.data.validation import PLACE, InvalidData, first_few, is_unlabelled, parse_label, quote
+from train.data.validation import InvalidData
 
 _log = logging.getLogger(__name__)
 _NAMES = {
