@@ -13,6 +13,7 @@ from tqdm import tqdm
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
 from feedsieve.bulk.tables import ADDED, Columns
 from feedsieve.command import run_command
+from feedsieve.labels_command import labels
 from feedsieve.scoring.model_store import load_scorer
 from feedsieve.settings import settings
 from feedsieve.sources.readers import read_messages
@@ -47,6 +48,9 @@ def feedsieve() -> None:
     without it. Settings are read from the environment: FEEDSIEVE_DB (the message store),
     FEEDSIEVE_MODEL (the classifier's tag), FEEDSIEVE_THREADS.
     """
+
+
+feedsieve.add_command(labels)
 
 
 @feedsieve.command("import")

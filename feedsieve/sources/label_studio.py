@@ -99,7 +99,8 @@ def annotations(tasks: Sequence[Mapping[str, Any]]) -> list[Annotation]:
     e_mails = _e_mails(tasks)
     found = []
     for number, task in enumerate(tasks, 1):
-        given = next((task[key] for key in _LISTS if task.get(key) is not None), [])
+        lists = [task[key] for key in _LISTS if task.get(key) is not None]
+        given: Any = lists[0] if lists else []
         if not isinstance(task.get("data"), dict) or not isinstance(given, list):
             raise ValueError(f"row {number} has no data or no annotations: {quote(task)}")
         if any(not isinstance(annotation, dict) for annotation in given):
@@ -185,9 +186,9 @@ def choice(value: Any) -> str:
     """Return the choice made; several choices as a JSON list, which is not a label."""
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
-            value = json.loads(value)
+            return choice(json.loads(value))
         except (ValueError, RecursionError):
-            return value
+            return str(value)
     if isinstance(value, dict):
         value = value.get("choices", value.get("taxonomy", value))
     if isinstance(value, list):
@@ -228,7 +229,7 @@ def _annotations(
 ) -> list[Annotation]:
     """Return the annotations of a task, without cancelled ones."""
     task_id = text_of(task.get("id"))
-    row = _identity({"id": task_id} | task["data"])
+    row = _identity({"id": task_id, **task["data"]})
     found = []
     for number, annotation in enumerate(given):
         if annotation.get("was_cancelled") or annotation.get("skipped"):
@@ -289,13 +290,14 @@ def _majority(labels: Sequence[str]) -> str | None:
 
 def _row(annotation: Annotation) -> dict[str, str]:
     data = annotation.data
-    row = {PLACE: annotation.place, "msg_id": ""} | _identity({"id": annotation.task_id} | data)
+    identity = _identity({"id": annotation.task_id, **data})
+    row = {PLACE: annotation.place, "msg_id": "", **identity}
     return row | ({"subset": text_of(data["subset"])} if "subset" in data else {})
 
 
 def _identity(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the msg_id and msg in the data of a task, where it has them."""
-    written = {compact(name): name for name in reversed(data)}
+    written = {compact(name): name for name in reversed(list(data))}
     row = {}
     for name, role in (("msg_id", "id"), ("msg", "text")):
         if source := next((written[one] for one in ROLES[role] if one in written), None):
