@@ -3,8 +3,7 @@
 import csv
 import json
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from feedsieve.sources.labelled_message import LabelledMessage
 from feedsieve.sources.labels import Defaults, read_labels
 from feedsieve.sources.report import ReadReport
 from feedsieve.sources.unpack import shown, unpacked
-from feedsieve.store.label_import import LabelImport
-from feedsieve.store.labels import ResolvedLabel
+from feedsieve.store.labels import ResolvedLabel, by_person
 from feedsieve.store.store import MessageStore
 
 COLUMNS = ("msg_id", "source", "msg", "label", "who", "time", "origin", "note", "ground_truth")
@@ -131,11 +129,7 @@ def agreement(as_json: bool) -> None:
     agreement by chance, 1 always. The last label of each person counts.
     """
     found = MessageStore.open(settings().db).labels()
-    by_person: dict[str, dict[Hashable, bool]] = defaultdict(dict)
-    for resolved in found:
-        for vote in resolved.votes:
-            by_person[vote.who][resolved.message.id] = vote.label == "positive"
-    pairs = agreements(by_person)
+    pairs = agreements(by_person(found))
     tied = sum(resolved.label is None for resolved in found)
     if as_json:
         rows = [
@@ -168,24 +162,10 @@ def _import_file(
         reason = reason if name in reason else f"{name}: {reason}"
         click.echo(f"feedsieve: {reason}", err=True)
         return False
-    click.echo(f"{name}: {_summary(outcome, report)}")
+    click.echo(f"{name}: {outcome.summary(report.skipped)}")
     for note in report.notes:
         click.echo(f"  {note}")
     return True
-
-
-def _summary(outcome: LabelImport, report: ReadReport) -> str:
-    counts = outcome.labels
-    skipped = report.skipped.copy()
-    if outcome.deleted:
-        skipped["of deleted messages"] = outcome.deleted
-    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())
-    return (
-        f"{counts.added:,} labels new, {counts.known:,} known"
-        + (f", {counts.outdated:,} of the new ones about another text" if counts.outdated else "")
-        + (f"; skipped: {reasons}" if reasons else "")
-        + f"; {outcome.messages_added:,} messages added"
-    )
 
 
 def _with_source(message: Message, source: str) -> Message:

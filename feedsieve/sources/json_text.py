@@ -17,7 +17,8 @@ def parse(text: str) -> Any:
         try:
             document, start = decode(text, start)
         except json.JSONDecodeError as error:
-            end = "" if error.pos < len(text.rstrip()) else "; the file is cut short"
+            is_open = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+            end = "; the file is cut short" if is_open else ""
             raise ValueError(f"line {error.lineno}: expected JSON; {error.msg}{end}") from error
         except RecursionError:
             raise ValueError("expected JSON; it is nested too deeply") from None

@@ -70,12 +70,13 @@ class Records:
         """`is_of_messages`: the rows are the data of tasks, and their labels are elsewhere."""
         self.rows = rows
         names = list(dict.fromkeys(name for row in rows for name in row if name != PLACE))
-        self._columns: dict[str, str] = {}
+        self._columns: dict[str, list[str]] = {}  # tasks may have other keys than those before
         for role, known in _ROLES.items():
             if is_of_messages and role in _OF_LABELS:
                 continue
-            if (index := find(names, known)) is not None:
-                self._columns[role] = names[index]
+            if find(names, known) is not None:
+                found = [name for name in names if compact(name) in known]
+                self._columns[role] = sorted(found, key=lambda name: known.index(compact(name)))
         self._choose_times()
         missing = [role for role in ("text", "label") if role not in self._columns]
         if rows and (missing and not (is_of_messages and missing == ["label"])):
@@ -84,9 +85,9 @@ class Records:
             )
         self._has_float_ids = are_floats(self._values("id"))
         if self._has_float_ids:
-            report.note(f"{self._columns['id']}: 1.0 is read as 1")
+            report.note(f"{self._columns['id'][0]}: 1.0 is read as 1")
         self._times: dict[str, _Times] = {
-            role: _Times(TimeColumn(report, self._columns[role]), self._values(role))
+            role: _Times(TimeColumn(report, self._columns[role][0]), self._values(role))
             for role in ("time", "labelled")
             if role in self._columns
         }
@@ -94,12 +95,12 @@ class Records:
 
     def text(self, row: Row, role: str) -> str:
         """Return the value of a role as text, empty if there is none."""
-        value = text_of(row.get(self._columns[role])).strip() if role in self._columns else ""
+        value = text_of(self._value(row, role)).strip()
         return "" if value in MISSING else value
 
     def label(self, row: Row) -> Any:
         """Return the label as it is in the file."""
-        return row.get(self._columns["label"])
+        return self._value(row, "label")
 
     def labelled_at(self, row: Row) -> datetime | None:
         """Return when the row was labelled. Raises ValueError."""
@@ -112,15 +113,14 @@ class Records:
             return self._message(row)
 
     def _message(self, row: Row) -> Message:
-        own = text_of(row.get(self._columns["id"])) if "id" in self._columns else ""
-        own = check(own.strip(), self._columns.get("id", "msg_id"))
+        own = check(text_of(self._value(row, "id")).strip(), self._name(row, "id") or "msg_id")
         title = self.text(row, "channel") or None
         source = self._source(row, title)
         title = title or title_of(source)
         return clean(
             Message(
                 id=whole(own) if self._has_float_ids else own,
-                text=text_of(row.get(self._columns["text"])),
+                text=text_of(self._value(row, "text")),
                 channel=title,
                 time=self._time(row, "time"),
                 source=source,
@@ -137,19 +137,26 @@ class Records:
 
     def _time(self, row: Row, role: str) -> datetime | None:
         times = self._times.get(role)
-        return times.parse(text_of(row.get(self._columns[role]))) if times else None
+        return times.parse(text_of(self._value(row, role))) if times else None
 
     def _values(self, role: str) -> list[str]:
-        name = self._columns.get(role)
-        return [text_of(row.get(name)) for row in self.rows] if name else []
+        return [text_of(self._value(row, role)) for row in self.rows]
+
+    def _value(self, row: Row, role: str) -> Any:
+        name = self._name(row, role)
+        return None if name is None else row[name]
+
+    def _name(self, row: Row, role: str) -> str | None:
+        return next((name for name in self._columns.get(role, ()) if name in row), None)
 
     def _choose_times(self) -> None:
         """In our own exports, which say who labelled, `time` is when that was."""
-        is_own = compact(self._columns.get("who", "")) == "who"
+        is_own = compact(self._columns.get("who", [""])[0]) == "who"
         if is_own and "labelled" not in self._columns and "time" in self._columns:
             self._columns["labelled"] = self._columns.pop("time")
 
     def _note_unused(self, names: Iterable[str], report: ReadReport) -> None:
-        used = set(self._columns.values())
+        shapes = {tuple(row): row for row in self.rows}.values()
+        used = {self._name(row, role) for row in shapes for role in self._columns}
         if unused := [quote(name) for name in names if name and name not in used]:
             report.note(f"columns not used: {first_few(unused)}")

@@ -1,7 +1,7 @@
 """Labels in files: find or add their messages, and the other way round."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, func, select
@@ -26,6 +26,19 @@ class LabelImport:
     labels: LabelCounts
     messages_added: int
     deleted: int  # labels of messages that were deleted from the store; not added
+
+    def summary(self, skipped: Mapping[str, int]) -> str:
+        """Return the counts for users; `skipped` are other labels that were left out, by reason."""
+        counts = self.labels
+        reasons = [f"{reason} ({count:,})" for reason, count in skipped.items()]
+        if self.deleted:
+            reasons.append(f"of deleted messages ({self.deleted:,})")
+        parts = [f"{counts.added:,} labels new, {counts.known:,} known"]
+        if counts.outdated:
+            parts.append(f"{counts.outdated:,} of the new ones about another text")
+        if reasons:
+            parts.append(f"skipped: {', '.join(reasons)}")
+        return "; ".join([*parts, f"{self.messages_added:,} messages added"])
 
 
 def import_labels(

@@ -1,7 +1,7 @@
 """Labels in the store: every one that a person gave, and the one that counts for each message."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -111,6 +111,15 @@ def resolve(connection: Connection) -> list[ResolvedLabel]:
     statement = select_messages(*columns).join(labels, is_present)
     rows = connection.execute(statement.order_by(messages.c.id, *_ORDER))
     return list(_resolved(rows))
+
+
+def by_person(resolved: Iterable[ResolvedLabel]) -> dict[str, dict[Hashable, bool]]:
+    """Return the votes by person and message: whether they are positive."""
+    people: dict[str, dict[Hashable, bool]] = defaultdict(dict)
+    for each in resolved:
+        for vote in each.votes:
+            people[vote.who][each.message.id] = vote.label == "positive"
+    return people
 
 
 def _resolved(rows: Iterable[Any]) -> Iterator[ResolvedLabel]:

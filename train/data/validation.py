@@ -22,13 +22,13 @@ SUBSETS = ("train", "test")
 class InvalidData(FeedsieveError, ValueError):
     """Labelled messages that cannot be used for training; the message lists every problem."""
 
-    def __init__(self, path: Path, problems: Sequence[str]) -> None:
-        """`problems` are clauses without a full stop, about the file `path`."""
+    def __init__(self, path: Path | str, problems: Sequence[str]) -> None:
+        """`problems` are clauses without a full stop, about the file or message store `path`."""
         self.path = path
         self.problems = tuple(problems)
         super().__init__(f"{path}: " + "\n  ".join(["cannot train on this:", *self.problems]))
 
-    def __reduce__(self) -> tuple[type["InvalidData"], tuple[Path, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type["InvalidData"], tuple[Path | str, tuple[str, ...]]]:
         return type(self), (self.path, self.problems)
 
 
@@ -40,7 +40,7 @@ def parse_time(value: str) -> datetime | None:
     return in_utc(datetime.fromisoformat(value.strip())) if value.strip() else None
 
 
-def validate(frame: pd.DataFrame, path: Path, problems: Sequence[str] = ()) -> pd.DataFrame:
+def validate(frame: pd.DataFrame, path: Path | str, problems: Sequence[str] = ()) -> pd.DataFrame:
     """Return the rows of `frame` in the form that `read_labeled` describes.
 
     `frame` holds the text of the file's cells, and each row's `PLACE`. `problems` were found while
