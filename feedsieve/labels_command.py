@@ -20,7 +20,7 @@ from feedsieve.sources.label_words import WITHDRAWN
 from feedsieve.sources.labelled_message import LabelledMessage
 from feedsieve.sources.labels import Defaults, read_labels
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.unpack import shown, unpacked
+from feedsieve.sources.unpack import STDIN, shown, unpacked
 from feedsieve.store.labels import ResolvedLabel, by_person
 from feedsieve.store.store import MessageStore
 
@@ -78,8 +78,9 @@ def import_labels(
             with unpacked(path, report) as files:
                 for file in files:
                     name = str(path) if len(files) == 1 else f"{path}/{file.name}"
-                    defaults = Defaults(who or file.name, file.name, words)
-                    if not _import_file(store, file, name, defaults, source):
+                    whole = file if path == STDIN or not path.name else path
+                    defaults = Defaults((who or "").strip() or whole.name, whole.name, words)
+                    if not _import_file(store, file, name, defaults, file_key(whole), source):
                         bad.append(name)
         except StoreUnavailable:
             raise
@@ -146,15 +147,18 @@ def agreement(as_json: bool) -> None:
 
 
 def _import_file(
-    store: MessageStore, file: Path, name: str, defaults: Defaults, source: str | None
+    store: MessageStore, file: Path, name: str, defaults: Defaults, key: str, source: str | None
 ) -> bool:
-    """Import one file and print a line; return whether it could be imported."""
+    """Import one file and print a line; return whether it could be imported.
+
+    Messages have the source that the file names, or else `source`, or else `key`.
+    """
     report = ReadReport()
     try:
         given = read_labels(file, report, defaults)
         if source:
             given = [replace(each, message=_with_source(each.message, source)) for each in given]
-        outcome = store.import_labels(given, file_key(file))
+        outcome = store.import_labels(given, key)
     except StoreUnavailable:
         raise
     except FeedsieveError as error:

@@ -375,6 +375,19 @@ class TestCommand:
         document = json.loads(run("agreement", "--json")[1])
         assert (document["messages"], document["tied"], len(document["pairs"])) == (4, 2, 3)
 
+    def test_files_of_a_folder_are_one_source(self, run, tmp_path):
+        (tmp_path / "storage").mkdir()
+        for number in (1, 2):
+            data = {"msg_id": f"{number}", "msg": TEXTS[number]}
+            document = {**YES, "task": {"id": number, "data": data}}
+            written(tmp_path / "storage" / f"{number}", document)
+        code, output, _errors = run("import", tmp_path / "storage")
+        assert code == 0
+        assert f"{tmp_path / 'storage'}/2: 1 labels new" in output
+        run("export", tmp_path / "out.csv")
+        rows = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8")))
+        assert {each["source"] for each in rows} == {"file:storage"}
+
     def test_missing_file_is_named(self, run, tmp_path):
         code, _output, errors = run("import", tmp_path / "none.csv")
         assert code == 1

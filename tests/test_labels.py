@@ -210,6 +210,13 @@ class TestImportLabels:
         assert identifier.startswith("text-") and text == TEXT
         assert store.count() == 6
 
+    def test_message_with_a_source_and_no_identifier_is_added_once(self, store):
+        message = Message("", TEXT, "Дачи")
+        for _ in range(2):
+            store.import_labels([labelled(message)], "file:l")
+        [label] = store.labels()
+        assert (label.message.channel, store.count()) == ("Дачи", 1)
+
     def test_two_texts_of_one_identifier_are_two_messages(self, store):
         both = [Message("1", TEXT), Message("1", NEW_TEXT)]
         store.import_labels([labelled(each) for each in both], "file:l")

@@ -52,7 +52,7 @@ def import_labels(
     Raises SourceConflict if `key` seems to be another chat of that name.
     """
     batch = list(dict.fromkeys(labelled.message for labelled in given))
-    found = _find(connection, [message for message in batch if not message.source])
+    found = _find(connection, [each for each in batch if not (each.source and each.id)])
     same = sum(1 for message in found if message.id)
     unknown = [message for message in batch if not message.source and message not in found]
     gone = _deleted(connection, unknown)
@@ -164,13 +164,12 @@ def _named(batch: Iterable[Message], key: str) -> Iterator[Message]:
     """
     texts: dict[str, str] = {}
     for message in batch:
-        if message.source:
-            yield message
-            continue
         print_ = fingerprint(message.text)
-        is_named = message.id and texts.setdefault(message.id, print_) == print_
-        identifier = message.id if is_named else f"text-{print_[:_DIGITS]}"
-        yield replace(message, id=identifier, source=key, channel=title_of(key))
+        is_named = bool(message.id)
+        if not message.source:
+            message = replace(message, source=key, channel=title_of(key))
+            is_named = is_named and texts.setdefault(message.id, print_) == print_
+        yield message if is_named else replace(message, id=f"text-{print_[:_DIGITS]}")
 
 
 def _different(connection: Connection, expected: dict[str, Message]) -> int:
