@@ -13,7 +13,16 @@ import warnings
 
 # By heading of docs/reference/commands.md. A command is a module and perhaps its subcommand.
 COMMANDS = {
-    "Runtime": ["feedsieve", "feedsieve import", "feedsieve watch", "feedsieve score"],
+    "Runtime": [
+        "feedsieve",
+        "feedsieve import",
+        "feedsieve watch",
+        "feedsieve score",
+        "feedsieve labels",
+        "feedsieve labels import",
+        "feedsieve labels export",
+        "feedsieve labels agreement",
+    ],
     "Training": [
         "train",
         "train.compare",

@@ -14,6 +14,7 @@ from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, che
 from feedsieve.bulk.tables import ADDED, Columns
 from feedsieve.command import FAILED, run_command
 from feedsieve.import_files import FileImport
+from feedsieve.labels_command import labels
 from feedsieve.logs import OneLine
 from feedsieve.scoring.model_store import load_scorer
 from feedsieve.serving.watch_runs import watch_sources
@@ -51,6 +52,9 @@ def feedsieve() -> None:
     without it. Settings are read from the environment: FEEDSIEVE_DB (the message store),
     FEEDSIEVE_MODEL (the classifier's tag), FEEDSIEVE_THREADS.
     """
+
+
+feedsieve.add_command(labels)
 
 
 @feedsieve.command("import")

@@ -9,12 +9,12 @@ from feedsieve.errors import FeedsieveError
 FAILED, INTERRUPTED = 1, 130
 
 
-def run_command(name: str, work: Callable[[], int | None], data: Path | None = None) -> int:
+def run_command(name: str, work: Callable[[], int | None], data: Path | str | None = None) -> int:
     """Run `work` and return the exit code: its result (0 for None), 1 if it failed, 130 for Ctrl-C.
 
     FeedsieveError and OSError print `name: message` on stderr. So does ValueError if `data`, the
-    user's file, is given: it may have too few messages to split. Other exceptions are bugs and are
-    raised.
+    user's file or store, is given: it may have too few messages to split. Other exceptions are bugs
+    and are raised.
     """
     try:
         return work() or 0

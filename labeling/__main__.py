@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 from feedsieve.command import run_command
+from feedsieve.errors import first_few, quote
+from feedsieve.settings import settings
+from feedsieve.store.store import MessageStore
 from labeling import server
-from labeling.pull import FEWEST_COMMON, Pulled, pull
+from labeling.pull import FEWEST_COMMON, Merged, pull
 from labeling.push import push
 from labeling.studio import TOKEN_VARIABLE, Studio
-from train.data.validation import first_few, quote
 
 
 def main() -> int:
@@ -31,31 +33,30 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
-    pulled = pull(Studio.open(options.url, options.token), options.labeled)
-    _print(pulled, options.labeled)
-
-
-def _print(pulled: Pulled, path: Path) -> None:
-    merged = pulled.merged
-    for change in merged.changed:
+    studio = Studio.open(options.url, options.token)
+    store = MessageStore.open(options.db or settings().db)
+    pulled = pull(studio, store, options.labeled)
+    for change in pulled.merged.changed if pulled.merged else ():
         print(f"changed: {change}")
     if pulled.tied:
         tied = first_few([quote(name) for name in pulled.tied])
         print(f"left out {len(pulled.tied):,} messages on which annotators are tied: {tied}")
+    for pair in pulled.agreements:
+        print(pair)
+    print(f"{store.location}: {pulled.stored.summary(pulled.skipped)}")
+    if pulled.merged:
+        _print_merged(pulled.merged, options.labeled, pulled.is_written)
+
+
+def _print_merged(merged: Merged, path: Path, is_written: bool) -> None:
     if merged.other_text:
         other = first_few([quote(name) for name in merged.other_text])
         print(f"left out {len(merged.other_text):,} with another text in {path}: {other}")
-    for pair in pulled.agreements:
-        kappa = "undefined" if pair.kappa != pair.kappa else f"{pair.kappa:.2f}"
-        print(
-            f"{pair.first} and {pair.second} agree on {pair.same:.0%} of {pair.common:,} messages, "
-            f"Cohen's kappa {kappa}"
-        )
     touched = merged.added + merged.confirmed + len(merged.changed)
     print(
         f"{path}: {merged.added:,} labels added, {len(merged.changed):,} changed, "
         f"{merged.confirmed:,} confirmed, {len(merged.rows) - touched:,} other rows unchanged"
-        + ("" if pulled.is_written else "; nothing new, the file was not written")
+        + ("" if is_written else "; nothing new, the file was not written")
     )
 
 
@@ -92,12 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     pulling = commands.add_parser(
         "pull",
         parents=[where],
-        help="merge the labels into a file",
-        description="Merge labels by majority into a CSV with msg_id,msg,label, with annotators and"
-        " time. Rows that are not in Label Studio stay. A second run changes nothing. Prints the"
-        f" agreement of annotators who share at least {FEWEST_COMMON} messages.",
+        help="store the labels",
+        description="Store every label in the message store, with annotator and time; those of an"
+        " audit as ground truth. With a file, merge the labels by majority into that CSV with"
+        " msg_id,msg,label as well; rows that are not in Label Studio stay. A second run changes"
+        " nothing. Prints the agreement of annotators who share at least"
+        f" {FEWEST_COMMON} messages.",
     )
-    pulling.add_argument("labeled", type=Path, metavar="LABELED.csv")
+    pulling.add_argument("labeled", type=Path, nargs="?", metavar="LABELED.csv")
+    pulling.add_argument("--db", metavar="MESSAGES.db", help="message store (FEEDSIEVE_DB)")
     pulling.set_defaults(run=_pull)
     return parser
 

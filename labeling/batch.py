@@ -4,11 +4,12 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from feedsieve.errors import FeedsieveError
+from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import open_atomically
+from feedsieve.sources.columns import PLACE
 from feedsieve.text import normalise, storable
 from train.data import label_tables
-from train.data.validation import PLACE, InvalidData, first_few, quote
+from train.data.validation import InvalidData
 
 COLUMNS = ("msg_id", "msg", "score", "model")
 

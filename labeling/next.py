@@ -102,6 +102,9 @@ def _run(options: argparse.Namespace) -> None:
     messages = (store := MessageStore.open(db)).read_all()
     if not messages:
         raise InvalidBatch(f"{db} has no messages; `feedsieve import` adds some")
+    known = set(labeled)
+    stored = [label.message.text for label in store.labels()]
+    labeled += [text for text in stored if text not in known]
     scores = None
     if options.by == "model":
         scores = current_scores(store)
@@ -160,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         "--labeled",
         type=Path,
         metavar="LABELED.csv",
-        help="labels that you have; their messages are not chosen again (none)",
+        help="labels beside those in the store; their messages are not chosen again (none)",
     )
     parser.add_argument(
         "--out",

@@ -1,24 +1,31 @@
-"""Pull labels from Label Studio and merge them into the file of labelled messages."""
+"""Pull labels from Label Studio into the message store, and into a file of labelled messages."""
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC
-from itertools import combinations
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from sklearn.metrics import cohen_kappa_score
-
-from feedsieve.errors import FeedsieveError
+from feedsieve import agreement
+from feedsieve.agreement import Agreement
+from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import open_atomically
+from feedsieve.sources.keys import given_key
+from feedsieve.sources.label_studio import Decision
+from feedsieve.sources.label_words import parse_label
+from feedsieve.sources.labelled_message import LabelledMessage
+from feedsieve.sources.labels import STUDIO, Defaults, studio_labels
+from feedsieve.sources.report import ReadReport
+from feedsieve.store.label_import import LabelImport
+from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint, storable
 from labeling.batch import read_table
 from labeling.push import AUDIT_TITLE, TITLE
 from labeling.studio import Studio
-from train.data.label_studio import Decision, decisions
-from train.data.validation import first_few, parse_label, quote
+from train.data.label_studio import decisions
 
 COLUMNS = ("msg_id", "msg", "label", "annotator", "labeled_at")
 FEWEST_COMMON = 10  # messages in common from which the agreement of two annotators is reported
@@ -26,6 +33,25 @@ FEWEST_COMMON = 10  # messages in common from which the agreement of two annotat
 
 class InvalidLabels(FeedsieveError, ValueError):
     """Labels that cannot be merged; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """The tasks of a project with annotations, in the format of the JSON export."""
+
+    title: str
+    url: str  # of Label Studio
+    tasks: list[dict[str, Any]]
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Convert ValueError to InvalidLabels, which names the project."""
+        try:
+            yield
+        except InvalidLabels:
+            raise
+        except ValueError as error:
+            raise InvalidLabels(f"project {self.title!r} at {self.url}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -37,17 +63,6 @@ class Label:
     label: int  # 0 or 1
     annotator: str  # those of the majority, separated by spaces
     labeled_at: str  # when the last of them labelled it, in UTC
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Agreement of two annotators."""
-
-    first: str
-    second: str
-    common: int  # messages that both labelled
-    same: float  # share with the same label, 0 to 1
-    kappa: float  # Cohen's kappa, -1 to 1; NaN if there is only one label
 
 
 @dataclass
@@ -66,26 +81,57 @@ class Merged:
 class Pulled:
     """Result of a pull."""
 
-    merged: Merged
     tied: list[str]  # msg_ids on which annotators are tied
     agreements: list[Agreement]
-    is_written: bool  # False if nothing changed
+    stored: LabelImport
+    skipped: Counter[str]  # annotations that are not in the store, by reason
+    merged: Merged | None = None  # of the file, if there is one
+    is_written: bool = False  # False if nothing in the file changed
 
 
-def pull(studio: Studio, path: Path) -> Pulled:
-    """Merge the labels of both projects into the CSV at `path`, which is created if need be.
+def pull(studio: Studio, store: MessageStore, path: Path | None = None) -> Pulled:
+    """Store the labels of both projects, and merge them into the CSV at `path`, if there is one.
 
-    Labels of the audit take precedence. The file is replaced atomically, and only if it changes.
-    Raises `InvalidLabels`, `LabelStudioUnavailable` and `OSError`.
+    Labels of the audit take precedence; in the store they are ground truth. The file is created if
+    need be, replaced atomically, and only if it changes.
+    Raises `InvalidLabels`, `LabelStudioUnavailable`, StoreUnavailable and `OSError`.
     """
-    columns, rows = _read(path)
-    first, audit = _decisions(studio, TITLE), _decisions(studio, AUDIT_TITLE)
-    labels, tied = resolve([*first, *audit])
+    columns, rows = _read(path) if path else ([], [])
+    names = studio.annotators()
+    first, audit = (_export(studio, title) for title in (TITLE, AUDIT_TITLE))
+    decided = _decisions(first, names)
+    labels, tied = resolve([*decided, *_decisions(audit, names)])
+    report = ReadReport()
+    given = [*stored_labels(first, names, report), *stored_labels(audit, names, report)]
+    stored = store.import_labels(given, given_key(STUDIO))
+    pulled = Pulled(tied, agreements(decided), stored, report.skipped)
+    if not path:
+        return pulled
     merged = merge(columns, rows, labels)
     is_written = merged.rows != rows or not path.exists()
     if is_written:
         _write(merged, path)
-    return Pulled(merged, tied, agreements(first), is_written)
+    return replace(pulled, merged=merged, is_written=is_written)
+
+
+def stored_labels(
+    export: Export, names: Mapping[str, str], report: ReadReport
+) -> list[LabelledMessage]:
+    """Return the labels in an export, one for each annotation; those of an audit as ground truth.
+
+    `names` are annotators' e-mail addresses by number. Raises `InvalidLabels`.
+    """
+    with export.errors():
+        given = studio_labels(export.tasks, report, Defaults(who=STUDIO, origin=STUDIO))
+    is_audit = export.title == AUDIT_TITLE
+    return [
+        replace(
+            each,
+            who=names.get(each.who, each.who),
+            is_ground_truth=each.is_ground_truth or is_audit,
+        )
+        for each in given
+    ]
 
 
 def resolve(decided: Iterable[Decision]) -> tuple[list[Label], list[str]]:
@@ -165,38 +211,25 @@ def merge(
 
 
 def agreements(decided: Iterable[Decision]) -> list[Agreement]:
-    """Return the agreement of each pair of annotators with enough messages in common.
-
-    Cohen, "A coefficient of agreement for nominal scales", 1960.
-    """
-    given: dict[str, dict[tuple[str, str], int]] = {}
+    """Return the agreement of each pair of annotators with enough messages in common."""
+    given: dict[str, dict[Hashable, bool]] = {}
     for decision in decided:
         for by, vote in decision.votes.items():
             if (label := parse_label(vote.label)) is not None:
-                given.setdefault(by, {})[_message(decision)] = label
-    pairs = []
-    for first, second in combinations(sorted(given), 2):
-        common = sorted(given[first].keys() & given[second].keys())
-        if len(common) < FEWEST_COMMON:
-            continue
-        left, right = (np.array([given[by][name] for name in common]) for by in (first, second))
-        one_label = len(np.unique([left, right])) == 1
-        kappa = np.nan if one_label else cohen_kappa_score(left, right)
-        same = float(np.mean(left == right))
-        pairs.append(Agreement(first, second, len(common), same, float(kappa)))
-    return pairs
+                given.setdefault(by, {})[_message(decision)] = label == 1
+    return agreement.agreements(given, FEWEST_COMMON)
 
 
-def _decisions(studio: Studio, title: str) -> list[Decision]:
-    """Return the decisions of a project, with annotators' e-mail addresses."""
+def _export(studio: Studio, title: str) -> Export:
     project = studio.find(title)
-    if project is None:
-        return []
-    names = studio.annotators()
-    try:
-        decided = decisions(studio.export(project))
-    except ValueError as error:
-        raise InvalidLabels(f"project {title!r} at {studio.url}: {error}") from error
+    tasks = [] if project is None else studio.export(project)
+    return Export(title, studio.url, tasks)
+
+
+def _decisions(export: Export, names: Mapping[str, str]) -> list[Decision]:
+    """Return the decisions of a project, with annotators' e-mail addresses."""
+    with export.errors():
+        decided = decisions(export.tasks)
     return [
         Decision(
             row={name: storable(value) for name, value in decision.row.items()},

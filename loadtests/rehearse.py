@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from tqdm import tqdm
 
 from feedsieve.command import run_command
+from feedsieve.errors import first_few, quote
 from feedsieve.store.store import MessageStore
 from labeling import server
 from labeling.batch import read_batch
@@ -24,7 +25,6 @@ from labeling.push import TITLE
 from labeling.studio import Studio
 from loadtests.harness.processes import BENTOML, ProgramFailed, bento, free_port, running
 from train.data.labelled import read_labeled
-from train.data.validation import first_few, quote
 
 CHOICES = {0: "negative", 1: "positive"}
 READY_WITHIN = 600.0  # seconds; Label Studio creates its database at its first start

@@ -72,6 +72,25 @@ class TestReadsLabelStudio:
         ):
             pd.testing.assert_frame_equal(read_labeled(path), expected)
 
+    def test_other_kinds_of_json_give_the_same_rows(self, tmp_path, expected):
+        full = tasks()
+        renamed = [
+            task | {"data": {"message_id": task["data"]["msg_id"], "text": task["data"]["msg"]}}
+            for task in full
+        ]
+        earlier = [task | {"completions": task["annotations"]} for task in full]
+        for task in earlier:
+            del task["annotations"]
+        lines = tmp_path / "lines.jsonl"
+        lines.write_text("\n".join(map(json.dumps, full)), encoding="utf-8")
+        for path in (
+            lines,
+            write_json(tmp_path / "twice.json", [task for task in full for _ in range(2)]),
+            write_json(tmp_path / "renamed.json", renamed),
+            write_json(tmp_path / "earlier.json", earlier),
+        ):
+            pd.testing.assert_frame_equal(read_labeled(path), expected)
+
     def test_task_id_and_text_replace_missing_fields(self, tmp_path):
         document = tasks()
         for task in document:

@@ -9,9 +9,14 @@ import pytest
 from labeling_command import labeling, write_csv
 from serving import ROOT, free_port
 
+from feedsieve.message import Message
+from feedsieve.sources.label_studio import Decision, Vote
+from feedsieve.sources.labels import STUDIO
+from feedsieve.sources.report import ReadReport
+from feedsieve.store.store import MessageStore
 from labeling.batch import InvalidBatch, Item, read_batch, write_batch
-from labeling.pull import InvalidLabels, Label, agreements, merge, resolve
-from train.data.label_studio import Decision, Vote
+from labeling.pull import Export, InvalidLabels, Label, agreements, merge, resolve, stored_labels
+from labeling.push import AUDIT_TITLE, TITLE
 
 
 def vote(label: str, day: int = 1) -> Vote:
@@ -118,6 +123,42 @@ class TestAgreement:
         assert pair.same == 1 and pair.kappa != pair.kappa
 
 
+class TestStoredLabels:
+    def export(self, title: str, *choices: str) -> Export:
+        results = [
+            [{"from_name": "label", "to_name": "msg", "value": {"choices": [choice]}}]
+            for choice in choices
+        ]
+        annotations = [
+            {"completed_by": number, "updated_at": f"2026-01-0{number}T00:00:00Z", "result": result}
+            for number, result in enumerate(results, 1)
+        ]
+        task = {"id": 9, "data": {"msg_id": "1", "msg": "text 1"}, "annotations": annotations}
+        return Export(title, "http://studio", [task])
+
+    def test_labels_have_annotators_and_times(self):
+        names = {"1": "a@example.org"}
+        first, second = stored_labels(self.export(TITLE, "positive", "1"), names, ReadReport())
+        assert (first.who, first.label, first.origin) == ("a@example.org", "positive", STUDIO)
+        assert first.time == datetime(2026, 1, 1, tzinfo=UTC)
+        assert second.who == "2" and not second.is_ground_truth
+
+    def test_audit_is_ground_truth(self, tmp_path):
+        store = MessageStore.open(tmp_path / "store.db")
+        store.add([Message("1", "text 1", "chat")])
+        for export in (
+            self.export(TITLE, "positive", "positive", "positive"),
+            self.export(AUDIT_TITLE, "negative"),
+        ):
+            store.import_labels(stored_labels(export, {"1": "a"}, ReadReport()), "name:studio")
+        assert [(each.message.id, each.label) for each in store.labels()] == [("1", "negative")]
+        store.close()
+
+    def test_unknown_choice_names_the_project(self):
+        with pytest.raises(InvalidLabels, match="project 'feedsieve' at http://studio: .*'unsure'"):
+            stored_labels(self.export(TITLE, "unsure"), {}, ReadReport())
+
+
 class TestBatch:
     def test_batch_round_trip(self, tmp_path):
         items = [Item("1", 'a "text"\nof two lines', 0.25, "some:tag"), Item("2", "b")]
@@ -134,7 +175,7 @@ class TestBatch:
             read_batch(path)
 
     def test_missing_columns_are_named(self, tmp_path):
-        path = write_csv(tmp_path / "b.csv", ["id", "msg"], ["1", "a"])
+        path = write_csv(tmp_path / "b.csv", ["number", "msg"], ["1", "a"])
         with pytest.raises(InvalidBatch, match="missing columns: msg_id"):
             read_batch(path)
 

@@ -17,6 +17,7 @@ from serving import ROOT
 from studio_server import PROGRAM, Annotator, StudioServer, studio_server
 from tiny_bert import save_tiny_bert
 
+from feedsieve.store.store import MessageStore
 from feedsieve.text import storable
 from labeling.batch import Item, write_batch
 from labeling.push import AUDIT_TITLE, HELD_OUT, TITLE
@@ -204,6 +205,18 @@ class TestPull:
 
     def test_agreement_is_reported(self, pulled):
         assert re.search(r"agree on 90% of 4[89] messages, Cohen's kappa 0\.7\d", pulled[1])
+
+    def test_every_annotation_is_in_the_store(self, pulled, run, home):
+        assert "96 labels new, 0 known; 48 messages added" in pulled[1]
+        assert "0 labels new, 96 known; 0 messages added" in run("pull")
+        store = MessageStore.open(home / "data" / "messages.db")
+        tied = [each.message.id for each in store.labels() if each.label is None]
+        assert tied == [str(number) for number in range(100, 140) if number % 8 == 0]
+        assert {each.who for each in store.label_history("102")} == {
+            "feedsieve@localhost",
+            "second@example.org",
+        }
+        store.close()
 
     def test_texts_are_unchanged(self, pulled, messages):
         rows = rows_of(pulled[0])

@@ -14,6 +14,7 @@ from labeling_command import texts
 from serving import ROOT
 
 from feedsieve.message import Message
+from feedsieve.store.labels import GivenLabel
 from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint
 from labeling.batch import read_batch
@@ -155,6 +156,15 @@ class TestCommand:
         two = read_batch(tmp_path / "two.csv")
         assert len(two) == 40
         assert not {item.msg_id for item in one} & {item.msg_id for item in two}
+        assert "all other messages are labelled" in done.stdout
+
+    def test_messages_that_are_labelled_in_the_store_are_left_out(self, run, tmp_path):
+        store = MessageStore.open(str(tmp_path / "messages.db"))
+        first, *_rest = store.read_all()
+        store.add_labels([GivenLabel(first.id, "negative", "anna", "test")])
+        done = run("--out", "one.csv", "--count", "200")
+        assert done.returncode == 0, done.stderr
+        assert first.id not in {item.msg_id for item in read_batch(tmp_path / "one.csv")}
         assert "all other messages are labelled" in done.stdout
 
     def test_existing_file_is_not_replaced(self, run, tmp_path):

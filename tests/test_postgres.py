@@ -29,6 +29,7 @@ from stores import (
 )
 from test_curation import TestCurated
 from test_feed import TestFeed, TestSample, twelve
+from test_labels import TestAddLabels, TestImportLabels, TestResolvedLabels, one_message
 from test_store import (
     TestAdd,
     TestChanges,
@@ -47,17 +48,21 @@ from feedsieve.text import fingerprint
 
 __all__ = [  # pytest runs these with the fixture `new_location` of this file
     "TestAdd",
+    "TestAddLabels",
     "TestChanges",
     "TestClashes",
     "TestCurated",
     "TestFeed",
     "TestHostileStrings",
+    "TestImportLabels",
+    "TestResolvedLabels",
     "TestSample",
     "TestScores",
     "TestShownModel",
     "TestWritingAtOnce",
     "any_store",
     "location",
+    "one_message",
     "postgres",
     "store",
     "twelve",

@@ -191,6 +191,14 @@ def frame_of(count: int) -> pd.DataFrame:
     return pd.DataFrame(table(count, every=2)).astype({"label": int})
 
 
+class TestSources:
+    def test_identifiers_of_several_sources_are_told_apart(self, tmp_path):
+        rows = [row | {"source": f"name:{number % 2}"} for number, row in enumerate(table())]
+        rows[1]["msg_id"] = "m0"
+        frame = read_labeled(write_csv(tmp_path / "a.csv", rows))
+        assert frame["msg_id"].tolist()[:3] == ["name:0:m0", "name:1:m0", "m2"]
+
+
 class TestFingerprint:
     def test_fingerprint_ignores_the_order(self):
         frame = frame_of(10)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from feedsieve.command import run_command
+from feedsieve.store.database import without_password
 from train.behaviour.requirements import REQUIREMENTS
 from train.cli.arguments import add_cluster, add_distil, add_no_track
 from train.feast.feature_store import REPOSITORY
@@ -20,7 +21,10 @@ def main() -> int:
         parser.error("--features determines the encoder: leave out --encoder and --finetune")
     if options.distil and not options.finetune:
         parser.error("--distil needs --finetune")
-    return run_command("train", lambda: _train(options), options.data)
+    if not options.data and not options.db:
+        parser.error("name labelled messages with --data, or a message store with labels with --db")
+    data = options.data or without_password(options.db or "")
+    return run_command("train", lambda: _train(options), data)
 
 
 def _train(options: Options) -> None:
@@ -46,13 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         type=Path,
-        required=True,
         metavar="LABELED.csv",
         help="msg_id,msg,label and optionally subset (train or test); or Label Studio's CSV or"
-        " JSON",
+        " JSON. Without it, the labels in --db are used",
     )
     parser.add_argument(
-        "--db", metavar="MESSAGES.db", help="message store to score with the new model"
+        "--db",
+        metavar="MESSAGES.db",
+        help="message store to score with the new model; without --data, the labels in it are used",
     )
     parser.add_argument(
         "--encoder",

@@ -14,13 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feedsieve.command import run_command
-from feedsieve.errors import FeedsieveError
+from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import UnwritableFile, open_atomically
 from feedsieve.text import fingerprint
 from train.classifier.calibration import best_threshold
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
-from train.data.validation import first_few, quote
 from train.evaluation.label_audit import COLUMNS, audit, suspects, what_if
 
 FILE = "audit.csv"

@@ -13,8 +13,8 @@ from train.encoder.distil import DEFAULT_LAYERS
 class Options:
     """The arguments of `python -m train`."""
 
-    data: Path
-    db: str | None
+    data: Path | None  # without it, the labels in the store are the data
+    db: str | None  # the message store
     encoder: str
     finetune: bool
     behave: str | None  # the name of the requirements

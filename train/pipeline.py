@@ -6,12 +6,14 @@ from typing import Any
 
 from feedsieve.scoring.features import Features
 from feedsieve.store.feed import FeedItem
+from feedsieve.store.store import MessageStore
 from train.classifier import stacking
 from train.classifier.boosting import Fitted
 from train.classifier.save import SavedModel, save_classifier
 from train.compute.base import Compute
 from train.compute.choose import computing
 from train.data.dataset import Dataset
+from train.data.stored_labels import read_stored
 from train.encoder.fit_encoder import FittedEncoder, fit_encoder
 from train.fill_store import fill_store, open_store
 from train.options import Options
@@ -31,9 +33,8 @@ def train(options: Options) -> dict[str, Any]:
     """
     started = time.monotonic()
     options.report.mkdir(parents=True, exist_ok=True)
-    data = Dataset.read(options.data, options.seed)
+    data, store = _read(options)
     description = Data.of(data.frame, data.parts)
-    store = open_store(options.db) if options.db else None  # fail early
     parameters = options.parameters | description.parameters | versions()
     with (
         computing(options.cluster) as compute,
@@ -53,6 +54,15 @@ def train(options: Options) -> dict[str, Any]:
             if run:
                 _track(run, options, data, description, model)
     return model.metrics
+
+
+def _read(options: Options) -> tuple[Dataset, MessageStore | None]:
+    """Return the data, and the store if there is one: fail early if it cannot be opened."""
+    if options.data:
+        data = Dataset.read(options.data, options.seed)
+        return data, open_store(options.db) if options.db else None
+    store = open_store(str(options.db))
+    return Dataset.of(read_stored(store), options.seed), store
 
 
 def _fit_classifier(

@@ -24,6 +24,9 @@ ROLES = {
 """For each part of a message the names of its column, the preferred ones first, as in `compact`."""
 
 KNOWN = frozenset(name for names in ROLES.values() for name in names)
+PLACE = " place"
+"""The column of a row's place in the file. No file has it: spaces are stripped from names."""
+
 _NOT_LETTERS = re.compile(r"[\W_]+")
 _SHOWN = 200  # characters
 

@@ -55,6 +55,12 @@ def given_key(source: str) -> str:
     return source if source.startswith(_SERVICES) else name_key(source)
 
 
+def title_of(key: str) -> str | None:
+    """Return the name in a key that is made of one, None for other keys."""
+    kind, _, name = key.partition(":")
+    return name if kind == "name" and name else None
+
+
 def file_key(path: PurePath) -> str:
     """Return the key of a file that names no source."""
     return f"file:{path.name.split('.')[0] or path.name}"

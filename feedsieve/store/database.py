@@ -198,6 +198,7 @@ def _prepare_tables(engine: Engine) -> None:
         found = _revision(connection)
         if found == REVISION:  # another process was faster
             return
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs its plugins when imported
         from feedsieve.store import migrations  # 0.1 s
 
         if found is not None and not migrations.is_known(found):

@@ -82,11 +82,31 @@ def store_messages(connection: Connection, batch: Sequence[Message]) -> list[Sto
     return _Import(connection).store(batch)
 
 
+def store_missing(
+    connection: Connection, messages: Iterable[Message], alike: tuple[str, Sequence[Message]]
+) -> list[Stored]:
+    """Store the messages that are not there, and leave those that are as they are.
+
+    `alike` is a source's key, and more messages that show whether it is known by another key.
+    """
+    run = _Import(connection, keeps_known=True)
+    key, others = alike
+    run.recognise(key, others)
+    stored = []
+    remaining = iter(messages)
+    while batch := list(islice(remaining, _BATCH)):
+        stored += run.store(batch)
+    return stored
+
+
 class _Import:
     """One import in an open transaction. The last of several texts for one identifier counts."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, keeps_known: bool = False) -> None:
+        """`keeps_known`: messages that were in the store before are not changed."""
         self._connection = connection
+        self._keeps_known = keeps_known
+        self._own: set[str] = set()  # messages that were not, if it matters
         self._now = datetime.now(UTC)
         self._sources = SourceTable(connection, self._now)
         self._has_deletions = bool(connection.execute(select(deletions.c.id).limit(1)).first())
@@ -109,6 +129,11 @@ class _Import:
             tuple(self._sources.used.values()),
             tuple((key, source.key) for key, source in self._sources.recognised.items()),
         )
+
+    def recognise(self, key: str, messages: Sequence[Message]) -> None:
+        """Find the source that has most of these messages, and take it for the one with `key`."""
+        if messages:
+            self._sources.find(key, None, [clean(message) for message in messages[:_BATCH]])
 
     def check_conflicts(self) -> None:
         """Raise SourceConflict if a source that is known by a name only seems to be two."""
@@ -137,11 +162,15 @@ class _Import:
             if key in deleted:
                 outcomes.append("deleted")
             elif row := rows.find(key, message):
-                outcomes.append("changed" if self._merge(rows, row, key, message) else "unchanged")
+                may_change = not self._keeps_known or not row.id or row.id in self._own
+                is_changed = may_change and self._merge(rows, row, key, message)
+                outcomes.append("changed" if is_changed else "unchanged")
             else:
                 rows.add(key, message)
                 outcomes.append("added")
         rows.name_added()
+        if self._keeps_known:
+            self._own.update(row.id for row in rows.added)
         self._count_changed(rows)
         rows.write(self._now)
         self._added += len(rows.added)

@@ -23,7 +23,11 @@ class Dataset:
     @classmethod
     def read(cls, path: Path, seed: int) -> "Dataset":
         """Read and split a file. Raises InvalidData, and ValueError for too few messages."""
-        frame = read_labeled(path)
+        return cls.of(read_labeled(path), seed)
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, seed: int) -> "Dataset":
+        """Split the frame of `read_labeled`. Raises ValueError for too few messages."""
         parts = split(frame, seed)
         groups = near_duplicate_groups(parts.train["msg"].tolist(), progress=False)
         dataset = cls(frame, parts, groups)

@@ -1,18 +1,21 @@
 """Read tables of labelled messages: CSV as programs and spreadsheets write it."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from feedsieve.errors import first_few, quote
 from feedsieve.message import InvalidFile
-from feedsieve.sources.columns import ROLES, Repeated, compact, find
+from feedsieve.sources.columns import PLACE, ROLES, Repeated, compact, find
 from feedsieve.sources.csv_rows import CsvFile
 from feedsieve.sources.encodings import detect
 from feedsieve.sources.identifiers import are_floats, whole
+from feedsieve.sources.label_studio import is_flat_export
+from feedsieve.sources.label_words import is_unlabelled, parse_label
 from feedsieve.sources.report import ReadReport
 from feedsieve.text import normalise
-from train.data.label_studio import is_flat_export
-from train.data.validation import PLACE, InvalidData, first_few, is_unlabelled, parse_label, quote
+from train.data.validation import InvalidData
 
 _log = logging.getLogger(__name__)
 _NAMES = {
@@ -86,6 +89,7 @@ def labelled(rows: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], list
 
     What is left out is logged, and so are texts with both labels under different identifiers.
     """
+    rows = _named_apart(rows)
     with_label = [row for row in rows if not is_unlabelled(row.get("label", "?"))]
     if unlabelled := len(rows) - len(with_label):
         _log.info("%s rows have no label and are left out", f"{unlabelled:,}")
@@ -106,14 +110,28 @@ def labelled(rows: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], list
             )
     if repeated:
         _log.info("%s rows repeat another one and are left out", f"{repeated:,}")
-    _warn_of_texts_with_both_labels(first.values())
+    warn_of_texts_with_both_labels(first.values())
     if contradictions:
         count = f"{len(contradictions):,} message(s)"
         return [*first.values()], [f"two labels for {count}: {first_few(contradictions)}"]
     return [*first.values()], []
 
 
-def _warn_of_texts_with_both_labels(rows: Iterable[dict[str, str]]) -> None:
+def _named_apart(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows; an identifier that messages of several sources have is after its source."""
+    sources: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        sources[row.get("msg_id", "")].add(row.get("source", ""))
+    return [
+        row | {"msg_id": f"{row['source']}:{row['msg_id']}"}
+        if len(sources[row.get("msg_id", "")]) > 1
+        else row
+        for row in rows
+    ]
+
+
+def warn_of_texts_with_both_labels(rows: Iterable[dict[str, str]]) -> None:
+    """Log texts that have both labels under different identifiers."""
     first: dict[str, dict[str, str]] = {}
     places = []
     for row in rows:

@@ -1,15 +1,17 @@
 """Read labelled messages from CSV and from Label Studio's exports."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from feedsieve.sources.columns import PLACE
+from feedsieve.sources.json_text import parse
+from feedsieve.sources.label_studio import is_flat_export
 from feedsieve.text import storable
 from train.data import label_studio
 from train.data.label_tables import labelled, read_table, read_text, starts_as_json
-from train.data.validation import PLACE, InvalidData, validate
+from train.data.validation import InvalidData, validate
 
 _COLUMNS = ["msg_id", "msg", "label", "subset", "labeled_at"]
 
@@ -43,13 +45,13 @@ def read_rows(path: Path) -> tuple[Sequence[str], list[dict[str, str]], list[str
     columns: Sequence[str] = []
     try:
         if starts_as_json(path):
-            return columns, label_studio.from_json(json.loads(read_text(path))), problems
+            return columns, label_studio.from_json(parse(read_text(path))), problems
         columns, rows, problems = read_table(path)
-        if label_studio.is_flat_export(columns):
+        if is_flat_export(columns):
             return columns, label_studio.from_flat(rows), problems
     except InvalidData:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidData(path, [*problems, str(error)]) from error
     rows, contradictions = labelled(rows)
     return columns, rows, [*problems, *contradictions]

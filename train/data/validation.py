@@ -7,49 +7,29 @@ from pathlib import Path
 import pandas as pd
 import pandera.pandas as pa
 
-from feedsieve.errors import FeedsieveError
+from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.message import in_utc
+from feedsieve.sources.columns import PLACE
 from feedsieve.sources.identifiers import is_shortened
+from feedsieve.sources.label_words import ALLOWED, parse_label
 from feedsieve.text import normalise
 
 MINIMUM_ROWS = 20
 MINIMUM_PER_LABEL = 5
-PLACE = (
-    " place"  # column with a row's place in the file; read_table strips such a space from a name
-)
 SUBSETS = ("train", "test")
-LABELS = {
-    **dict.fromkeys(("1", "1.0", "positive", "true", "yes", "да", "истина", "положительный"), 1),
-    **dict.fromkeys(("0", "0.0", "negative", "false", "no", "нет", "ложь", "отрицательный"), 0),
-}
-"""Labels as people and programs write them; Excel writes TRUE in the language of its user."""
-ALLOWED = "0, 1, positive, negative, true, false, yes, no, да or нет"
-_NO_LABELS = frozenset({"", "nan", "none", "null", "<na>", "n/a", "na", "-"})
-_SHOWN = 5
-_SHOWN_CHARACTERS = 60
 
 
 class InvalidData(FeedsieveError, ValueError):
     """Labelled messages that cannot be used for training; the message lists every problem."""
 
-    def __init__(self, path: Path, problems: Sequence[str]) -> None:
-        """`problems` are clauses without a full stop, about the file `path`."""
+    def __init__(self, path: Path | str, problems: Sequence[str]) -> None:
+        """`problems` are clauses without a full stop, about the file or message store `path`."""
         self.path = path
         self.problems = tuple(problems)
         super().__init__(f"{path}: " + "\n  ".join(["cannot train on this:", *self.problems]))
 
-    def __reduce__(self) -> tuple[type["InvalidData"], tuple[Path, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type["InvalidData"], tuple[Path | str, tuple[str, ...]]]:
         return type(self), (self.path, self.problems)
-
-
-def parse_label(value: str) -> int | None:
-    """Return 0 or 1 for a label as people and tools write it, None for anything else."""
-    return LABELS.get(value.strip().lower())
-
-
-def is_unlabelled(value: str) -> bool:
-    """Return whether a label is empty, as people and tools write it."""
-    return value.strip().lower() in _NO_LABELS
 
 
 def parse_time(value: str) -> datetime | None:
@@ -60,19 +40,7 @@ def parse_time(value: str) -> datetime | None:
     return in_utc(datetime.fromisoformat(value.strip())) if value.strip() else None
 
 
-def quote(value: object) -> str:
-    """Return `value` shortened and quoted on one line."""
-    text = str(value)
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…")
-
-
-def first_few(values: Sequence[str]) -> str:
-    """Return at most five of `values`, and the number of the others."""
-    more = [f"and {len(values) - _SHOWN:,} more"] if len(values) > _SHOWN else []
-    return "; ".join([*values[:_SHOWN], *more])
-
-
-def validate(frame: pd.DataFrame, path: Path, problems: Sequence[str] = ()) -> pd.DataFrame:
+def validate(frame: pd.DataFrame, path: Path | str, problems: Sequence[str] = ()) -> pd.DataFrame:
     """Return the rows of `frame` in the form that `read_labeled` describes.
 
     `frame` holds the text of the file's cells, and each row's `PLACE`. `problems` were found while
