@@ -175,6 +175,7 @@ class TestFetching:
             ("soon", 0),
             ("Wed, 99 Nov 2023 22:13:20 GMT", 0),
         ],
+        ids=["in-minutes", "past", "large", "word", "no-date"],  # the same in every process
     )
     def test_retry_after_is_bounded(self, feeds, value, seconds):
         feeds.pages["/feed"] = Page(status=503, headers={"Retry-After": value})

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from feedsieve.scoring import model_store
 from feedsieve.store.database import find_database, open_database
 from feedsieve.store.feed import Cursor
-from feedsieve.store.schema import messages
+from feedsieve.store.schema import messages, sources
 from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint
 from loadtests.harness import page
@@ -51,15 +51,18 @@ def _fill(plan: Plan, database: Path, size: int) -> dict[str, list[str]]:
     store = MessageStore(engine)
     store.start_model(plan.model, 0.5)
     rng, now = random.Random(7), datetime.now(UTC)
+    with engine.begin() as connection:
+        connection.execute(insert(sources), {"number": 1, "key": "name:chat", "seen_at": now})
     drawn = set(rng.sample(range(size), min(PATHS, size)))
     identifiers, pages = [], []
     stream = islice(enumerate(repeating(plan.chat, 0)), size)
     with tqdm(total=size, desc=f"{size:,} messages", unit="message", leave=False) as progress:
         while part := list(islice(stream, ROWS_A_TRANSACTION)):
             prints = [fingerprint(text) for _number, text in part]
-            times = {"channel": None, "time": now, "seen_at": now}
+            same = {"source": 1, "time": now, "seen_at": now}
             rows = [
-                {"id": str(number), "text": text, "fingerprint": key} | times
+                {"id": str(number), "source_id": str(number), "text": text, "fingerprint": key}
+                | same
                 for (number, text), key in zip(part, prints, strict=True)
             ]
             with engine.begin() as connection:
