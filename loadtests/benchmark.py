@@ -16,7 +16,7 @@ from loadtests.harness import page
 from loadtests.harness.engine import Shape
 from loadtests.harness.messages import read_texts
 from loadtests.harness.plan import Plan
-from loadtests.sections import engines, feed, service, start
+from loadtests.sections import engines, feed, messages, service, start
 
 SECTIONS = {
     "engine": (engines.measure, engines.render),
@@ -24,6 +24,7 @@ SECTIONS = {
     "service": (service.measure, service.render),
     "overload": (service.measure_overload, service.render_overload),
     "feed": (feed.measure, feed.render),
+    "messages": (messages.measure, messages.render),
     "start": (start.measure, start.render),
 }
 

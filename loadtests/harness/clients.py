@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -38,6 +38,7 @@ class Job:
     texts_a_request: int = 1
     key: str = "texts"  # of the texts in the body
     prefix: str = ""  # put before each text
+    as_messages: bool = False  # bodies of POST /messages, each message with a new identifier
 
     def requests(self) -> Iterator[tuple[str, bytes | None]]:
         """Yield the path and body of each request; the body of a GET is None."""
@@ -46,8 +47,13 @@ class Job:
             while True:
                 yield rng.choice(self.paths), None
         texts = (self.prefix + text for text in STREAMS[self.stream](self.texts, self.run))
+        numbers = count()
         while True:
-            body = {self.key: list(islice(texts, self.texts_a_request))}
+            part = list(islice(texts, self.texts_a_request))
+            body: object = {self.key: part}
+            if self.as_messages:
+                source = f"run {self.run}"
+                body = [{"source": source, "id": str(next(numbers)), "text": text} for text in part]
             yield self.paths[0], json.dumps(body, ensure_ascii=False).encode()
 
 

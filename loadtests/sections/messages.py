@@ -1,0 +1,126 @@
+"""Messages in: import of large files, and `POST /messages`."""
+
+import csv
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from feedsieve.store.store import MessageStore
+from loadtests.harness import page
+from loadtests.harness.clients import Job, load
+from loadtests.harness.messages import repeating
+from loadtests.harness.plan import Plan, medians
+from loadtests.harness.processes import ROOT, ProgramFailed, bento
+from loadtests.sections.service import DIFFERENT, our_settings
+
+CLIENTS = 8
+TEXTS_A_REQUEST = 64
+BASELINE = "Python's csv and sqlite3 alone"
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """Return messages a second, and bytes of memory. Raises ProgramFailed, ServerTimeout."""
+    count = plan.few_or_many(20_000, 1_000_000)
+    texts = list(islice(repeating(plan.chat, 0), count))
+    table, export = plan.folder / "chat.csv", plan.folder / "result.json"
+    _write_table(table, texts)
+    _write_export(export, texts)
+    imports = {"CSV": _import(table, count), "Telegram's JSON": _import(export, count)}
+    rounds = [_post(plan) for _ in range(plan.few_or_many(1, 3))]
+    return {
+        "count": count,
+        "imports": imports,
+        "baseline": count / _insert_alone(table),
+        "post": medians(rounds),
+    }
+
+
+def render(figures: dict[str, Any], images: Path) -> str:
+    """Return the section, which has no plot."""
+    return page.render("messages", baseline_name=BASELINE, **figures)
+
+
+def _write_table(path: Path, texts: list[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["msg_id", "msg", "channel"])
+        writer.writerows((number, text, "chat") for number, text in enumerate(texts))
+
+
+def _write_export(path: Path, texts: list[str]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"name": "chat", "type": "public_supergroup", "id": 7, "messages": [')
+        for number, text in enumerate(texts):
+            entry = {"id": number, "type": "message", "date_unixtime": "1700000000", "text": text}
+            file.write(("," if number else "") + json.dumps(entry, ensure_ascii=False))
+        file.write("]}")
+
+
+def _import(path: Path, count: int) -> dict[str, float]:
+    """Import a file into a new store by the command; return its speed and largest memory."""
+    database = path.with_suffix(".db")
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "feedsieve", "import", path],
+        cwd=ROOT,
+        env=os.environ | {"FEEDSIEVE_DB": str(database)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _pid, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    store = MessageStore.open(database)
+    if process.returncode or store.count() != count:
+        raise ProgramFailed(f"feedsieve import {path.name} stored {store.count():,} of {count:,}")
+    store.close()
+    database.unlink()
+    cpu = usage.ru_utime + usage.ru_stime
+    return {"speed": count / seconds, "cpu": count / cpu, "rss": usage.ru_maxrss * 1024}
+
+
+def _insert_alone(table: Path) -> float:
+    """Return the seconds of reading a table and inserting its rows without looking at them."""
+    database = table.with_suffix(".alone.db")
+    started = time.monotonic()
+    connection = sqlite3.connect(database)
+    with table.open(encoding="utf-8", newline="") as file, connection:
+        connection.execute("CREATE TABLE messages (id TEXT PRIMARY KEY, text TEXT, channel TEXT)")
+        rows = csv.reader(file)
+        next(rows)
+        connection.executemany("INSERT INTO messages VALUES (?, ?, ?)", rows)
+    connection.close()
+    seconds = time.monotonic() - started
+    database.unlink()
+    return seconds
+
+
+def _post(plan: Plan) -> dict[str, Any]:
+    """Return messages a second of `/score` and of `POST /messages` on the same server."""
+    settings = our_settings(plan, DIFFERENT)
+    settings["FEEDSIEVE_DB"] = str(plan.folder / f"posted{plan.next_run()}.db")
+    with bento(plan.folder / "post.log", settings, ready="/feed") as server:
+        job = Job(
+            url=server.url,
+            seconds=plan.few_or_many(3.0, 20.0),
+            warm_up=plan.few_or_many(1.0, 5.0),
+            clients=CLIENTS,
+            texts=list(plan.texts),
+            texts_a_request=TEXTS_A_REQUEST,
+            run=plan.next_run(),
+        )
+        scored = load(job)
+        posting = replace(job, run=plan.next_run(), paths=["/messages"], as_messages=True)
+        posted = load(posting)
+    return {
+        "score": scored.throughput * TEXTS_A_REQUEST,
+        "messages": posted.throughput * TEXTS_A_REQUEST,
+        "failures": scored.failures | posted.failures,
+    }
