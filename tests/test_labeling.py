@@ -134,7 +134,7 @@ class TestBatch:
             read_batch(path)
 
     def test_missing_columns_are_named(self, tmp_path):
-        path = write_csv(tmp_path / "b.csv", ["id", "msg"], ["1", "a"])
+        path = write_csv(tmp_path / "b.csv", ["number", "msg"], ["1", "a"])
         with pytest.raises(InvalidBatch, match="missing columns: msg_id"):
             read_batch(path)
 
