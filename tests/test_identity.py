@@ -92,6 +92,16 @@ class TestSources:
         store.add([Message(str(n), f"дом {n}", "Аренда") for n in range(9)])
         assert store.add(texts(CHAT, "кот", "пёс", title="Аренда")).added == 2
 
+    def test_few_equal_texts_do_not_make_two_chats_one(self, store):
+        store.add(texts("file:chat", "дом", "сад"))
+        assert store.add(texts(CHAT, "дом", "сад")).added == 2
+        assert store.get("1").source == "file:chat"
+
+    def test_key_before_is_reported(self, store):
+        store.add(texts("file:chat", "дом", "сад", "лес"))
+        counts = store.add(texts(CHAT, "дом", "сад", "лес", "река"))
+        assert counts.recognised == ((CHAT, "file:chat"),)
+
     def test_full_export_imported_again_adds_nothing(self, store, location):
         export = [*texts(CHAT, "дом", title="А"), *texts("telegram:group:9", "кот", title="Б")]
         store.add(export)

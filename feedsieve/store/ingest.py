@@ -42,7 +42,7 @@ class ImportCounts:
     deleted: int = 0
     sources: tuple[Source, ...] = field(default=(), compare=False)  # of the messages
     recognised: tuple[tuple[str, str], ...] = field(default=(), compare=False)
-    """Keys in the import, and keys of the sources in the store that they turned out to be."""
+    """Keys in the import, and those by which the store knew the same sources before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class _Import:
             self.total - self._added - changed - self._deleted,
             self._deleted,
             tuple(self._sources.used.values()),
-            tuple((key, source.key) for key, source in self._sources.recognised.items()),
+            tuple(self._sources.recognised.items()),
         )
 
     def recognise(self, key: str, messages: Sequence[Message]) -> None:

@@ -36,7 +36,8 @@ class SourceTable:
         columns = sources.c["number", "key", "title"]
         self._by_key = {row.key: Source(*row) for row in connection.execute(select(*columns))}
         self.used: dict[int, Source] = {}
-        self.recognised: dict[str, Source] = {}  # by another key
+        self._recognised: dict[str, Source] = {}  # by another key
+        self.recognised: dict[str, str] = {}  # keys of the import, and earlier ones of the sources
 
     def get(self, key: str) -> Source | None:
         """Return the source with this key, if there is one."""
@@ -49,7 +50,7 @@ class SourceTable:
         whether the source is known by another one: a chat that was imported from a table before its
         own export, or a copy of a file. If it is not, the source is added.
         """
-        source = self._by_key.get(key) or self.recognised.get(key)
+        source = self._by_key.get(key) or self._recognised.get(key)
         if source is None:
             source = self._recognise(key, title, batch) or self._add(key, title)
         if title and title != source.title and _certainty(key) >= _certainty(source.key):
@@ -70,12 +71,13 @@ class SourceTable:
             if _is_of_unknown_kind(source.key, key) or (
                 _may_be(source, key, title) and self._has_most(source, batch)
             ):
+                self.recognised[key] = source.key
                 if _certainty(key) > _certainty(source.key):
                     del self._by_key[source.key]
                     source.key = key
                     self._by_key[key] = source
                     self._save(source)
-                self.recognised[key] = source
+                self._recognised[key] = source
                 return source
         return None
 
@@ -90,7 +92,7 @@ class SourceTable:
         )
         rows = self._connection.execute(statement).all()
         same = [row for row in rows if texts[row.source_id] == row.text]
-        return 2 * len(same) > len(rows) and len(same) >= min(ENOUGH, len(texts))
+        return 2 * len(same) > len(rows) and len(same) >= ENOUGH
 
     def _save(self, source: Source) -> None:
         self._connection.execute(
