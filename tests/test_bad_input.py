@@ -92,7 +92,8 @@ class TestQueries:
         assert_problem(server.client.get("/score"), 405, "answers POST")
         assert_problem(server.client.post("/feed"), 405, "answers GET, HEAD")
         assert server.client.post("/feed").headers["allow"] == "GET, HEAD"
-        assert_problem(server.client.delete("/messages/1"), 405, "answers GET")
+        assert_problem(server.client.put("/messages/1"), 405, "answers DELETE, GET, HEAD")
+        assert_problem(server.client.put("/messages"), 405, "answers GET, HEAD, POST")
 
 
 class TestBodies:

@@ -152,3 +152,12 @@ def test_openapi_documents_writing(writable):
     paths = writable.client.get("/openapi.json").json()["paths"]
     assert "post" in paths["/messages"]
     assert "delete" in paths["/messages/{identifier}"]
+
+
+def test_other_methods_are_named(writable):
+    answer = writable.client.put("/messages/1")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "DELETE, GET, HEAD"
+    assert writable.client.put("/messages").headers["allow"] == "GET, HEAD, POST"
+    assert writable.client.post("/feed").headers["allow"] == "GET, HEAD"
+    assert writable.client.get("/score").headers["allow"] == "POST"

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedsieve.api.rendering import prefers_page, render
@@ -110,6 +111,16 @@ def install(web: FastAPI) -> None:
     @web.exception_handler(ProblemResponse)
     def _(request: Request, error: ProblemResponse) -> Response:
         return error.respond(request)
+
+    @web.exception_handler(HTTPStatus.METHOD_NOT_ALLOWED)
+    def _(request: Request, error: Exception) -> Response:
+        found = [route for route in web.routes if route.matches(request.scope)[0] != Match.NONE]
+        methods = {method for route in found for method in getattr(route, "methods", None) or ()}
+        if "GET" in methods:
+            methods.add("HEAD")  # feedsieve/api/route_class.py answers both
+        allow = ", ".join(sorted(methods))
+        detail = f"this address answers {allow}"
+        return respond(request, HTTPStatus.METHOD_NOT_ALLOWED, detail, allow)
 
     @web.exception_handler(RequestValidationError)
     def _(request: Request, error: RequestValidationError) -> Response:
