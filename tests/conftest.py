@@ -16,8 +16,9 @@ from feedsieve.store.store import MessageStore
 from train.data.labelled import read_labeled
 
 # Tests have settings of their own, whatever those of the shell are.
+_KEPT = ("FEEDSIEVE_CACHE", "FEEDSIEVE_CORPUS", "FEEDSIEVE_THREADS", "FEEDSIEVE_TEST_")
 for name in [name for name in os.environ if name.startswith(("FEEDSIEVE_", "FEAST_"))]:
-    if name not in ("FEEDSIEVE_CACHE", "FEEDSIEVE_CORPUS", "FEEDSIEVE_THREADS"):
+    if not name.startswith(_KEPT):
         del os.environ[name]
 
 
