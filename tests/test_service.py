@@ -188,11 +188,11 @@ class TestScore:
         assert offer["by"] == "encoder"
         assert 0 < chatter["score"] < offer["score"] < 1
 
-    def test_largest_request_is_scored(self, server):
+    def test_largest_request_is_scored(self, small_server):
         words = "Сдаётся квартира в Лимассоле, рядом море, "
         texts = [f"{number} {words * 300}"[:10_000] for number in range(256)]
         assert {len(text) for text in texts} == {10_000}
-        assert len(score(server, *texts)) == 256
+        assert len(score(small_server, *texts)) == 256
 
     def test_stored_message_scores_as_in_the_feed(self, server):
         item = server.client.get("/feed?limit=1").json()["items"][0]
