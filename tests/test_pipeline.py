@@ -240,11 +240,11 @@ class TestAudit:
 
 class TestErrors:
     def test_invalid_rows_are_named_before_training(self, tmp_path):
-        (tmp_path / LABELED).write_text("msg_id,msg,label\n1,flat,yes\n1,,0\n")
+        (tmp_path / LABELED).write_text("msg_id,msg,label\n1,flat,maybe\n1,,0\n")
         done = python("-m", "train", *ARGUMENTS, "report", cwd=tmp_path)
         assert done.returncode == 1
         assert f"train: {LABELED}: cannot train on this" in done.stderr
-        assert "line 2, msg_id '1': 'yes'" in done.stderr
+        assert "line 2, msg_id '1': 'maybe'" in done.stderr
         assert "line 3, msg_id '1'" in done.stderr
         assert "Traceback" not in done.stderr
         assert models_in(tmp_path) == {}
