@@ -104,7 +104,7 @@ def test_killed_watch_has_every_message_once_and_the_edits(watch, environment, b
             if expected and not number % 4:
                 identifier = choose.choice(list(expected))
                 expected[identifier] = text = f"правка {round_}-{number}"
-                edited = {"edit_date": 1_700_000_100 + number}
+                edited = {"edit_date": 1_700_000_100 + 60 * round_ + number}
                 bot_api.put("edited_message", message_id=int(identifier), text=text, **edited)
             else:
                 identifier = str(len(expected) + 1)
