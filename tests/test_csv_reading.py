@@ -30,7 +30,7 @@ def with_dialect(delimiter: str, end: str = "\n") -> str:
     return PLAIN.replace(",", delimiter).replace("\n", end)
 
 
-# What comes in as identifiers and texts, and all that is said.
+# Expected identifiers and texts, and all notes.
 READ: dict[str, tuple[str | bytes, list[tuple[str, str]], list[str]]] = {
     "plain": (PLAIN, BOTH, []),
     "mark": ("\ufeff" + PLAIN, BOTH, []),

@@ -1,4 +1,4 @@
-"""What HTTP clients send by default: offers to upgrade, compressed bodies, other encodings."""
+"""Requests as HTTP clients send them: offers to upgrade, compression, other encodings."""
 
 import codecs
 import gzip
@@ -171,7 +171,7 @@ class TestUpgrade:
                     with connect(server) as connection:
                         connection.send(HEAD + offer + CHUNKED + b"\r\n" + rest)
             server.process.terminate()
-            server.process.wait(15)
+            assert server.process.wait(15) == 0
 
     def test_limits_hold(self, small_server):
         large = b"Content-Length: 31000000\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Which message is which: sources, their keys and titles, and identifiers in routes."""
+"""Identity of messages: sources, their keys and titles, and identifiers in routes."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -115,7 +115,7 @@ class NewMessagesBody(RootModel[NewMessages]):
 
 
 class StoredMessage(BaseModel):
-    """What became of a message that was posted."""
+    """The outcome of posting one message."""
 
     id: str = Field(description="identifier in /messages/{identifier}")
     outcome: Outcome = Field(description="deleted: it was deleted before, and is not stored again")

@@ -150,7 +150,7 @@ class Runtime:
         return (await self._reading.submit((identifier,))).get(identifier)
 
     async def add(self, messages: Sequence[Message]) -> list[Stored]:
-        """Store messages; return what became of each once that is committed.
+        """Store messages; return the outcome of each once they are committed.
 
         Concurrent calls share one transaction. Raises StoreUnavailable.
         """

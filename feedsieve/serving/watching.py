@@ -170,7 +170,8 @@ class Watcher:
         """Store a batch, then save its position. Raises StoreUnavailable."""
         lease.check()
         try:
-            counts = store.add(batch.messages, _Progress(source, batch, self._stopping))
+            progress = _Progress(source, batch, self._stopping)
+            counts = store.add(batch.messages, progress, is_update=not batch.is_file)
             _log_batch(source, batch, counts)
         except StoreUnavailable:
             raise

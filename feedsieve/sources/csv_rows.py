@@ -22,7 +22,7 @@ _SEP_LINE = re.compile('"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)  # Exce
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a CSV file is written."""
+    """Encoding, delimiter and quoting of a CSV file."""
 
     encoding: Encoding
     delimiter: str

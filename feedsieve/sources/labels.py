@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a file of labels may leave open."""
+    """Values for fields that a file of labels leaves out."""
 
     who: str  # for labels without an annotator
     origin: str

@@ -1,4 +1,4 @@
-"""What a reader of a file says beside the messages: how it was read, and what was skipped."""
+"""The report of a file's reader: notes on how it was read, and counts of skipped entries."""
 
 from collections import Counter
 

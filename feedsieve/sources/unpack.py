@@ -183,7 +183,7 @@ class _Unpacking:
         """Raise InvalidFile for a damaged archive."""
         try:
             yield
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # zipfile: a compression method it does not have
             raise InvalidFile(
                 f"{self._name(path)} cannot be unpacked: {error}; unpack it first"
             ) from error

@@ -47,7 +47,7 @@ class ImportCounts:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What became of one message: its identifier in routes, and the outcome."""
+    """The outcome of storing one message, and its identifier in routes."""
 
     id: str
     outcome: Outcome
@@ -78,7 +78,7 @@ def import_messages(
 
 
 def store_messages(connection: Connection, batch: Sequence[Message]) -> list[Stored]:
-    """Store messages and return what became of each, in their order; see `import_messages`."""
+    """Store messages and return the outcome of each, in their order; see `import_messages`."""
     return _Import(connection).store(batch)
 
 

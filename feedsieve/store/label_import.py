@@ -21,7 +21,7 @@ _DIGITS = 16  # of the fingerprint in the identifier of a message that has no ot
 
 @dataclass(frozen=True, slots=True)
 class LabelImport:
-    """What became of the labels in a file."""
+    """Counts of the labels in a file, by outcome."""
 
     labels: LabelCounts
     messages_added: int

@@ -113,7 +113,7 @@ deletions = sa.Table(
     sa.Column("who", _Text, nullable=False),
 )
 
-# How far the sources that are watched have been read.
+# Positions up to which watched sources have been read.
 watch_positions = sa.Table(
     "watch_positions",
     metadata,

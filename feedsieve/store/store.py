@@ -149,7 +149,7 @@ class MessageStore(LabelMethods):
             return import_messages(connection, messages, progress, is_update=is_update)
 
     def save_messages(self, batch: Sequence[Message]) -> list[Stored]:
-        """Store messages as `add` does; return what became of each, in their order."""
+        """Store messages as `add` does; return the outcome of each, in their order."""
         with self._transaction(writes=True) as connection:
             return store_messages(connection, batch)
 
