@@ -128,7 +128,7 @@ class TestMessages:
         bot_api.put("my_chat_member_of_the_future", message_id=3)
         [batch, _end] = follow(bot_api)
         assert list(batch.messages) == []
-        assert batch.report.skipped == {"without text": 2, "of another kind": 1}
+        assert batch.report.skipped == {"without text": 2, "updates without a message": 1}
 
 
 class TestPosition:
@@ -207,15 +207,21 @@ class TestFailures:
         with pytest.raises(SourceUnavailable, match="does not answer as it should: httpx.Connect"):
             follow(bot_api)
 
-    def test_unreadable_update_is_counted_and_does_not_hold_up_the_others(self, bot_api, caplog):
+    def test_incomplete_update_is_counted_and_does_not_hold_up_the_others(self, bot_api, caplog):
         bot_api.put(message_id=1, text="раз")
         bot_api.put(text="сокровенное")  # without the required message_id
         bot_api.put(message_id=3, text="три")
         [batch, _end] = follow(bot_api)
         assert [message.text for message in batch.messages] == ["раз", "три"]
-        assert batch.report.skipped == {"unreadable": 1}
+        assert batch.report.skipped == {"without an identifier": 1}
         assert bot_api.updates == []
         assert "сокровенное" not in caplog.text
+
+    def test_message_that_the_library_rejects_is_read(self, bot_api):
+        poll = {"question": "Когда?", "options": [{"text": "Утром"}]}  # without required fields
+        bot_api.put(message_id=1, poll=poll)
+        [batch, _end] = follow(bot_api)
+        assert [message.text for message in batch.messages] == ["Когда?\n- Утром"]
 
     def test_answer_that_is_no_json_is_one_line(self, bot_api):
         bot_api.failures.append((200, "not a result"))

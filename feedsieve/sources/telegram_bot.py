@@ -5,26 +5,26 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import telegram
-from telegram.constants import MessageEntityType
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 from telegram.request import HTTPXRequest
 
-from feedsieve.message import Message, clean
-from feedsieve.sources.keys import bot_api_key
 from feedsieve.sources.live import Batch, InvalidSource, SourceEnded, SourceUnavailable
+from feedsieve.sources.readers import Messages
 from feedsieve.sources.report import ReadReport
+from feedsieve.sources.telegram_objects import update_message
 
 Answer = TypeVar("Answer")
+Update = dict[str, Any]
 
 _KINDS = ["message", "edited_message", "channel_post", "edited_channel_post"]
 _AT_ONCE = 100  # updates; the Bot API's largest number
 _POLL_SECONDS = 25  # of one long poll; proxies end requests after 30 or 60
 # Seconds; the one for reading is on top of the long poll.
 _CONNECTION: Any = {"connection_pool_size": 1, "connect_timeout": 10.0, "read_timeout": 15.0}
-_UNREADABLE = "unreadable"
 _OFFSET_SECONDS = 6 * 86_400  # after a week without updates Telegram counts from a random number
 _LONGEST_REASON = 200  # characters
 _TOKEN = re.compile(r"(\d{1,20}):[\w-]{10,200}", re.ASCII)
@@ -74,7 +74,7 @@ class TelegramBot:
                 if time.time() - seen_at > _OFFSET_SECONDS:
                     offset = None  # everything before is confirmed, and new numbers may be lower
                 if updates := await self._ask(self._poll(bot, polls, offset, once=once)):
-                    offset, seen_at = updates[-1].update_id + 1, time.time()
+                    offset, seen_at = int(updates[-1]["update_id"]) + 1, time.time()
                     yield _batch(updates, self._position(offset, seen_at))
                 else:
                     yield Batch()
@@ -85,17 +85,20 @@ class TelegramBot:
 
     async def _poll(
         self, bot: telegram.Bot, polls: "_Polls", offset: int | None, *, once: bool
-    ) -> Sequence[telegram.Update]:
-        """Return the next updates; one that the library cannot read has nothing but its number."""
-        try:
-            return await bot.get_updates(
+    ) -> list[Update]:
+        """Return the next updates as they were sent.
+
+        The library reads all updates of an answer or none: it rejects a message for a field that it
+        does not know how to read, and feedsieve needs few.
+        """
+        with suppress(TypeError, ValueError, KeyError, AttributeError):
+            await bot.get_updates(
                 offset=offset,
                 limit=_AT_ONCE,
                 timeout=0 if once else _POLL_SECONDS,
                 allowed_updates=_KINDS,
             )
-        except (TypeError, ValueError, KeyError, AttributeError):
-            return [_read_update(update, bot) for update in polls.updates()]
+        return polls.updates()
 
     def _position(self, offset: int, seen_at: float) -> str:
         return json.dumps({"offset": offset, "seen_at": int(seen_at), "api": self._api})
@@ -141,91 +144,24 @@ class TelegramBot:
 
 
 class _Polls(HTTPXRequest):
-    """Keeps the last answer: the library reads all of its updates or none."""
+    """Keeps the last answer."""
 
     _answer = b""
 
     async def do_request(self, *arguments: Any, **options: Any) -> tuple[int, bytes]:
+        self._answer = b""
         status, self._answer = await super().do_request(*arguments, **options)
         return status, self._answer
 
-    def updates(self) -> list[dict[str, Any]]:
-        """Return the updates of the last answer as they were sent. Raises ValueError."""
-        updates: list[dict[str, Any]] = json.loads(self._answer)["result"]
+    def updates(self) -> list[Update]:
+        """Return the updates of the last answer. Raises ValueError."""
+        updates: list[Update] = json.loads(self._answer)["result"]
         return updates
 
 
-def _read_update(update: dict[str, Any], bot: telegram.Bot) -> telegram.Update:
-    try:
-        return telegram.Update.de_json(update, bot)
-    except (TypeError, ValueError, KeyError, AttributeError):
-        return telegram.Update(int(update["update_id"]), api_kwargs={_UNREADABLE: True})
-
-
-def _batch(updates: Sequence[telegram.Update], position: str) -> Batch:
-    report, messages, titles = ReadReport(), [], dict[str, None]()
-    for update in updates:
-        message = next(filter(None, (getattr(update, kind) for kind in _KINDS)), None)
-        if message is None:
-            report.skip("unreadable" if _UNREADABLE in update.api_kwargs else "of another kind")
-            continue
-        read = clean(read_message(message))
-        titles[read.channel or read.source] = None
-        if read.is_blank:
-            report.skip("without text")
-        else:
-            messages.append(read)
-    return Batch(messages, position, ", ".join(map(repr, titles)), report)
-
-
-def read_message(message: telegram.Message) -> Message:
-    """Return a message of the Bot API; its text is empty if it has neither text nor caption."""
-    chat = message.chat
-    sender = message.sender_chat.effective_name if message.sender_chat else None
-    if sender is None and message.from_user:
-        sender = message.from_user.full_name
-    return Message(
-        id=str(message.message_id),
-        text=_text(message),
-        channel=chat.effective_name,
-        time=message.date,
-        source=bot_api_key(chat.id),
-        sender=sender,
-        link=_link(chat, message.message_id),
-        reply_to=str(message.reply_to_message.message_id) if message.reply_to_message else None,
-        edited=message.edit_date,
-    )
-
-
-def _text(message: telegram.Message) -> str:
-    """Return text, caption or poll; the address behind linked words follows them in brackets."""
-    if poll := message.poll:
-        return "\n".join([poll.question, *(f"- {option.text}" for option in poll.options)])
-    text = message.text or message.caption or ""
-    entities = message.entities if message.text else message.caption_entities
-    units = text.encode("utf-16-le")  # entities count UTF-16 code units
-    for entity in sorted(entities, key=lambda entity: entity.offset, reverse=True):
-        if entity.type == MessageEntityType.TEXT_LINK and entity.url:
-            start, end = 2 * entity.offset, 2 * (entity.offset + entity.length)
-            words = units[start:end].decode("utf-16-le", "replace")
-            linked = _with_link(words, entity.url).encode("utf-16-le")
-            units = units[:start] + linked + units[end:]
-    return units.decode("utf-16-le", "replace")
-
-
-def _with_link(text: str, address: str) -> str:
-    if _bare(text) == _bare(address):
-        return text
-    words = text.rstrip()
-    return f"{words} ({address}){text[len(words) :]}"
-
-
-def _bare(address: str) -> str:
-    return re.sub(r"^(?:https?://)?(?:www\.)?", "", address.strip().lower()).rstrip("/")
-
-
-def _link(chat: telegram.Chat, message_id: int) -> str | None:
-    """Return the address of a message; groups and private chats have none."""
-    if chat.type not in (chat.CHANNEL, chat.SUPERGROUP):
-        return None
-    return f"https://t.me/{chat.username or f'c/{-chat.id - 10**12}'}/{message_id}"
+def _batch(updates: Sequence[Update], position: str) -> Batch:
+    report = ReadReport()
+    found = filter(None, (update_message(update, report) for update in updates))
+    messages = list(Messages(found, report))
+    titles = dict.fromkeys(repr(message.channel or message.source) for message in messages)
+    return Batch(messages, position, ", ".join(titles), report)
