@@ -14,6 +14,7 @@ from typing import Any
 
 from feedsieve.errors import first_few, quote
 from feedsieve.sources.columns import PLACE, ROLES, compact
+from feedsieve.sources.fields import read_time
 from feedsieve.sources.label_words import parse_label
 
 _log = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ _OWN_COLUMNS = {"annotation_id", "annotator"}
 _OTHER_COLUMNS = {"id", "created_at", "updated_at", "lead_time", "msg_id", "msg", "text", "subset"}
 _NOT_CHOICES = _OWN_COLUMNS | _OTHER_COLUMNS | {PLACE}
 _LISTS = ("annotations", "completions")
-_MILLISECONDS = 10**11  # a number of seconds is smaller until the year 5138
 
 
 @dataclass(frozen=True)
@@ -307,11 +307,5 @@ def _identity(data: Mapping[str, Any]) -> dict[str, str]:
 
 def _time(fields: Mapping[str, Any]) -> datetime:
     """Return when an annotation was last changed; `completions` have seconds since 1970."""
-    value = fields.get("updated_at") or fields.get("created_at") or ""
-    try:
-        if isinstance(value, int | float):
-            return datetime.fromtimestamp(value / (1000 if value > _MILLISECONDS else 1), UTC)
-        when = datetime.fromisoformat(value)
-    except (TypeError, ValueError, OverflowError, OSError):
-        return UNKNOWN_TIME
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    value = fields.get("updated_at") or fields.get("created_at")
+    return read_time(value) or UNKNOWN_TIME

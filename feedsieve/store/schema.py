@@ -24,8 +24,8 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 
 # PostgreSQL must sort by bytes, as SQLite does, not by the database's locale.
-_Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-_Fingerprint = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+Fingerprint = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 REVISION = "2"
 """The revision of this schema in feedsieve/store/migrations."""
@@ -40,8 +40,8 @@ sources = sa.Table(
     "sources",
     metadata,
     sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("key", _Text, nullable=False, unique=True),
-    sa.Column("title", _Text),
+    sa.Column("key", Text, nullable=False, unique=True),
+    sa.Column("title", Text),
     sa.Column("seen_at", UtcTime, nullable=False),  # when its first message was imported
 )
 
@@ -49,16 +49,16 @@ sources = sa.Table(
 messages = sa.Table(
     "messages",
     metadata,
-    sa.Column("id", _Text, primary_key=True),
+    sa.Column("id", Text, primary_key=True),
     sa.Column("source", sa.ForeignKey("sources.number"), nullable=False),
-    sa.Column("source_id", _Text, nullable=False),
-    sa.Column("text", _Text, nullable=False),
+    sa.Column("source_id", Text, nullable=False),
+    sa.Column("text", Text, nullable=False),
     sa.Column("time", UtcTime),
-    sa.Column("sender", _Text),
-    sa.Column("link", _Text),
-    sa.Column("reply_to", _Text),  # the source_id of another message
+    sa.Column("sender", Text),
+    sa.Column("link", Text),
+    sa.Column("reply_to", Text),  # the source_id of another message
     sa.Column("edited", UtcTime),
-    sa.Column("fingerprint", _Fingerprint, nullable=False),
+    sa.Column("fingerprint", Fingerprint, nullable=False),
     sa.Column("seen_at", UtcTime, nullable=False),  # when this text was imported
     sa.Index("messages_by_fingerprint", "fingerprint", "id"),
     sa.Index("messages_by_source", "source", "source_id", unique=True),
@@ -80,8 +80,8 @@ message_columns = (
 message_history = sa.Table(
     "message_history",
     metadata,
-    sa.Column("id", _Text, nullable=False),
-    sa.Column("text", _Text, nullable=False),
+    sa.Column("id", Text, nullable=False),
+    sa.Column("text", Text, nullable=False),
     sa.Column("replaced_at", UtcTime, nullable=False),
     sa.Index("message_history_by_id", "id"),
 )
@@ -91,13 +91,13 @@ labels = sa.Table(
     "labels",
     metadata,
     sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("message", _Text, nullable=False),  # its id
-    sa.Column("fingerprint", _Fingerprint, nullable=False),  # of the text that was labelled
-    sa.Column("label", _Text),  # positive or negative; null: withdrawn
-    sa.Column("who", _Text, nullable=False),
+    sa.Column("message", Text, nullable=False),  # its id
+    sa.Column("fingerprint", Fingerprint, nullable=False),  # of the text that was labelled
+    sa.Column("label", Text),  # positive or negative; null: withdrawn
+    sa.Column("who", Text, nullable=False),
     sa.Column("time", UtcTime, nullable=False),
-    sa.Column("origin", _Text, nullable=False),  # label-studio, a file's name, feed, ...
-    sa.Column("note", _Text),
+    sa.Column("origin", Text, nullable=False),  # label-studio, a file's name, feed, ...
+    sa.Column("note", Text),
     sa.Column("is_ground_truth", sa.Boolean, nullable=False),
     sa.Index("labels_by_message", "message", "who"),
 )
@@ -106,37 +106,37 @@ labels = sa.Table(
 deletions = sa.Table(
     "deletions",
     metadata,
-    sa.Column("source", _Text, primary_key=True),  # its key
-    sa.Column("source_id", _Text, primary_key=True),
-    sa.Column("id", _Text, nullable=False),
+    sa.Column("source", Text, primary_key=True),  # its key
+    sa.Column("source_id", Text, primary_key=True),
+    sa.Column("id", Text, nullable=False),
     sa.Column("time", UtcTime, nullable=False),
-    sa.Column("who", _Text, nullable=False),
+    sa.Column("who", Text, nullable=False),
 )
 
 # Positions up to which watched sources have been read.
 watch_positions = sa.Table(
     "watch_positions",
     metadata,
-    sa.Column("source", _Text, primary_key=True),
-    sa.Column("position", _Text, nullable=False),
+    sa.Column("source", Text, primary_key=True),
+    sa.Column("position", Text, nullable=False),
 )
 
 # The fields of `curation.TextFacts`, for every text ever imported.
 texts = sa.Table(
     "texts",
     metadata,
-    sa.Column("fingerprint", _Fingerprint, primary_key=True),
-    sa.Column("language", _Text, nullable=False),
-    sa.Column("template", _Fingerprint),
-    sa.Column("mentioned", _Fingerprint),
+    sa.Column("fingerprint", Fingerprint, primary_key=True),
+    sa.Column("language", Text, nullable=False),
+    sa.Column("template", Fingerprint),
+    sa.Column("mentioned", Fingerprint),
     sa.Index("texts_by_template", "template", "mentioned"),
 )
 
 scores = sa.Table(
     "scores",
     metadata,
-    sa.Column("model", _Text, primary_key=True),
-    sa.Column("fingerprint", _Fingerprint, primary_key=True),
+    sa.Column("model", Text, primary_key=True),
+    sa.Column("fingerprint", Fingerprint, primary_key=True),
     sa.Column("score", sa.Float(53), nullable=False),
     sqlite_with_rowid=False,
 )
@@ -145,7 +145,7 @@ sa.Index("scores_by_rank", scores.c.model, scores.c.score.desc(), scores.c.finge
 models = sa.Table(
     "models",
     metadata,
-    sa.Column("tag", _Text, primary_key=True),
+    sa.Column("tag", Text, primary_key=True),
     sa.Column("threshold", sa.Float(53), nullable=False),  # decisions outlive the model's files
     sa.Column("started_at", UtcTime, nullable=False),
     sa.Column("completed_at", UtcTime),
@@ -155,7 +155,7 @@ models = sa.Table(
 dump_extents = sa.Table(
     "dump_extents",
     metadata,
-    sa.Column("raw_table", _Text, primary_key=True),
+    sa.Column("raw_table", Text, primary_key=True),
     sa.Column("last_row", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.BigInteger, nullable=False),
     sa.Column("characters", sa.BigInteger, nullable=False),

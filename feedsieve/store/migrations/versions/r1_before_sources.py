@@ -3,13 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-from feedsieve.store.schema import UtcTime
+from feedsieve.store.schema import Fingerprint, Text, UtcTime
 
 revision = "1"
 down_revision = None
-
-_Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-_Fingerprint = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -18,36 +15,36 @@ def upgrade() -> None:
     sa.Table(
         "messages",
         metadata,
-        sa.Column("id", _Text, primary_key=True),
-        sa.Column("text", _Text, nullable=False),
-        sa.Column("channel", _Text),
+        sa.Column("id", Text, primary_key=True),
+        sa.Column("text", Text, nullable=False),
+        sa.Column("channel", Text),
         sa.Column("time", UtcTime),
-        sa.Column("fingerprint", _Fingerprint, nullable=False),
+        sa.Column("fingerprint", Fingerprint, nullable=False),
         sa.Column("seen_at", UtcTime, nullable=False),
         sa.Index("messages_by_fingerprint", "fingerprint", "id"),
     )
     sa.Table(
         "message_history",
         metadata,
-        sa.Column("id", _Text, nullable=False),
-        sa.Column("text", _Text, nullable=False),
+        sa.Column("id", Text, nullable=False),
+        sa.Column("text", Text, nullable=False),
         sa.Column("replaced_at", UtcTime, nullable=False),
         sa.Index("message_history_by_id", "id"),
     )
     sa.Table(
         "texts",
         metadata,
-        sa.Column("fingerprint", _Fingerprint, primary_key=True),
-        sa.Column("language", _Text, nullable=False),
-        sa.Column("template", _Fingerprint),
-        sa.Column("mentioned", _Fingerprint),
+        sa.Column("fingerprint", Fingerprint, primary_key=True),
+        sa.Column("language", Text, nullable=False),
+        sa.Column("template", Fingerprint),
+        sa.Column("mentioned", Fingerprint),
         sa.Index("texts_by_template", "template", "mentioned"),
     )
     scores = sa.Table(
         "scores",
         metadata,
-        sa.Column("model", _Text, primary_key=True),
-        sa.Column("fingerprint", _Fingerprint, primary_key=True),
+        sa.Column("model", Text, primary_key=True),
+        sa.Column("fingerprint", Fingerprint, primary_key=True),
         sa.Column("score", sa.Float(53), nullable=False),
         sqlite_with_rowid=False,
     )
@@ -55,7 +52,7 @@ def upgrade() -> None:
     sa.Table(
         "models",
         metadata,
-        sa.Column("tag", _Text, primary_key=True),
+        sa.Column("tag", Text, primary_key=True),
         sa.Column("threshold", sa.Float(53), nullable=False),
         sa.Column("started_at", UtcTime, nullable=False),
         sa.Column("completed_at", UtcTime),
@@ -63,7 +60,7 @@ def upgrade() -> None:
     sa.Table(
         "dump_extents",
         metadata,
-        sa.Column("raw_table", _Text, primary_key=True),
+        sa.Column("raw_table", Text, primary_key=True),
         sa.Column("last_row", sa.BigInteger, nullable=False),
         sa.Column("rows", sa.BigInteger, nullable=False),
         sa.Column("characters", sa.BigInteger, nullable=False),

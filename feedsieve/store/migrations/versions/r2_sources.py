@@ -6,13 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from feedsieve.store.schema import UtcTime
+from feedsieve.store.schema import Fingerprint, Text, UtcTime
 
 revision = "2"
 down_revision = "1"
 
-_Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-_Fingerprint = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 _BATCH = 5000  # messages
 _IN_FULL_EXPORT = re.compile(r"(\d+):(-?\d+)", re.ASCII)  # chat and message, as earlier imported
 
@@ -28,23 +26,23 @@ def upgrade() -> None:
         "sources",
         metadata,
         sa.Column("number", sa.Integer, primary_key=True),
-        sa.Column("key", _Text, nullable=False, unique=True),
-        sa.Column("title", _Text),
+        sa.Column("key", Text, nullable=False, unique=True),
+        sa.Column("title", Text),
         sa.Column("seen_at", UtcTime, nullable=False),
     )
     messages = sa.Table(
         "messages",
         metadata,
-        sa.Column("id", _Text, primary_key=True),
+        sa.Column("id", Text, primary_key=True),
         sa.Column("source", sa.ForeignKey("sources.number"), nullable=False),
-        sa.Column("source_id", _Text, nullable=False),
-        sa.Column("text", _Text, nullable=False),
+        sa.Column("source_id", Text, nullable=False),
+        sa.Column("text", Text, nullable=False),
         sa.Column("time", UtcTime),
-        sa.Column("sender", _Text),
-        sa.Column("link", _Text),
-        sa.Column("reply_to", _Text),
+        sa.Column("sender", Text),
+        sa.Column("link", Text),
+        sa.Column("reply_to", Text),
         sa.Column("edited", UtcTime),
-        sa.Column("fingerprint", _Fingerprint, nullable=False),
+        sa.Column("fingerprint", Fingerprint, nullable=False),
         sa.Column("seen_at", UtcTime, nullable=False),
         sa.Index("messages_by_fingerprint", "fingerprint", "id"),
         sa.Index("messages_by_source", "source", "source_id", unique=True),
@@ -53,30 +51,30 @@ def upgrade() -> None:
         "labels",
         metadata,
         sa.Column("number", sa.Integer, primary_key=True),
-        sa.Column("message", _Text, nullable=False),
-        sa.Column("fingerprint", _Fingerprint, nullable=False),
-        sa.Column("label", _Text),
-        sa.Column("who", _Text, nullable=False),
+        sa.Column("message", Text, nullable=False),
+        sa.Column("fingerprint", Fingerprint, nullable=False),
+        sa.Column("label", Text),
+        sa.Column("who", Text, nullable=False),
         sa.Column("time", UtcTime, nullable=False),
-        sa.Column("origin", _Text, nullable=False),
-        sa.Column("note", _Text),
+        sa.Column("origin", Text, nullable=False),
+        sa.Column("note", Text),
         sa.Column("is_ground_truth", sa.Boolean, nullable=False),
         sa.Index("labels_by_message", "message", "who"),
     )
     sa.Table(
         "deletions",
         metadata,
-        sa.Column("source", _Text, primary_key=True),
-        sa.Column("source_id", _Text, primary_key=True),
-        sa.Column("id", _Text, nullable=False),
+        sa.Column("source", Text, primary_key=True),
+        sa.Column("source_id", Text, primary_key=True),
+        sa.Column("id", Text, nullable=False),
         sa.Column("time", UtcTime, nullable=False),
-        sa.Column("who", _Text, nullable=False),
+        sa.Column("who", Text, nullable=False),
     )
     sa.Table(
         "watch_positions",
         metadata,
-        sa.Column("source", _Text, primary_key=True),
-        sa.Column("position", _Text, nullable=False),
+        sa.Column("source", Text, primary_key=True),
+        sa.Column("position", Text, nullable=False),
     )
     metadata.create_all(connection)
     _copy_messages(connection, sources, messages)
