@@ -184,8 +184,6 @@ class ProblemMiddleware:
                 return
             status = HTTPStatus(failed["status"])
             allow = Headers(raw=failed["headers"]).get("allow")
-            if allow == "GET":
-                allow = "GET, HEAD"  # feedsieve/api/route_class.py answers both
         detail = _DETAILS.get(status, status.phrase.lower())
         if allow:
             detail = f"this address answers {allow}"
