@@ -9,6 +9,7 @@ from urllib.parse import quote
 import lightgbm
 import numpy as np
 import pytest
+from starlette.requests import Request
 from test_bad_input import assert_problem
 from test_service import BROWSER, Page
 
@@ -241,7 +242,8 @@ def page(explanation: Explanation | None, text: str = "a text", identifier: str 
     """Return the page of a message with this explanation."""
     values = {"id": identifier, "text": text, "score": 0.75, "label": "positive", "model": "a:1"}
     answer = SimpleNamespace(**values, explanation=explanation)
-    return Page(bytes(render("message.html", answer=answer).body).decode())
+    request = Request({"type": "http"})
+    return Page(bytes(render(request, "message.html", 200, {}, answer=answer).body).decode())
 
 
 def assert_harmless(page: Page) -> None:
@@ -328,16 +330,18 @@ class TestRoute:
         words = " ".join(span["text"] for span in explanation["words"])
         assert words == normalise(item["text"])
 
-    def test_explanations_do_not_block_the_feed(self, server, item):
-        """With more requests than threads, most still wait when the feed answers."""
-        address = f"/messages/{item['id']}?explain=1"
-        with ThreadPoolExecutor(60) as clients:
-            waiting = [clients.submit(server.client.get, address) for _client in range(60)]
+    def test_explanations_do_not_block_the_feed(self, server):
+        """With more requests than threads (40), most still wait when the feed answers."""
+        items = server.client.get("/feed?limit=50").json()["items"]
+        shortest = min(items, key=lambda item: len(item["text"]))
+        address = f"/messages/{shortest['id']}?explain=1"
+        with ThreadPoolExecutor(50) as clients:
+            waiting = [clients.submit(server.client.get, address) for _client in range(50)]
             wait(waiting, return_when=FIRST_COMPLETED)
             assert server.client.get("/feed?limit=1").is_success
             unanswered = sum(not answer.done() for answer in waiting)
         assert {answer.result().status_code for answer in waiting} == {200}
-        assert unanswered > 40
+        assert unanswered > 30
 
     def test_browser_gets_an_explanation_page(self, server, item):
         address = f"/messages/{item['id']}"

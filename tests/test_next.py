@@ -212,7 +212,7 @@ def test_batch_of_a_trained_model_has_its_most_uncertain_messages(environment, t
     model = batch[0].model
     assert model.startswith("feedsieve-classifier:")
     scores = store.scores_by(model)
-    assert len(scores) >= 3000
+    assert scores.keys() >= {fingerprint(message.text) for message in store.read_all()}
     assert [item.score for item in batch] == pytest.approx(
         [scores[fingerprint(item.msg)] for item in batch], abs=1e-6
     )

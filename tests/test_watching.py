@@ -78,9 +78,9 @@ class TestBatches:
         save = MessageStore.save_position
 
         def note(name, call):
-            def noting(self, *arguments):
+            def noting(self, *arguments, **options):
                 seen.append((name, self.position("test:scripted"), self.count()))
-                return call(self, *arguments)
+                return call(self, *arguments, **options)
 
             return noting
 
@@ -99,10 +99,10 @@ class TestBatches:
         add = MessageStore.add
         failures = [StoreUnavailable("message store x: disk full")]
 
-        def failing(self, *arguments):
+        def failing(self, *arguments, **options):
             if failures:
                 raise failures.pop()
-            return add(self, *arguments)
+            return add(self, *arguments, **options)
 
         monkeypatch.setattr(MessageStore, "add", failing)
         source = Scripted([batch("1", "раз"), batch("1", "раз")])
