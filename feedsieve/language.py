@@ -2,18 +2,36 @@
 
 import re
 
-from feedsieve.text import plain
+import numpy as np
+
+from feedsieve.text import LONGEST, normalise, plain
 
 OTHER, MIXED = "other", "mixed"
 LANGUAGES = ("Russian", "Ukrainian", "English", "Greek", OTHER, MIXED)
 _ADDRESS = re.compile(r"://|@|\bwww\.|\bt\.me/")  # Latin in every language
-_LETTERS = re.compile(r"[^\W\d_]+")
-_SCRIPTS = {
-    "Russian": re.compile("[\u0400-\u052f]+"),
-    "English": re.compile("[a-z\u00df-\u024f]+"),
-    "Greek": re.compile("[\u0370-\u03ff\u1f00-\u1fff]+"),
+# What a character tells. The last kind is for those that are not in the table.
+_KINDS = _NOTHING, _ELSEWHERE, _CYRILLIC, _RUSSIAN, _UKRAINIAN, _LATIN, _GREEK, _RARE = range(8)
+_LETTERS = {
+    _ELSEWHERE: ".",
+    _CYRILLIC: "[\u0400-\u052f]",
+    _RUSSIAN: "[ыэъё]",  # not in Ukrainian
+    _UKRAINIAN: "[іїєґ]",  # not in Russian
+    _LATIN: "[a-z\u00df-\u024f]",
+    _GREEK: "[\u0370-\u03ff\u1f00-\u1fff]",
 }
-_UKRAINIAN, _RUSSIAN = re.compile("[іїєґ]"), re.compile("[ыэъё]")  # not in the other
+_FIRST_RARE = 0x3000  # from here on are ideographs and emoji
+
+
+def _table() -> np.ndarray:
+    letters = "".join(filter(str.isalpha, map(chr, range(_FIRST_RARE))))
+    table = np.full(_FIRST_RARE + 1, _NOTHING, np.uint8)
+    for kind, pattern in _LETTERS.items():
+        table[[ord(letter) for letter in re.findall(pattern, letters)]] = kind
+    table[_FIRST_RARE] = _RARE
+    return table
+
+
+_KIND_OF = _table()
 
 
 def language(text: str) -> str:
@@ -23,23 +41,38 @@ def language(text: str) -> str:
     only in Russian, else as Russian. A text in which no script has two thirds is mixed. A text in
     another script, or without letters, is other. Links, mail addresses and handles are ignored.
     """
-    lower = plain(text)
+    lower = normalise(text)[:LONGEST].lower()
     if _may_have_address(lower):
-        words = lower.split()
+        words = plain(text).split()
         lower = "".join(w for w in words if not (_may_have_address(w) and _ADDRESS.search(w)))
-    letters = "".join(_LETTERS.findall(lower))
-    if not letters.isalpha():  # fractions and the like are alphanumeric, and no digits
-        letters = "".join(filter(str.isalpha, letters))
-    counts = {name: len("".join(script.findall(letters))) for name, script in _SCRIPTS.items()}
-    counts[OTHER] = len(letters) - sum(counts.values())
+    kinds = _count_kinds(lower)
+    counts = {
+        "Russian": kinds[_CYRILLIC] + kinds[_RUSSIAN] + kinds[_UKRAINIAN],
+        "English": kinds[_LATIN],
+        "Greek": kinds[_GREEK],
+        OTHER: kinds[_ELSEWHERE],
+    }
+    letters = sum(counts.values())
     largest = max(counts, key=lambda name: counts[name])
     if not letters:
         return OTHER
-    if 3 * counts[largest] < 2 * len(letters):
+    if 3 * counts[largest] < 2 * letters:
         return MIXED
-    if largest == "Russian" and len(_UKRAINIAN.findall(letters)) > len(_RUSSIAN.findall(letters)):
+    if largest == "Russian" and kinds[_UKRAINIAN] > kinds[_RUSSIAN]:
         return "Ukrainian"
     return largest
+
+
+def _count_kinds(text: str) -> list[int]:
+    """Return how many characters are of each kind. A table takes a fifth of a pattern's time."""
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    counts: list[int] = np.bincount(
+        _KIND_OF.take(codes, mode="clip"), minlength=len(_KINDS)
+    ).tolist()
+    if counts[_RARE]:
+        rare = filter(str.isalpha, (sign for sign in text if ord(sign) >= _FIRST_RARE))
+        counts[_ELSEWHERE] += sum(1 for _letter in rare)
+    return counts
 
 
 def _may_have_address(text: str) -> bool:

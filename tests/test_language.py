@@ -19,6 +19,10 @@ class TestLanguage:
             ("", "other"),
             ("ДОБРЫЙ ДЕНЬ", "Russian"),
             ("𝐆𝐨𝐨𝐝 𝐦𝐨𝐫𝐧𝐢𝐧𝐠", "English"),
+            ("「おはよう」, 各位, 𠀋", "other"),
+            ("🔥🔥🔥🔥 да 🔥🔥🔥🔥", "Russian"),
+            ("各位各位 да", "other"),
+            ("𠀋𠀋𠀋 дада", "mixed"),
         ],
     )
     def test_language_by_script_and_letters(self, text, name):
