@@ -16,9 +16,9 @@ from feedsieve.files import open_atomically
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.settings import settings
 from feedsieve.sources.keys import file_key, given_key, title_of
-from feedsieve.sources.label_words import WITHDRAWN
-from feedsieve.sources.labelled_message import LabelledMessage
-from feedsieve.sources.labels import Defaults, read_labels
+from feedsieve.sources.labels.files import Defaults, read_labels
+from feedsieve.sources.labels.labelled_message import LabelledMessage
+from feedsieve.sources.labels.words import WITHDRAWN
 from feedsieve.sources.report import ReadReport
 from feedsieve.sources.unpack import STDIN, shown, unpacked
 from feedsieve.store.labels import ResolvedLabel, by_person

@@ -14,10 +14,10 @@ from feedsieve.agreement import Agreement
 from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import open_atomically
 from feedsieve.sources.keys import given_key
-from feedsieve.sources.label_studio import Decision
-from feedsieve.sources.label_words import parse_label
-from feedsieve.sources.labelled_message import LabelledMessage
-from feedsieve.sources.labels import STUDIO, Defaults, studio_labels
+from feedsieve.sources.labels.files import STUDIO, Defaults, studio_labels
+from feedsieve.sources.labels.label_studio import Decision
+from feedsieve.sources.labels.labelled_message import LabelledMessage
+from feedsieve.sources.labels.words import parse_label
 from feedsieve.sources.report import ReadReport
 from feedsieve.store.label_import import LabelImport
 from feedsieve.store.store import MessageStore

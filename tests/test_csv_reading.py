@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedsieve.message import InvalidFile, Message
-from feedsieve.sources import csv_rows
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.tables import read_csv
+from feedsieve.sources.tables import csv_rows
+from feedsieve.sources.tables.messages import read_csv
 
 PLAIN = "msg_id,msg\n1,Отдам кота\n2,Кому кота?\n"
 BOTH = [("1", "Отдам кота"), ("2", "Кому кота?")]

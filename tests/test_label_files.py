@@ -22,8 +22,8 @@ from label_exports import (
 )
 
 from feedsieve.message import InvalidFile
-from feedsieve.sources.labelled_message import LabelledMessage
-from feedsieve.sources.labels import Defaults, read_labels
+from feedsieve.sources.labels.files import Defaults, read_labels
+from feedsieve.sources.labels.labelled_message import LabelledMessage
 from feedsieve.sources.report import ReadReport
 
 CASES = CORPUS.parents[1] / "field-cases" / "ls"

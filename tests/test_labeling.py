@@ -10,8 +10,8 @@ from labeling_command import labeling, write_csv
 from serving import ROOT, free_port
 
 from feedsieve.message import Message
-from feedsieve.sources.label_studio import Decision, Vote
-from feedsieve.sources.labels import STUDIO
+from feedsieve.sources.labels.files import STUDIO
+from feedsieve.sources.labels.label_studio import Decision, Vote
 from feedsieve.sources.report import ReadReport
 from feedsieve.store.store import MessageStore
 from labeling.batch import InvalidBatch, Item, read_batch, write_batch

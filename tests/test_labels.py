@@ -8,7 +8,7 @@ from stores import location, new_location, query, store
 
 from feedsieve.message import Message
 from feedsieve.sources.keys import name_key
-from feedsieve.sources.labelled_message import LabelledMessage
+from feedsieve.sources.labels.labelled_message import LabelledMessage
 from feedsieve.store.ingest import SourceConflict
 from feedsieve.store.labels import GivenLabel, LabelCounts
 from feedsieve.store.store import MessageStore

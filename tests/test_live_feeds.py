@@ -11,10 +11,10 @@ import pytest
 from live_servers import Page, feeds
 
 from feedsieve.message import Message
-from feedsieve.sources import feeds as feeds_module
-from feedsieve.sources.feeds import Feed
-from feedsieve.sources.html_text import plain_text
-from feedsieve.sources.live import SourceUnavailable
+from feedsieve.sources.live import feeds as feeds_module
+from feedsieve.sources.live.feeds import Feed
+from feedsieve.sources.live.html_text import plain_text
+from feedsieve.sources.live.source import SourceUnavailable
 
 __all__ = ["feeds"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from feedsieve.message import InvalidFile
-from feedsieve.sources import folder as folder_module
-from feedsieve.sources.folder import Folder
-from feedsieve.sources.live import SourceUnavailable
+from feedsieve.sources.live import folder as folder_module
+from feedsieve.sources.live.folder import Folder
+from feedsieve.sources.live.source import SourceUnavailable
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import builtins
 import pytest
 from live_servers import TOKEN
 
-from feedsieve.sources.live import InvalidSource
-from feedsieve.sources.opening import SourceOptions, open_source, split_sources
+from feedsieve.sources.live.opening import SourceOptions, open_source, split_sources
+from feedsieve.sources.live.source import InvalidSource
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ class TestOpening:
         load = builtins.__import__
 
         def without(wanted, *arguments, **options):
-            if wanted.partition(".")[0] == library or wanted.endswith(f"sources.{module}"):
+            if wanted.partition(".")[0] == library or wanted.endswith(f"sources.live.{module}"):
                 raise ImportError(f"No module named {library!r}")
             return load(wanted, *arguments, **options)
 

@@ -8,7 +8,7 @@ import pytest
 from test_readers import RENT, complaint, pairs, read, run
 
 from feedsieve.message import Message
-from feedsieve.sources import sqlite_dump
+from feedsieve.sources.chats import sqlite_dump
 from feedsieve.sources.naming import NamedMessages
 from feedsieve.sources.readers import read_messages
 from feedsieve.store.store import MessageStore

@@ -11,8 +11,8 @@ import pytest
 from live_servers import CHANNEL, GROUP, TOKEN, bot_api
 
 from feedsieve.message import Message
-from feedsieve.sources.live import InvalidSource, SourceEnded, SourceUnavailable
-from feedsieve.sources.telegram_bot import TelegramBot
+from feedsieve.sources.live.source import InvalidSource, SourceEnded, SourceUnavailable
+from feedsieve.sources.live.telegram_bot import TelegramBot
 
 __all__ = ["bot_api"]
 

@@ -6,8 +6,8 @@ import pytest
 
 from feedsieve.message import InvalidFile
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.tables import read_csv
-from feedsieve.sources.times import TimeColumn
+from feedsieve.sources.tables.messages import read_csv
+from feedsieve.sources.tables.times import TimeColumn
 
 NOON = datetime(2024, 12, 31, 12, 5, tzinfo=UTC)
 

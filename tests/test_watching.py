@@ -19,10 +19,10 @@ from feedsieve.metrics import WATCHED
 from feedsieve.serving import watching
 from feedsieve.serving.leases import acquire
 from feedsieve.serving.watching import Backoff, OpenStore, Watcher, sqlite_file
-from feedsieve.sources.feeds import Feed
-from feedsieve.sources.folder import Folder
-from feedsieve.sources.live import Batch, SourceEnded, SourceUnavailable
-from feedsieve.sources.telegram_bot import TelegramBot
+from feedsieve.sources.live.feeds import Feed
+from feedsieve.sources.live.folder import Folder
+from feedsieve.sources.live.source import Batch, SourceEnded, SourceUnavailable
+from feedsieve.sources.live.telegram_bot import TelegramBot
 from feedsieve.store.store import MessageStore
 
 __all__ = ["bot_api", "feeds", "location", "new_location", "store"]

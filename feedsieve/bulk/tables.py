@@ -15,8 +15,8 @@ from typing import Any, Protocol, TextIO
 from feedsieve.files import atomic_path, open_atomically
 from feedsieve.message import InvalidFile
 from feedsieve.sources.columns import ROLES, Repeated, compact, find, listed
-from feedsieve.sources.csv_rows import CsvFile
 from feedsieve.sources.report import ReadReport
+from feedsieve.sources.tables.csv_rows import CsvFile
 
 TEXT = "msg"
 ADDED = ("score", "label")

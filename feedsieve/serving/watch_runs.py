@@ -10,8 +10,8 @@ from contextlib import suppress
 from feedsieve.message import StoreUnavailable
 from feedsieve.serving.watching import HasStore, OpenStore, Watcher, sqlite_file
 from feedsieve.settings import Settings
-from feedsieve.sources.live import InvalidSource, LiveSource
-from feedsieve.sources.opening import SourceOptions, open_source, split_sources
+from feedsieve.sources.live.opening import SourceOptions, open_source, split_sources
+from feedsieve.sources.live.source import InvalidSource, LiveSource
 from feedsieve.store.store import MessageStore
 
 _log = logging.getLogger("feedsieve")

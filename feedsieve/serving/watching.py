@@ -18,7 +18,7 @@ from feedsieve import metrics
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import StoreUnavailable
 from feedsieve.serving import leases
-from feedsieve.sources.live import Batch, LiveSource, SourceEnded, SourceUnavailable
+from feedsieve.sources.live.source import Batch, LiveSource, SourceEnded, SourceUnavailable
 from feedsieve.store.ingest import ImportCounts
 from feedsieve.store.store import MessageStore
 

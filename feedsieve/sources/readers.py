@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from feedsieve.message import Message, clean
-from feedsieve.sources import (
-    delimited,
+from feedsieve.sources.chats import (
     discord,
     json_rows,
     refused,
@@ -17,6 +16,7 @@ from feedsieve.sources import (
 )
 from feedsieve.sources.report import ReadReport
 from feedsieve.sources.start import FileStart
+from feedsieve.sources.tables import delimited
 
 
 class Format(Protocol):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from feedsieve.message import StoreUnavailable
 from feedsieve.settings import settings
-from feedsieve.sources import sqlite_dump
+from feedsieve.sources.chats import sqlite_dump
 from feedsieve.store.curation import store_missing_facts
 from feedsieve.store.schema import (
     REVISION,

@@ -6,7 +6,7 @@ from itertools import chain
 
 from sqlalchemy import Connection, select
 
-from feedsieve.sources import sqlite_dump
+from feedsieve.sources.chats import sqlite_dump
 from feedsieve.sources.readers import Messages
 from feedsieve.store.ingest import ImportCounts, Progress, import_messages
 from feedsieve.store.schema import dump_extents, upsert

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from feedsieve.message import Message
 from feedsieve.sources.keys import title_of
-from feedsieve.sources.labelled_message import LabelledMessage
+from feedsieve.sources.labels.labelled_message import LabelledMessage
 from feedsieve.store.batches import in_batches
 from feedsieve.store.ingest import SourceConflict, store_missing
 from feedsieve.store.labels import GivenLabel, LabelCounts, add_labels

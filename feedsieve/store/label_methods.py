@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection
 
-from feedsieve.sources.labelled_message import LabelledMessage
+from feedsieve.sources.labels.labelled_message import LabelledMessage
 from feedsieve.store.label_import import LabelImport, import_labels, labelled_messages
 from feedsieve.store.labels import (
     GivenLabel,

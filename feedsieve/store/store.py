@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, and_, bindparam, exists, func, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 
 from feedsieve.message import Message, StoreUnavailable
-from feedsieve.sources import sqlite_dump
+from feedsieve.sources.chats import sqlite_dump
 from feedsieve.store.database import find_database, open_database, without_password
 from feedsieve.store.deletion import delete_message
 from feedsieve.store.dump_import import import_dump, unread_tables

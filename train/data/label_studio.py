@@ -6,7 +6,7 @@ from typing import Any
 
 from feedsieve.errors import first_few, quote
 from feedsieve.sources.columns import PLACE
-from feedsieve.sources.label_studio import (
+from feedsieve.sources.labels.label_studio import (
     Decision,
     annotations,
     decide,

@@ -8,12 +8,12 @@ from pathlib import Path
 from feedsieve.errors import first_few, quote
 from feedsieve.message import InvalidFile
 from feedsieve.sources.columns import PLACE, ROLES, Repeated, compact, find
-from feedsieve.sources.csv_rows import CsvFile
-from feedsieve.sources.encodings import detect
-from feedsieve.sources.identifiers import are_floats, whole
-from feedsieve.sources.label_studio import is_flat_export
-from feedsieve.sources.label_words import is_unlabelled, parse_label
+from feedsieve.sources.labels.label_studio import is_flat_export
+from feedsieve.sources.labels.words import is_unlabelled, parse_label
 from feedsieve.sources.report import ReadReport
+from feedsieve.sources.tables.csv_rows import CsvFile
+from feedsieve.sources.tables.encodings import detect
+from feedsieve.sources.tables.identifiers import are_floats, whole
 from feedsieve.text import normalise
 from train.data.validation import InvalidData
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from feedsieve.sources.columns import PLACE
 from feedsieve.sources.json_text import parse
-from feedsieve.sources.label_studio import is_flat_export
+from feedsieve.sources.labels.label_studio import is_flat_export
 from feedsieve.text import storable
 from train.data import label_studio
 from train.data.label_tables import labelled, read_table, read_text, starts_as_json

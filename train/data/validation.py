@@ -10,8 +10,8 @@ import pandera.pandas as pa
 from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.message import in_utc
 from feedsieve.sources.columns import PLACE
-from feedsieve.sources.identifiers import is_shortened
-from feedsieve.sources.label_words import ALLOWED, parse_label
+from feedsieve.sources.labels.words import ALLOWED, parse_label
+from feedsieve.sources.tables.identifiers import is_shortened
 from feedsieve.text import normalise
 
 MINIMUM_ROWS = 20

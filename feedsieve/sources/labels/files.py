@@ -8,16 +8,16 @@ from typing import Any
 
 from feedsieve.errors import first_few, quote
 from feedsieve.message import InvalidFile
-from feedsieve.sources import label_studio
 from feedsieve.sources.columns import PLACE, ROLES, Repeated, compact
-from feedsieve.sources.csv_rows import CsvFile
-from feedsieve.sources.encodings import detect
 from feedsieve.sources.json_text import parse
-from feedsieve.sources.label_records import Records
-from feedsieve.sources.label_studio import Annotation, choice
-from feedsieve.sources.label_words import ALLOWED, WITHDRAWN, is_unlabelled, parse_label
-from feedsieve.sources.labelled_message import LabelledMessage
+from feedsieve.sources.labels import label_studio
+from feedsieve.sources.labels.label_studio import Annotation, choice
+from feedsieve.sources.labels.labelled_message import LabelledMessage
+from feedsieve.sources.labels.records import Records
+from feedsieve.sources.labels.words import ALLOWED, WITHDRAWN, is_unlabelled, parse_label
 from feedsieve.sources.report import ReadReport
+from feedsieve.sources.tables.csv_rows import CsvFile
+from feedsieve.sources.tables.encodings import detect
 from feedsieve.text import normalise
 
 STUDIO = "label-studio"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from feedsieve.message import InvalidFile, Message
+from feedsieve.sources.chats.json_rows import is_row, read_row
 from feedsieve.sources.fields import read_time, string, text_of, time_of, with_link
-from feedsieve.sources.json_rows import is_row, read_row
 from feedsieve.sources.json_stream import JsonStream
 from feedsieve.sources.keys import TELEGRAM_KINDS, name_key, telegram_key
 from feedsieve.sources.report import ReadReport

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from feedsieve.message import InvalidFile, Message
-from feedsieve.sources import sqlite_dump
+from feedsieve.sources.chats import sqlite_dump
+from feedsieve.sources.chats.sqlite_dump import columns, quoted, tables
+from feedsieve.sources.chats.telegram_objects import message_link
 from feedsieve.sources.fields import Fields, fields_of, read_time, string, time_of
 from feedsieve.sources.keys import bot_api_key, file_key
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.sqlite_dump import columns, quoted, tables
 from feedsieve.sources.start import FileStart, one_line
-from feedsieve.sources.telegram_objects import message_link
 
 NAME = "sqlite"
 TITLE = "SQLite database"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from feedsieve.message import InvalidFile, Message
-from feedsieve.sources import telegram_objects
+from feedsieve.sources.chats import telegram_objects
 from feedsieve.sources.fields import fields_of
 from feedsieve.sources.json_mending import UnmendableJson, mend
 from feedsieve.sources.json_stream import JsonStream

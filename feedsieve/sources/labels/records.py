@@ -9,11 +9,11 @@ from typing import Any
 from feedsieve.errors import first_few, quote
 from feedsieve.message import Message, clean
 from feedsieve.sources.columns import PLACE, ROLES, compact, find, listed
-from feedsieve.sources.identifiers import MISSING, are_floats, check, whole
 from feedsieve.sources.keys import bot_api_key, given_key, name_key, title_of
-from feedsieve.sources.label_studio import text_of
+from feedsieve.sources.labels.label_studio import text_of
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.times import TimeColumn, UndecidedOrder
+from feedsieve.sources.tables.identifiers import MISSING, are_floats, check, whole
+from feedsieve.sources.tables.times import TimeColumn, UndecidedOrder
 
 _ROLES: dict[str, tuple[str, ...]] = {
     "id": ROLES["id"],

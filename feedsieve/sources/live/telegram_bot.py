@@ -12,10 +12,10 @@ import telegram
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 from telegram.request import HTTPXRequest
 
-from feedsieve.sources.live import Batch, InvalidSource, SourceEnded, SourceUnavailable
+from feedsieve.sources.chats.telegram_objects import update_message
+from feedsieve.sources.live.source import Batch, InvalidSource, SourceEnded, SourceUnavailable
 from feedsieve.sources.readers import Messages
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.telegram_objects import update_message
 
 Answer = TypeVar("Answer")
 Update = dict[str, Any]

@@ -16,7 +16,7 @@ from watchfiles import awatch
 
 from feedsieve.message import Message
 from feedsieve.sources.keys import file_key, name_key
-from feedsieve.sources.live import Batch, SourceUnavailable
+from feedsieve.sources.live.source import Batch, SourceUnavailable
 from feedsieve.sources.readers import read_messages
 from feedsieve.sources.report import ReadReport
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from feedsieve.message import InvalidFile, Message
 from feedsieve.sources.columns import ROLES, Repeated, compact, find, listed
-from feedsieve.sources.csv_rows import CsvFile
-from feedsieve.sources.identifiers import MISSING, are_floats, check, whole
 from feedsieve.sources.keys import bot_api_key, name_key
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.times import TimeColumn, UndecidedOrder
+from feedsieve.sources.tables.csv_rows import CsvFile
+from feedsieve.sources.tables.identifiers import MISSING, are_floats, check, whole
+from feedsieve.sources.tables.times import TimeColumn, UndecidedOrder
 
 _EXPECTED = (
     "an SQLite chat dump, Telegram Desktop's result.json, or CSV with columns msg_id,msg or id,text"

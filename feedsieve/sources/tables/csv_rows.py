@@ -10,9 +10,9 @@ from pathlib import Path
 
 from feedsieve.message import InvalidFile
 from feedsieve.sources.columns import KNOWN, compact
-from feedsieve.sources.csv_quotes import Lines, line_of_open_quote, mend, parser
-from feedsieve.sources.encodings import Encoding, detect
 from feedsieve.sources.report import ReadReport
+from feedsieve.sources.tables.csv_quotes import Lines, line_of_open_quote, mend, parser
+from feedsieve.sources.tables.encodings import Encoding, detect
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _SAMPLE_CHARACTERS = 2**18

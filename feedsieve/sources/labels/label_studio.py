@@ -15,7 +15,7 @@ from typing import Any
 from feedsieve.errors import first_few, quote
 from feedsieve.sources.columns import PLACE, ROLES, compact
 from feedsieve.sources.fields import read_time
-from feedsieve.sources.label_words import parse_label
+from feedsieve.sources.labels.words import parse_label
 
 _log = logging.getLogger(__name__)
 UNKNOWN_TIME = datetime.min.replace(tzinfo=UTC)

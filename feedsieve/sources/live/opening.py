@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedsieve.sources.live import InvalidSource, LiveSource
+from feedsieve.sources.live.source import InvalidSource, LiveSource
 
 _START = re.compile(r"(telegram:|https?://|[/~.])")
 _URL = re.compile("https?://", re.IGNORECASE)
@@ -47,14 +47,14 @@ def open_source(name: str, options: SourceOptions) -> LiveSource:
                     "telegram: nothing may follow the colon; the token is in"
                     " FEEDSIEVE_TELEGRAM_TOKEN or the file FEEDSIEVE_TELEGRAM_TOKEN_FILE"
                 )
-            from feedsieve.sources.telegram_bot import TelegramBot
+            from feedsieve.sources.live.telegram_bot import TelegramBot
 
             return TelegramBot(_token(options), options.api)
         if _URL.match(name):
-            from feedsieve.sources.feeds import Feed
+            from feedsieve.sources.live.feeds import Feed
 
             return Feed(name, options.interval)
-        from feedsieve.sources.folder import Folder
+        from feedsieve.sources.live.folder import Folder
 
         return Folder(Path(name), options.ignored)
     except ImportError as error:

@@ -1,7 +1,7 @@
 """CSV files of messages, the format of whatever is nothing else."""
 
 from feedsieve.sources.start import FileStart
-from feedsieve.sources.tables import read_csv as read
+from feedsieve.sources.tables.messages import read_csv as read
 
 __all__ = ["NAME", "TITLE", "read", "recognise"]
 

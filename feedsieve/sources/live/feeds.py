@@ -18,8 +18,8 @@ import httpx
 
 from feedsieve import __version__
 from feedsieve.message import Message, clean
-from feedsieve.sources.html_text import plain_text
-from feedsieve.sources.live import Batch, InvalidSource, SourceUnavailable
+from feedsieve.sources.live.html_text import plain_text
+from feedsieve.sources.live.source import Batch, InvalidSource, SourceUnavailable
 from feedsieve.sources.report import ReadReport
 from feedsieve.text import fingerprint
 

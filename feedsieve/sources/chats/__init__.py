@@ -1,0 +1,1 @@
+"""Exports, archives and databases of chats."""

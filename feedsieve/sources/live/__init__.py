@@ -1,0 +1,1 @@
+"""Sources that are followed: a bot, a folder, feeds."""

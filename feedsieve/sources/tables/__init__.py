@@ -1,0 +1,1 @@
+"""CSV files: rows, encodings, times and identifiers as people have them."""
