@@ -94,6 +94,22 @@ def test_table_shows_mean_and_deviation_over_folds(results):
     assert "| wrong | 0.800 ± 0.447 |" in page
 
 
+def test_adjudicated_labels_judge_too(results):
+    """The candidate says what the labels say; every fourth of them is wrong."""
+    labels = results.frame["label"].to_numpy()
+    frame = results.frame.assign(adjudicated=np.where(np.arange(len(labels)) % 4, labels, 0))
+    given = {
+        trial.name: Predictions(np.where(labels[trial.held_out] == 1, 0.9, 0.1), 0.5)
+        for trial in results.trials
+    }
+    page = table(Results(frame, results.trials, {"given": given}))
+    by_given, by_review = page.split("By adjudicated labels")[:2]
+    assert "By labels as they are" in by_given
+    assert "| given | 1.000 ± 0.000 |" in by_given
+    assert "| given | 1.000" not in by_review.partition("## Test part")[0]
+    assert page.count("By adjudicated labels") == 2  # folds and test part
+
+
 def test_stored_predictions_are_not_computed_again(folder, results, monkeypatch):
     def fail(*_arguments):
         raise Called

@@ -121,6 +121,19 @@ class TestTrain:
         assert "fp32 against PyTorch" in trained.output and "int8 against PyTorch" in trained.output
         assert f"chosen: {trained.metrics['precision']['chosen']}" in trained.output
 
+    def test_adjudicated_labels_judge_and_are_not_trained_on(self, trained, tmp_path):
+        shutil.copytree(trained.folder / "tiny", tmp_path / "tiny")
+        frame = pd.read_csv(trained.folder / LABELED, dtype=str)
+        wrong = (frame["label"] == "1") & (frame.index % 2 == 0)
+        frame["adjudicated"] = frame["label"].mask(wrong, "0")
+        frame.to_csv(tmp_path / LABELED, index=False)
+        judged = train(tmp_path, "judged")
+        figures = judged.metrics["test_adjudicated"]
+        assert judged.metrics["test"] == trained.metrics["test"]
+        assert figures["positives"] < judged.metrics["test"]["positives"]
+        assert f"test by labels that are adjudicated: F1 {figures['f1']:.4f}" in judged.output
+        assert "F1, test, adjudicated" in judged.report
+
     def test_report_is_self_contained(self, trained):
         assert "<svg" in trained.report
         links = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)|url\(([^)]+)\)""", trained.report)

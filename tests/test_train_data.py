@@ -46,6 +46,20 @@ class TestReadsCSV:
         assert list(frame.columns) == ["msg_id", "msg", "label", "subset"]
         assert frame["subset"].tolist()[:2] == ["train", "test"]
 
+    def test_adjudicated_labels_are_read_and_empty_ones_are_the_label(self, tmp_path):
+        rows = [row | {"adjudicated": ""} for row in table()]
+        rows[0]["adjudicated"] = "negative" if rows[0]["label"] == "1" else "positive"
+        frame = read_labeled(write_csv(tmp_path / "a.csv", rows))
+        differs = frame["adjudicated"] != frame["label"]
+        assert differs.tolist() == [True] + [False] * (len(rows) - 1)
+
+    def test_invalid_adjudicated_label_is_reported(self, tmp_path):
+        rows = [row | {"adjudicated": "1"} for row in table()]
+        rows[7]["adjudicated"] = "perhaps"
+        message = complaint(write_csv(tmp_path / "a.csv", rows))
+        assert "adjudicated not 0, 1, positive" in message
+        assert "line 9, msg_id 'm7': 'perhaps'" in message
+
     def test_label_times_are_read(self, tmp_path):
         times = ["2024-05-01T12:00:00+03:00", "2024-05-01 09:00", " 2024-05-01T09:00:00Z ", ""]
         rows = [row | {"labeled_at": times[number % 4]} for number, row in enumerate(table())]

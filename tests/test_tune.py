@@ -46,6 +46,13 @@ def test_random_labels_cannot_be_tuned(data):
     assert study.best_value > 0.67
 
 
+def test_adjudicated_labels_judge(data):
+    """Boosters fitted on the labels cannot know others."""
+    others = 1 - data[1]
+    _best, study = tune(*data, log_odds=1, trials=2, seed=7, judge=others)
+    assert study.best_value > 0.693
+
+
 def test_stored_trials_are_not_repeated(data, tmp_path, capsys, monkeypatch):
     storage = tmp_path / "trials.sqlite"
     _best, study = tune(*data, log_odds=1, trials=3, seed=7, storage=storage)

@@ -8,6 +8,8 @@ from feedsieve.command import run_command
 from feedsieve.store.database import without_password
 from train.behaviour.requirements import REQUIREMENTS
 from train.cli.arguments import add_cluster, add_distil, add_no_track
+from train.data.validation import ADJUDICATED
+from train.evaluation.judges import suffix
 from train.feast.feature_store import REPOSITORY
 from train.options import Options
 from train.pipeline import train
@@ -29,11 +31,14 @@ def main() -> int:
 
 def _train(options: Options) -> None:
     metrics = train(options)
-    test = metrics["test"]
+    for part in ("test", f"test{suffix(ADJUDICATED)}"):
+        if figures := metrics.get(part):
+            print(
+                f"{part.replace('_', ' by labels that are ')}: F1 {figures['f1']:.4f},"
+                f" precision {figures['precision']:.4f}, recall {figures['recall']:.4f}, average"
+                f" precision {figures['average_precision']:.4f} on {figures['n']} messages"
+            )
     print(
-        f"test: F1 {test['f1']:.4f}, precision {test['precision']:.4f}, "
-        f"recall {test['recall']:.4f}, average precision {test['average_precision']:.4f} "
-        f"on {test['n']} messages\n"
         f"saved {metrics['classifier_tag']} with {metrics['encoder_tag']} "
         f"after {metrics['seconds']:.0f} s\n"
         f"see {options.report / PAGE_FILE} and {options.report / METRICS_FILE}"
@@ -51,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="LABELED.csv",
-        help="msg_id,msg,label and optionally subset (train or test); or Label Studio's CSV or"
-        " JSON. Without it, the labels in --db are used",
+        help="msg_id,msg,label and optionally subset (train or test) and adjudicated (labels after"
+        " review, to judge the model by); or Label Studio's CSV or JSON. Without it, the labels in"
+        " --db are used",
     )
     parser.add_argument(
         "--db",

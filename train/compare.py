@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 from export import sources
@@ -15,6 +16,7 @@ from train.data.labelled import read_labeled
 from train.data.split import data_fingerprint
 from train.encoder.distil import DEFAULT_LAYERS
 from train.evaluation.cross_validation import FOLDS, Results, cross_validate
+from train.evaluation.judges import judges, suffix
 from train.report import quality
 from train.tracking import mlflow_run
 
@@ -66,10 +68,10 @@ def _compare(options: argparse.Namespace) -> None:
 def _means(results: Results) -> dict[str, float]:
     """Return the mean of each figure over the folds, for candidates that have it in all folds."""
     means = {}
-    for candidate in results.predictions:
-        figures = results.fold_figures(candidate).dropna(axis="columns")
+    for candidate, judge in product(results.predictions, judges(results.frame)):
+        figures = results.fold_figures(candidate, judge).dropna(axis="columns")
         for name in quality.FIGURES.keys() & figures.columns:
-            means[f"{candidate}.{name}"] = float(figures[name].mean())
+            means[f"{candidate}.{name}{suffix(judge)}"] = float(figures[name].mean())
     return means
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import log_loss
 from tqdm import tqdm
@@ -35,6 +36,7 @@ from train.data.folds import folds
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
 from train.data.split import split
+from train.data.validation import ADJUDICATED
 from train.encoder.embedder import Embedder
 from train.encoder.finetune import finetune
 from train.tracking import mlflow_run
@@ -51,13 +53,16 @@ def tune(
     trials: int,
     seed: int,
     storage: Path | None = None,
+    judge: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], optuna.Study]:
     """Return the parameters with the lowest log loss on held-out folds, and the study.
 
     `columns` is (n, columns), of which the first `log_odds` are those that boosting starts from;
-    `labels`, 0 or 1, and `groups`, which stay in one fold, are (n,). Trials are kept in the SQLite
-    file `storage`; those already in it count.
+    `labels`, 0 or 1, and `groups`, which stay in one fold, are (n,). The loss is by the labels
+    `judge`, (n,), if given. Trials are kept in the SQLite file `storage`; those already in it
+    count.
     """
+    judge = labels if judge is None else judge
     repeats = [list(folds(labels, groups, seed + repeat)) for repeat in range(REPEATS)]
 
     def objective(trial: optuna.Trial) -> float:
@@ -75,7 +80,7 @@ def tune(
             held_out = boosting.held_out(
                 columns, labels, parts, FIXED | parameters | {"seed": seed}, log_odds, MOST_ROUNDS
             )
-            losses.append(log_loss(labels, expit(held_out.logits)))
+            losses.append(log_loss(judge, expit(held_out.logits)))
             trial.report(float(np.mean(losses)), repeat)
             if trial.should_prune():
                 raise optuna.TrialPruned
@@ -125,14 +130,18 @@ def _tune(options: argparse.Namespace) -> None:
 
 def _search(options: argparse.Namespace) -> tuple[dict[str, Any], float]:
     """Write the best parameters; return them and their log loss."""
-    columns, labels, groups, log_odds = _columns(options)
-    inputs = [columns, labels, groups, np.array([log_odds, options.seed])]
+    train = split(read_labeled(options.data), options.seed).train
+    columns, labels, groups, log_odds = _columns(options, train)
+    judge = train.get(ADJUDICATED, train["label"]).to_numpy()
+    inputs = [columns, labels, groups, np.array([log_odds, options.seed]), judge]
     code = [Path(inspect.getfile(item)).read_bytes() for item in (tune, boosting, folds)]
     key = blake2b(b"".join([array.tobytes() for array in inputs] + code), digest_size=8)
     folder = settings().cache / f"tune-{key.hexdigest()}"
     with one_run_at_a_time(folder):
         storage = folder / "trials.sqlite"
-        best, study = tune(columns, labels, groups, log_odds, options.trials, options.seed, storage)
+        best, study = tune(
+            columns, labels, groups, log_odds, options.trials, options.seed, storage, judge
+        )
         _write(options, best)
         shutil.rmtree(folder)
     print(f"log loss {study.best_value:.4f} in the best of {len(study.trials)} trials: {best}")
@@ -140,9 +149,10 @@ def _search(options: argparse.Namespace) -> tuple[dict[str, Any], float]:
     return best, study.best_value
 
 
-def _columns(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _columns(
+    options: argparse.Namespace, train: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Return LightGBM's input for the training part, labels, groups, and the log-odds columns."""
-    train = split(read_labeled(options.data), options.seed).train
     texts, labels = train["msg"].tolist(), train["label"].to_numpy()
     groups = near_duplicate_groups(texts, progress=False)
     source = sources.load(options.encoder)
@@ -176,7 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.tune",
         description="Search LightGBM's parameters with Optuna, by grouped cross-validation of the"
-        " training part, and write them where training reads them.",
+        " training part, and write them where training reads them. Adjudicated labels, if the data"
+        " has them, judge the held-out messages.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"

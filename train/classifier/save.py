@@ -17,6 +17,7 @@ from train.behaviour.requirements import REQUIREMENTS
 from train.classifier.boosting import Fitted
 from train.data.dataset import Dataset
 from train.encoder.fit_encoder import FittedEncoder
+from train.evaluation.judges import judges, suffix
 from train.evaluation.metrics import evaluate
 from train.evaluation.slices import by_slice, precisions_at
 from train.options import Options
@@ -57,7 +58,7 @@ def save_classifier(
         data_fingerprint=description.fingerprint,
     )
     runtime = encoder.embedder.encoder
-    texts, labels = data.test_texts, data.test_labels
+    texts = data.test_texts
     with model_store.new_model(model_store.CLASSIFIER) as (tag, folder):
         Classifier(fitted.booster, features, classifier).save(folder)
         if runtime.reference:  # encoders of earlier versions have none
@@ -66,8 +67,7 @@ def save_classifier(
         with tqdm(total=len(texts), desc="test", unit="message") as progress:
             scores = scorer.score(texts, progress.update)
         metrics: dict[str, Any] = {
-            "test": evaluate(labels, scores, fitted.threshold),
-            "ranking": precisions_at(labels, scores),
+            **_evaluate(data, scores, fitted.threshold),
             "validation": fitted.validation,
             "threshold": fitted.threshold,
             "rounds": fitted.booster.num_trees(),
@@ -83,6 +83,15 @@ def save_classifier(
         if not encoder.features:  # otherwise the encoder has a card from an earlier training
             model_card.write(model_store.folder(encoder.tag), card)
     return SavedModel(scorer, scores, metrics, card)
+
+
+def _evaluate(data: Dataset, scores: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Return the metrics of the test part, by each kind of label that the data has."""
+    found = {}
+    for judge, labels in judges(data.parts.test).items():
+        found[f"test{suffix(judge)}"] = evaluate(labels, scores, threshold)
+        found[f"ranking{suffix(judge)}"] = precisions_at(labels, scores)
+    return found
 
 
 def _card(

@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 _NAMES = {
     compact(name): name
     for name in (
-        *("msg_id", "msg", "label", "subset", "labeled_at", "score", "model", "reason"),
+        *("msg_id", "msg", "label", "subset", "labeled_at", "adjudicated"),
+        *("score", "model", "reason"),
         *("id", "text", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"),
     )
 }

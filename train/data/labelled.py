@@ -11,18 +11,19 @@ from feedsieve.sources.labels.label_studio import is_flat_export
 from feedsieve.text import storable
 from train.data import label_studio
 from train.data.label_tables import labelled, read_table, read_text, starts_as_json
-from train.data.validation import InvalidData, validate
+from train.data.validation import ADJUDICATED, InvalidData, validate
 
-_COLUMNS = ["msg_id", "msg", "label", "subset", "labeled_at"]
+_COLUMNS = ["msg_id", "msg", "label", "subset", "labeled_at", ADJUDICATED]
 
 
 def read_labeled(path: Path | str) -> pd.DataFrame:
     """Return labelled messages with `msg_id`, `msg` (text) and `label` (0 or 1).
 
     Reads CSV with these columns, and Label Studio's CSV, JSON and JSON-MIN exports. A label in the
-    file is one of `validation.LABELS` in any case; rows without one are left out. Two more columns
-    are returned if the file has them: `subset`, train or test, and `labeled_at`, in UTC, NaT where
-    it is unknown.
+    file is one of `validation.LABELS` in any case; rows without one are left out. More columns are
+    returned if the file has them: `subset`, train or test; `labeled_at`, in UTC, NaT where it is
+    unknown; and `adjudicated`, 0 or 1, the label after review, which models are judged by and not
+    trained on. Where it is empty, nobody objected to the label.
     Raises `InvalidData` with every problem and its place in the file.
     """
     path = Path(path)

@@ -10,13 +10,14 @@ import pandera.pandas as pa
 from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.message import in_utc
 from feedsieve.sources.columns import PLACE
-from feedsieve.sources.labels.words import ALLOWED, parse_label
+from feedsieve.sources.labels.words import ALLOWED, is_unlabelled, parse_label
 from feedsieve.sources.tables.identifiers import is_shortened
 from feedsieve.text import normalise
 
 MINIMUM_ROWS = 20
 MINIMUM_PER_LABEL = 5
 SUBSETS = ("train", "test")
+ADJUDICATED = "adjudicated"
 
 
 class InvalidData(FeedsieveError, ValueError):
@@ -62,6 +63,9 @@ def validate(frame: pd.DataFrame, path: Path | str, problems: Sequence[str] = ()
             frame["subset"] = frame["subset"].str.strip().str.lower()
         if "labeled_at" in frame:
             frame["labeled_at"] = pd.to_datetime(frame["labeled_at"].map(parse_time), utc=True)
+        if ADJUDICATED in frame:
+            reviewed = frame[ADJUDICATED].map(parse_label)
+            frame[ADJUDICATED] = reviewed.fillna(frame["label"]).astype("int64")
         found += _shortages(frame)
     if found:
         raise InvalidData(path, found)
@@ -92,6 +96,11 @@ _CHECKS: dict[str, dict[str, Callable[[pd.Series], pd.Series]]] = {
     },
     "subset": {
         "neither train nor test": lambda subsets: subsets.str.strip().str.lower().isin(SUBSETS),
+    },
+    ADJUDICATED: {
+        f"not {ALLOWED}, nor empty": lambda labels: (
+            labels.map(parse_label).notna() | labels.map(is_unlabelled).astype(bool)
+        ),
     },
     "labeled_at": {
         "not a time such as 2026-11-25T08:30:00Z": lambda times: times.map(_is_time),

@@ -33,6 +33,7 @@ from train.encoder.checkpoints import run_key
 from train.encoder.embedder import Embedder
 from train.evaluation import candidates
 from train.evaluation.candidates import Part, Predictions
+from train.evaluation.judges import GIVEN
 from train.evaluation.metrics import evaluate
 from train.evaluation.slices import by_slice, precisions_at
 
@@ -75,18 +76,18 @@ class Results:
         """The trials without that on the test part."""
         return [trial for trial in self.trials if trial.name != TEST]
 
-    def figures(self, candidate: str, trial: Trial) -> dict[str, float]:
-        """Return the metrics of one candidate in one trial."""
+    def figures(self, candidate: str, trial: Trial, judge: str = GIVEN) -> dict[str, float]:
+        """Return the metrics of one candidate in one trial, by a column of labels."""
         predictions = self.predictions[candidate][trial.name]
-        labels = self.frame["label"].to_numpy()[trial.held_out]
+        labels = self.frame[judge].to_numpy()[trial.held_out]
         return {
             **evaluate(labels, predictions.scores, predictions.threshold),
             **precisions_at(labels, predictions.scores),
         }
 
-    def fold_figures(self, candidate: str) -> pd.DataFrame:
+    def fold_figures(self, candidate: str, judge: str = GIVEN) -> pd.DataFrame:
         """Return the metrics of one candidate, a row for each fold; NaN where one is undefined."""
-        return pd.DataFrame([self.figures(candidate, trial) for trial in self.folds])
+        return pd.DataFrame([self.figures(candidate, trial, judge) for trial in self.folds])
 
     def slices(self, candidate: str) -> list[dict[str, Any]]:
         """Return the metrics by language and length over all folds together.

@@ -57,7 +57,11 @@ _LIBRARIES = (
     "lightgbm", "numpy", "onnxruntime", "optimum-onnx", "scikit-learn", "tokenizers", "torch",
     "transformers",
 )  # fmt: skip
-_PARTS = {"test": "test part", "validation": "held-out folds"}
+_PARTS = {
+    "test": "test part",
+    "test_adjudicated": "test part, by adjudicated labels",
+    "validation": "held-out folds",
+}
 _FIGURES = ("f1", "precision", "recall", "average_precision", "brier", "ece", "n", "positives")
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>&|~#!$]")
 

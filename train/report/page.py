@@ -163,7 +163,7 @@ def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _metric(name: str, value: Any) -> dict[str, Any]:
     part, _, last = name.rpartition(".")
     title, note = _METRICS.get(last, (last.replace("_", " ").capitalize(), ""))
-    title = f"{title}, {part}" if part not in ("", "test") else title
+    title = f"{title}, {part.replace('_', ', ')}" if part not in ("", "test") else title
     return {"name": name, "title": title, "note": note, "value": value}
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from train.data.validation import ADJUDICATED
 from train.evaluation.cross_validation import TEST, Results
+from train.evaluation.judges import judges
 
 FIGURES = {
     "f1": "F1",
@@ -38,18 +40,20 @@ def table(results: Results) -> str:
         "",
         "Mean ± standard deviation over the folds. P@20 and P@100 are the share of positives among"
         " the 20 and 100 highest scores of a fold; ECE is the expected calibration error.",
-        "",
-        *_head(FIGURES.values()),
     ]
-    for candidate in results.predictions:
-        figures = results.fold_figures(candidate)
-        lines.append(_row(candidate, [_spread(figures.get(name)) for name in FIGURES]))
+    for judge in judges(results.frame):
+        lines += ["", *_introduction(results, judge), *_head(FIGURES.values())]
+        for candidate in results.predictions:
+            figures = results.fold_figures(candidate, judge)
+            lines.append(_row(candidate, [_spread(figures.get(name)) for name in FIGURES]))
     for trial in results.trials:
         if trial.name == TEST:
-            lines += ["", "## Test part", "", *_head(FIGURES.values())]
-            for candidate in results.predictions:
-                row = results.figures(candidate, trial)
-                lines.append(_row(candidate, [_number(row.get(name)) for name in FIGURES]))
+            lines += ["", "## Test part"]
+            for judge in judges(results.frame):
+                lines += ["", *_introduction(results, judge), *_head(FIGURES.values())]
+                for candidate in results.predictions:
+                    row = results.figures(candidate, trial, judge)
+                    lines.append(_row(candidate, [_number(row.get(name)) for name in FIGURES]))
     slices = {candidate: results.slices(candidate) for candidate in results.predictions}
     for kind in ("language", "length"):
         rows = {name: [row for row in slices[name] if row["slice"] == kind] for name in slices}
@@ -62,6 +66,15 @@ def table(results: Results) -> str:
             cells = [" / ".join(_number(row[name]) for name in _SLICE_FIGURES) for row in found]
             lines.append(_row(candidate, cells))
     return "\n".join(lines) + "\n"
+
+
+def _introduction(results: Results, judge: str) -> list[str]:
+    """Return the line above a table that says whose labels judge, if there are several."""
+    if ADJUDICATED not in results.frame:
+        return []
+    if judge == ADJUDICATED:
+        return ["By adjudicated labels; the models were fitted on labels as they are:", ""]
+    return ["By labels as they are:", ""]
 
 
 def _head(columns: Iterable[str]) -> list[str]:
