@@ -7,8 +7,6 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-from export import pipeline, sources
-from export.check import ExportError
 from feedsieve.command import run_command
 from feedsieve.settings import settings
 from feedsieve.sources.readers import read_messages
@@ -23,6 +21,9 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    # Imported here: PyTorch and the others take ten seconds, and --help needs none of them.
+    from export import pipeline
+
     if options.add_reference:
         pipeline.add_reference(options.add_reference, settings().threads)
         print(f"{options.add_reference} has reference outputs now")
@@ -32,6 +33,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> str:
     """Export, check and save the encoder; return its tag."""
+    from export import pipeline, sources
+    from export.check import ExportError
+
     texts = [message.text for message in islice(read_messages(options.messages), MAX_MESSAGES)]
     source = sources.load(options.encoder)
     with tempfile.TemporaryDirectory(prefix="feedsieve-export-") as folder:

@@ -55,11 +55,6 @@ def load(source: str) -> Source:
     return _load_folder(folder, folder.resolve().name)
 
 
-def public_name(source: str) -> str:
-    """Return `source`, but only the name of a folder: its path is private."""
-    return source if source.startswith("hf:") else Path(source).name
-
-
 def _wheel_folder() -> Path:
     """Return the cached folder of the wheel's encoder, converted on the first call (20 s)."""
     folder = settings().cache / f"multilingual-e5-small-{wheel.SHA256[:8]}-{CACHE_VERSION}"

@@ -8,7 +8,7 @@ from feedsieve.text import LONGEST, normalise, plain
 
 OTHER, MIXED = "other", "mixed"
 LANGUAGES = ("Russian", "Ukrainian", "English", "Greek", OTHER, MIXED)
-_ADDRESS = re.compile(r"://|@|\bwww\.|\bt\.me/")  # Latin in every language
+_SITE = re.compile(r"\bwww\.|\bt\.me/")
 # What a character tells. The last kind is for those that are not in the table.
 _KINDS = _NOTHING, _ELSEWHERE, _CYRILLIC, _RUSSIAN, _UKRAINIAN, _LATIN, _GREEK, _RARE = range(8)
 _LETTERS = {
@@ -42,9 +42,10 @@ def language(text: str) -> str:
     another script, or without letters, is other. Links, mail addresses and handles are ignored.
     """
     lower = normalise(text)[:LONGEST].lower()
-    if _may_have_address(lower):
+    # Addresses are Latin in every language. `in` is several times as fast as a pattern.
+    if "@" in lower or "://" in lower or "www." in lower or "t.me/" in lower:
         words = plain(text).split()
-        lower = "".join(w for w in words if not (_may_have_address(w) and _ADDRESS.search(w)))
+        lower = "".join([word for word in words if not _has_address(word)])
     kinds = _count_kinds(lower)
     counts = {
         "Russian": kinds[_CYRILLIC] + kinds[_RUSSIAN] + kinds[_UKRAINIAN],
@@ -70,11 +71,12 @@ def _count_kinds(text: str) -> list[int]:
         _KIND_OF.take(codes, mode="clip"), minlength=len(_KINDS)
     ).tolist()
     if counts[_RARE]:
-        rare = filter(str.isalpha, (sign for sign in text if ord(sign) >= _FIRST_RARE))
-        counts[_ELSEWHERE] += sum(1 for _letter in rare)
+        rare = codes[codes >= _FIRST_RARE].tolist()
+        counts[_ELSEWHERE] += sum(chr(code).isalpha() for code in rare)
     return counts
 
 
-def _may_have_address(text: str) -> bool:
-    """Return False if `_ADDRESS` is nowhere in `text`: several times as fast as looking for it."""
-    return "@" in text or "://" in text or "www." in text or "t.me/" in text
+def _has_address(word: str) -> bool:
+    if "@" in word or "://" in word:
+        return True
+    return ("www." in word or "t.me/" in word) and bool(_SITE.search(word))

@@ -131,8 +131,9 @@ def corpus() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def real_messages() -> list[str]:
-    """The texts of 1,000 real messages, or none where there is no corpus."""
-    return read_labeled(CORPUS)["msg"].tolist()[:1000] if CORPUS.exists() else []
+    """The texts of 300 real messages (FEEDSIEVE_TEST_TEXTS), or none where there is no corpus."""
+    count = int(os.environ.get("FEEDSIEVE_TEST_TEXTS", "300"))
+    return read_labeled(CORPUS)["msg"].tolist()[:count] if CORPUS.exists() else []
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,13 @@ _LEVELS = {
 
 
 def levels() -> list[str]:
-    """Return the levels of this CPU, the lowest first; none on another architecture."""
+    """Return the levels of this CPU, the lowest first; none on another architecture.
+
+    The highest, which is that without a restriction, is among them only if there is no other.
+    """
     try:
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
         return []
-    return [level for level, flag in _LEVELS.items() if flag in flags]
+    found = [level for level, flag in _LEVELS.items() if flag in flags]
+    return found[:-1] or found

@@ -19,7 +19,8 @@ from feedsieve.scoring.classifier import (
 from feedsieve.scoring.features import FEATURES_FILE, Features
 from feedsieve.scoring.lexicon import Lexicon
 from feedsieve.scoring.scorer import Scorer
-from train.classifier.boosting import FIXED, ROUNDS, Fitted, fit
+from train.classifier.boosting import ROUNDS, Fitted, fit
+from train.classifier.parameters import FIXED
 from train.data.folds import folds
 
 COLUMNS = 16

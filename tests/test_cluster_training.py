@@ -29,8 +29,9 @@ from feedsieve.bulk.score_file import ClusterUnavailable
 from feedsieve.scoring.encoder import Encoder
 from train import features
 from train.__main__ import main as training
-from train.classifier.boosting import PARAMETERS, fit
+from train.classifier.boosting import fit
 from train.classifier.handcrafted import handcrafted_features
+from train.classifier.parameters import PARAMETERS
 from train.compute import dask_cluster, dask_training
 from train.compute.base import LOCAL
 from train.compute.choose import computing

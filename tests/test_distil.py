@@ -19,16 +19,15 @@ from train.encoder.checkpoints import CheckpointError
 from train.encoder.distil import (
     EPOCHS,
     Examples,
-    InvalidLayers,
     Student,
     _initial_student,
-    choose_layers,
     collate,
     distil,
     mean_variance,
     teacher_states,
     transfer_set,
 )
+from train.encoder.layer_choice import InvalidLayers, choose_layers
 from train.encoder.layers import StudentLayers, tokenize
 from train.encoder.trainer import LengthGroupedTrainer, StepProgress
 

@@ -149,6 +149,20 @@ class TestServing:
         assert {"feedsieve", "onnxruntime", "openvino", "lightgbm"} <= loaded
         assert loaded & HEAVY == set()
 
+    @pytest.mark.parametrize("command", ["train", "train.compare", "export"])
+    def test_help_needs_no_training_library(self, command):
+        """They take ten seconds to import."""
+        code = "import runpy, sys\nsys.argv = ['x', '--help']\n"
+        code += f"try:\n    runpy.run_module({command!r}, run_name='__main__')\n"
+        code += "except SystemExit:\n    print('modules', *sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
+        modules = done.stdout.rpartition("modules")[2].split()
+        loaded = {name.partition(".")[0] for name in modules}
+        assert loaded & (HEAVY - {"pandas"}) == set()
+
     def test_what_was_left_out_can_still_be_imported(self):
         later = "from feedsieve.scoring.classifier import import_lightgbm_alone as alone\nalone()\n"
         later += "import lightgbm, pandas, sklearn\nprint(pandas.DataFrame({'a': [1]}).a.sum())\n"

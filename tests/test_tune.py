@@ -9,7 +9,7 @@ from tiny_bert import save_tiny_bert
 from data.generate import LABELED, compose, write
 from feedsieve.settings import settings
 from train.classifier import boosting
-from train.classifier.boosting import PARAMETERS_FILE
+from train.classifier.parameters import FIXED, PARAMETERS, PARAMETERS_FILE
 from train.tune import main, tune
 
 
@@ -25,7 +25,7 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_tune_returns_lightgbm_parameters(data):
     best, study = tune(*data, log_odds=1, trials=3, seed=7)
-    assert set(best) == set(boosting.PARAMETERS["frozen"]) - set(boosting.FIXED)
+    assert set(best) == set(PARAMETERS["frozen"]) - set(FIXED)
     assert len(study.trials) == 3
     assert study.best_value == min(trial.value for trial in study.trials if trial.value is not None)
     assert 0 < study.best_value < 0.693  # log loss of a coin
@@ -99,7 +99,7 @@ class TestCommand:
 
 
 def test_checked_in_parameters_are_complete():
-    assert set(boosting.PARAMETERS) == {"frozen", "finetuned"}
-    for parameters in boosting.PARAMETERS.values():
+    assert set(PARAMETERS) == {"frozen", "finetuned"}
+    for parameters in PARAMETERS.values():
         assert 0 < parameters["learning_rate"] <= 0.2
         assert parameters["objective"] == "binary"

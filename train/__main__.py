@@ -8,12 +8,8 @@ from feedsieve.command import run_command
 from feedsieve.store.database import without_password
 from train.behaviour.requirements import REQUIREMENTS
 from train.cli.arguments import add_cluster, add_distil, add_no_track
-from train.data.validation import ADJUDICATED
-from train.evaluation.judges import suffix
 from train.feast.feature_store import REPOSITORY
 from train.options import Options
-from train.pipeline import train
-from train.report.files import METRICS_FILE, PAGE_FILE
 
 
 def main() -> int:
@@ -30,8 +26,12 @@ def main() -> int:
 
 
 def _train(options: Options) -> None:
+    # Imported here: PyTorch and the others take ten seconds, and --help needs none of them.
+    from train.pipeline import train
+    from train.report.files import METRICS_FILE, PAGE_FILE
+
     metrics = train(options)
-    for part in ("test", f"test{suffix(ADJUDICATED)}"):
+    for part in ("test", "test_adjudicated"):
         if figures := metrics.get(part):
             print(
                 f"{part.replace('_', ' by labels that are ')}: F1 {figures['f1']:.4f},"

@@ -4,21 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import product
 from pathlib import Path
 
-from export import sources
+from export.names import public_name
 from feedsieve.command import run_command
 from feedsieve.files import open_atomically
 from feedsieve.settings import settings
 from train.cli.arguments import add_distil, add_no_track
-from train.data.labelled import read_labeled
-from train.data.split import data_fingerprint
-from train.encoder.distil import DEFAULT_LAYERS
-from train.evaluation.cross_validation import FOLDS, Results, cross_validate
-from train.evaluation.judges import judges, suffix
-from train.report import quality
-from train.tracking import mlflow_run
+from train.encoder.layer_choice import DEFAULT_LAYERS
 
 DEFAULT_OUT = Path("docs/quality.md")
 
@@ -33,13 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    # Imported here: PyTorch and the others take ten seconds, and --help needs none of them.
+    from export import sources
+    from train.data.labelled import read_labeled
+    from train.data.split import data_fingerprint
+    from train.evaluation.cross_validation import FOLDS, cross_validate
+    from train.report import quality
+    from train.tracking import mlflow_run
+
     frame, source = read_labeled(options.data), sources.load(options.encoder)
     parameters = {
         "data.fingerprint": data_fingerprint(frame),
-        "encoder": sources.public_name(options.encoder),
+        "encoder": public_name(options.encoder),
         "finetune": not options.no_finetune,
         "distil": options.distil or f"{DEFAULT_LAYERS} at most",
-        "folds": options.folds,
+        "folds": options.folds or FOLDS,
         "test": not options.no_test,
         "seed": options.seed,
     }
@@ -52,7 +53,7 @@ def _compare(options: argparse.Namespace) -> None:
             finetune=not options.no_finetune,
             test=not options.no_test,
             student_layers=options.distil,
-            count=options.folds,
+            count=options.folds or FOLDS,
         )
         page = quality.page(results, _command(options))
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -61,26 +62,16 @@ def _compare(options: argparse.Namespace) -> None:
         print(page)
         if run:
             with run.recording():
-                run.log(metrics=_means(results))
+                run.log(metrics=quality.means(results))
                 run.log_files(options.out)
-
-
-def _means(results: Results) -> dict[str, float]:
-    """Return the mean of each figure over the folds, for candidates that have it in all folds."""
-    means = {}
-    for candidate, judge in product(results.predictions, judges(results.frame)):
-        figures = results.fold_figures(candidate, judge).dropna(axis="columns")
-        for name in quality.FIGURES.keys() & figures.columns:
-            means[f"{candidate}.{name}{suffix(judge)}"] = float(figures[name].mean())
-    return means
 
 
 def _command(options: argparse.Namespace) -> str:
     """Return the command line that repeats this run, without private paths."""
     words = ["python -m train.compare --data", options.data.name]
-    words += ["--encoder", sources.public_name(options.encoder), "--seed", str(options.seed)]
+    words += ["--encoder", public_name(options.encoder), "--seed", str(options.seed)]
     words += ["--distil", options.distil] if options.distil else []
-    words += ["--folds", str(options.folds)] if options.folds != FOLDS else []
+    words += ["--folds", str(options.folds)] if options.folds else []
     words += ["--no-finetune"] if options.no_finetune else []
     words += ["--no-test"] if options.no_test else []
     return " ".join(words)
@@ -108,9 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folds",
         type=_folds,
-        default=FOLDS,
         metavar="N",
-        help="number of folds, 2 or more (%(default)s); each takes as long as two trainings, or"
+        help="number of folds, 2 or more (5); each takes as long as two trainings, or"
         " as one with --distil all",
     )
     parser.add_argument(

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import sources
-from train.classifier.boosting import PARAMETERS
-from train.encoder.distil import DEFAULT_LAYERS
+from export.names import public_name
+from train.classifier.parameters import PARAMETERS
+from train.encoder.layer_choice import DEFAULT_LAYERS
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Options:
     track: bool  # in MLflow
     features: Path | None = None  # a Feast repository
     cluster: str | None = None  # of Dask
-    distil: str | None = None  # `train.encoder.distil.choose_layers`
+    distil: str | None = None  # `train.encoder.layer_choice.choose_layers`
 
     @property
     def reproducing(self) -> list[str]:
@@ -31,7 +31,7 @@ class Options:
         if self.features:
             chosen = ["--features"]
         else:
-            chosen = ["--encoder", sources.public_name(self.encoder)]
+            chosen = ["--encoder", public_name(self.encoder)]
             chosen += ["--finetune"] if self.finetune else []
             chosen += ["--distil", self.distil] if self.distil else []
         if self.cluster:
@@ -44,7 +44,7 @@ class Options:
         """The parameters of the MLflow run."""
         parameters = PARAMETERS["finetuned" if self.finetune else "frozen"]
         return {
-            "encoder": sources.public_name(self.encoder),
+            "encoder": public_name(self.encoder),
             "finetune": self.finetune,
             "distil": self.distil or f"{DEFAULT_LAYERS} at most",
             "features": self.features is not None,

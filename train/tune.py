@@ -26,11 +26,12 @@ from tqdm import tqdm
 
 from export import pipeline as export
 from export import sources
+from export.names import public_name
 from feedsieve.command import run_command
 from feedsieve.files import one_run_at_a_time, open_atomically
 from feedsieve.settings import settings
 from train.classifier import boosting, stacking
-from train.classifier.boosting import FIXED, PARAMETERS_FILE
+from train.classifier.parameters import FIXED, PARAMETERS_FILE
 from train.cli.arguments import add_no_track
 from train.data.folds import folds
 from train.data.labelled import read_labeled
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tune(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     parameters = {name: getattr(options, name) for name in ("finetune", "trials", "seed")}
-    parameters["encoder"] = sources.public_name(options.encoder)
+    parameters["encoder"] = public_name(options.encoder)
     with mlflow_run.run("tune", parameters) if options.track else nullcontext() as run:
         best, loss = _search(options)
         if run:

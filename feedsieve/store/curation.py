@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, exists, func, select
 
 from feedsieve.language import language
+from feedsieve.store.batches import insert_all
 from feedsieve.store.schema import messages, texts, upsert
 from feedsieve.text import fingerprint, normalise
 
@@ -54,7 +55,7 @@ def store_facts(connection: Connection, by_fingerprint: Mapping[str, str]) -> No
             }
         )
     if rows:
-        connection.execute(upsert(connection, texts), rows)
+        insert_all(connection, upsert(connection, texts), rows)
 
 
 def store_missing_facts(connection: Connection) -> None:

@@ -5,7 +5,8 @@ import logging
 import os
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ _log = logging.getLogger("feedsieve")
 
 LOCK_SECONDS = 60.0  # that a writer waits for another one, such as an import
 READER_LOCK_SECONDS = 10.0  # that a reader in PostgreSQL waits for a lock on a whole table
+# kB of SQLite's pages in memory, by connection: the index pages of a million rows, and during an
+# import those that it fills.
+_CACHE, _IMPORT_CACHE = 16_384, 131_072
 _ADVISORY_LOCK = int.from_bytes(b"feedsiev")  # serialises PostgreSQL's writers
 
 
@@ -165,7 +169,23 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # only _begin_sqlite starts transactions
     connection.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
     connection.execute("PRAGMA secure_delete = ON")  # what a person deletes leaves the file
-    connection.execute("PRAGMA cache_size = -16384")  # 16 MB: the index pages of a million rows
+    connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+
+
+@contextmanager
+def large_cache(connection: Connection) -> Iterator[None]:
+    """Give SQLite a cache for an import: without one, half a million messages take a third longer.
+
+    Rows of an import are everywhere in the indexes. Their pages would be written and read again.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    connection.exec_driver_sql(f"PRAGMA cache_size = -{_IMPORT_CACHE}")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Literal
 
 from sqlalchemy import Connection, select, tuple_
@@ -12,6 +11,8 @@ from sqlalchemy import Connection, select, tuple_
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import Message, clean
 from feedsieve.sources.keys import is_stable
+from feedsieve.store.batches import in_batches
+from feedsieve.store.database import large_cache
 from feedsieve.store.message_rows import Key, Row, Rows
 from feedsieve.store.schema import deletions
 from feedsieve.store.source_table import Source, SourceTable
@@ -67,11 +68,11 @@ def import_messages(
     or text.
     """
     run = _Import(connection)
-    remaining = iter(messages)
-    while batch := list(islice(remaining, _BATCH)):
-        run.store(batch)
-        if progress:
-            progress(run.total)
+    with large_cache(connection):
+        for batch in in_batches(messages, _BATCH):
+            run.store(batch)
+            if progress:
+                progress(run.total)
     if not is_update:
         run.check_conflicts()
     return run.counts
@@ -93,8 +94,7 @@ def store_missing(
     key, others = alike
     run.recognise(key, others)
     stored = []
-    remaining = iter(messages)
-    while batch := list(islice(remaining, _BATCH)):
+    for batch in in_batches(messages, _BATCH):
         stored += run.store(batch)
     return stored
 

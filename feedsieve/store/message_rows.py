@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, insert, select, update
 
 from feedsieve.message import Message
+from feedsieve.store.batches import insert_all
 from feedsieve.store.curation import store_facts
 from feedsieve.store.schema import message_history, messages
 from feedsieve.store.source_table import SourceTable
@@ -154,7 +155,7 @@ class Rows:
         rewritten = [_changes(row) | text_fields(row) for row in new_text]
         completed = [_changes(row) for row, _before in changed if row not in new_text]
         if added:
-            self._connection.execute(insert(messages), added)
+            insert_all(self._connection, insert(messages), added)
         if fingerprints:
             store_facts(self._connection, fingerprints)
         for values in filter(None, (rewritten, completed)):

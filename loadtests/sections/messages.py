@@ -17,7 +17,7 @@ from loadtests.harness import page
 from loadtests.harness.clients import Job, load
 from loadtests.harness.messages import repeating
 from loadtests.harness.plan import Plan, medians
-from loadtests.harness.processes import ROOT, ProgramFailed, bento
+from loadtests.harness.processes import ROOT, ProgramFailed, bento, watching
 from loadtests.sections.service import DIFFERENT, our_settings
 
 CLIENTS = 8
@@ -74,7 +74,8 @@ def _import(path: Path, count: int) -> dict[str, float]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _pid, status, usage = os.wait4(process.pid, 0)
+    with watching(process.pid) as usage:  # ru_maxrss begins with the memory of this process
+        _pid, status, resources = os.wait4(process.pid, 0)
     seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     store = MessageStore.open(database)
@@ -82,8 +83,8 @@ def _import(path: Path, count: int) -> dict[str, float]:
         raise ProgramFailed(f"feedsieve import {path.name} stored {store.count():,} of {count:,}")
     store.close()
     database.unlink()
-    cpu = usage.ru_utime + usage.ru_stime
-    return {"speed": count / seconds, "cpu": count / cpu, "rss": usage.ru_maxrss * 1024}
+    cpu = resources.ru_utime + resources.ru_stime
+    return {"speed": count / seconds, "cpu": count / cpu, "rss": usage.largest_rss}
 
 
 def _insert_alone(table: Path) -> float:

@@ -1,9 +1,7 @@
 """LightGBM: fitting, calibration and threshold."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -16,25 +14,11 @@ from feedsieve.scoring.calibration import Calibration
 from feedsieve.scoring.cascade import Cascade
 from feedsieve.scoring.classifier import Start
 from train.classifier.calibration import expected_threshold, fit_platt
+from train.classifier.parameters import PARAMETERS
 from train.compute.base import LOCAL, Compute
 from train.data.folds import folds
 from train.evaluation.metrics import evaluate
 
-PARAMETERS_FILE = Path(__file__).with_name("parameters.json")
-FIXED: dict[str, Any] = {
-    "objective": "binary",
-    "metric": "binary_logloss",
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
-    "num_threads": 1,  # a third slower than two on an idle machine, ten times faster on a busy one
-}
-# For classifiers of a frozen and of a fine-tuned encoder, found by train.tune
-# (docs/decisions/classifier.md).
-PARAMETERS: dict[str, dict[str, Any]] = {
-    encoder: FIXED | chosen
-    for encoder, chosen in json.loads(PARAMETERS_FILE.read_text(encoding="utf-8")).items()
-}
 ROUNDS = 3000
 PATIENCE = 50  # rounds without a better validation loss
 

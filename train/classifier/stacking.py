@@ -11,6 +11,7 @@ from feedsieve.scoring.features import Features
 from train.classifier import boosting, cascade, head, word_model
 from train.classifier.boosting import Fitted
 from train.classifier.handcrafted import handcrafted_features
+from train.classifier.parameters import PARAMETERS
 from train.compute.base import LOCAL, Compute
 from train.data.folds import folds
 from train.encoder.finetune import FineTuned
@@ -27,7 +28,7 @@ def fit(
 ) -> tuple[Features, Fitted]:
     """Return the features of any text, and LightGBM fitted on them; see `columns`."""
     features, rows = columns(texts, labels, groups, embeddings, tuned, seed, compute)
-    parameters = boosting.PARAMETERS["finetuned" if tuned else "frozen"]
+    parameters = PARAMETERS["finetuned" if tuned else "frozen"]
     fitted = boosting.fit(rows, labels, groups, seed, features.log_odds, parameters, compute)
     return features, cascade.put_before(fitted, rows[:, 0], labels)
 

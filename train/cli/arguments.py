@@ -2,7 +2,7 @@
 
 import argparse
 
-from train.encoder.distil import DEFAULT_LAYERS, is_layer_choice
+from train.encoder.layer_choice import DEFAULT_LAYERS, is_layer_choice
 
 
 def add_no_track(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,6 @@ the student's own training.
 """
 
 import copy
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -28,7 +27,6 @@ from transformers import set_seed
 
 from export.sources import Source
 from feedsieve import text
-from feedsieve.errors import FeedsieveError
 from feedsieve.files import atomic_path, one_run_at_a_time
 from feedsieve.text import plain
 from train.encoder import layers, trainer
@@ -43,17 +41,10 @@ from train.encoder.trainer import (
     training_arguments,
 )
 
-ALL = "all"  # keeps every layer: there is no student
-DEFAULT_LAYERS = 3  # docs/decisions/distillation.md
 MAX_TEXTS = 10_000  # in a transfer set; each takes 70 kB on disk, one of 160 tokens 120 kB
 EPOCHS = 6
 RATE = 3e-4  # AdamW's peak learning rate
 WEIGHT_DECAY = 0.01
-_NUMBERS = re.compile(r"\d{1,4}(,\d{1,4})*", re.ASCII)
-
-
-class InvalidLayers(FeedsieveError, ValueError):
-    """The requested layers do not fit the encoder; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -80,39 +71,6 @@ class Student:
     def remove_checkpoints(self) -> None:
         """Remove all that is needed to resume, once the model is saved."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-
-def is_layer_choice(choice: str) -> bool:
-    """Return whether `choose_layers` accepts the syntax of `choice`."""
-    return choice == ALL or bool(_NUMBERS.fullmatch(choice))
-
-
-def choose_layers(choice: str | None, count: int) -> tuple[int, ...]:
-    """Return the numbers of the layers to keep out of `count`, from 0, rising.
-
-    `choice` is a number of layers, which are spread evenly from the first to the last, or a list of
-    two or more layer numbers like 0,2,4, or "all". None means `DEFAULT_LAYERS`, or all if there are
-    no more. Raises InvalidLayers.
-    """
-    if choice is None:
-        choice = str(min(DEFAULT_LAYERS, count))
-    if choice == ALL:
-        return tuple(range(count))
-    if not is_layer_choice(choice):
-        raise InvalidLayers(f"{choice!r} is neither a number of layers nor a list like 0,2,4")
-    numbers = [int(number) for number in choice.split(",")]
-    if len(numbers) == 1:
-        [number] = numbers
-        if not 1 <= number <= count:
-            raise InvalidLayers(f"the encoder has {count} layers: keep 1 to {count}, not {number}")
-        if number == 1:
-            return (0,)
-        return tuple(min(place * count // (number - 1), count - 1) for place in range(number))
-    if numbers[-1] >= count or sorted(set(numbers)) != numbers:
-        raise InvalidLayers(
-            f"the encoder has layers 0 to {count - 1}: name some of them, rising, not {choice}"
-        )
-    return tuple(numbers)
 
 
 def transfer_set(

@@ -14,9 +14,10 @@ from feedsieve.settings import settings
 from feedsieve.store.store import MessageStore
 from train.compute.base import Compute
 from train.data.dataset import Dataset
-from train.encoder.distil import Student, choose_layers, distil, transfer_set
+from train.encoder.distil import Student, distil, transfer_set
 from train.encoder.embedder import Embedder
 from train.encoder.finetune import FineTuned, finetune
+from train.encoder.layer_choice import choose_layers
 from train.encoder.precision import Comparison, Rejected, compare
 from train.feast.feature_store import FeatureStore, FeaturesUnavailable
 from train.options import Options

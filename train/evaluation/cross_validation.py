@@ -24,13 +24,13 @@ from export import pipeline as export
 from export.sources import Source
 from feedsieve.files import one_run_at_a_time, open_atomically
 from feedsieve.settings import settings
-from train.classifier.boosting import PARAMETERS
+from train.classifier.parameters import PARAMETERS
 from train.data.folds import folds
 from train.data.near_duplicates import near_duplicate_groups
 from train.data.split import split
-from train.encoder import distil
 from train.encoder.checkpoints import run_key
 from train.encoder.embedder import Embedder
+from train.encoder.layer_choice import ALL, choose_layers
 from train.evaluation import candidates
 from train.evaluation.candidates import Part, Predictions
 from train.evaluation.judges import GIVEN
@@ -114,7 +114,7 @@ def cross_validate(
     *,
     finetune: bool,
     test: bool,
-    student_layers: str | None = distil.ALL,
+    student_layers: str | None = ALL,
     count: int = FOLDS,
 ) -> Results:
     """Fit every candidate without each of `count` folds of the training part, and score the fold.
@@ -125,7 +125,7 @@ def cross_validate(
     Raises InvalidLayers and AlreadyRunning, and ValueError for too few messages.
     """
     all_layers = source.model.config.num_hidden_layers
-    layers = distil.choose_layers(student_layers, all_layers)
+    layers = choose_layers(student_layers, all_layers)
     ways = ["linear", "frozen"]
     if finetune:
         ways.append("tuned")

@@ -1,13 +1,14 @@
 """Tables of a cross-validation in Markdown."""
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from train.data.validation import ADJUDICATED
 from train.evaluation.cross_validation import TEST, Results
-from train.evaluation.judges import judges
+from train.evaluation.judges import judges, suffix
 
 FIGURES = {
     "f1": "F1",
@@ -31,6 +32,16 @@ def page(results: Results, command: str) -> str:
         " is fitted on.\n\n"
         f"{table(results)}"
     )
+
+
+def means(results: Results) -> dict[str, float]:
+    """Return the mean of each figure over the folds, for candidates that have it in all folds."""
+    found = {}
+    for candidate, judge in product(results.predictions, judges(results.frame)):
+        figures = results.fold_figures(candidate, judge).dropna(axis="columns")
+        for name in FIGURES.keys() & figures.columns:
+            found[f"{candidate}.{name}{suffix(judge)}"] = float(figures[name].mean())
+    return found
 
 
 def table(results: Results) -> str:
