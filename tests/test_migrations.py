@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from postgres_server import postgres
@@ -44,7 +43,7 @@ def earlier(request, tmp_path) -> Callable[[int], Location]:
 
     def make(count: int) -> Location:
         with writing(place) as connection:
-            command.upgrade(migrations._config(connection), "1")
+            migrations.upgrade(connection, "1")
             connection.execute(text(f"DROP TABLE {revisions.name}"))
             rows = [row(str(number), f"text {number}") for number in range(count)]
             rows += [

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
@@ -12,7 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import create_engine
+
+from feedsieve.store.migrations import upgrade
 from feedsieve.store.store import MessageStore
+from feedsieve.text import fingerprint
 from loadtests.harness import page
 from loadtests.harness.clients import Job, load
 from loadtests.harness.messages import repeating
@@ -22,6 +27,7 @@ from loadtests.sections.service import DIFFERENT, our_settings
 
 CLIENTS = 8
 TEXTS_A_REQUEST = 64
+MIGRATED = 10_000  # messages
 BASELINE = "Python's csv and sqlite3 alone"
 
 
@@ -33,10 +39,13 @@ def measure(plan: Plan) -> dict[str, Any]:
     _write_table(table, texts)
     _write_export(export, texts)
     imports = {"CSV": _import(table, count), "Telegram's JSON": _import(export, count)}
+    migrations = [_migrate(plan, texts[:MIGRATED]) for _ in range(plan.few_or_many(1, 3))]
     rounds = [_post(plan) for _ in range(plan.few_or_many(1, 3))]
     return {
         "count": count,
         "imports": imports,
+        "migrated": MIGRATED,
+        "migration": statistics.median(migrations),
         "baseline": count / _insert_alone(table),
         "post": medians(rounds),
     }
@@ -100,6 +109,30 @@ def _insert_alone(table: Path) -> float:
     connection.close()
     seconds = time.monotonic() - started
     database.unlink()
+    return seconds
+
+
+def _migrate(plan: Plan, texts: list[str]) -> float:
+    """Return the seconds of opening a store of the first revision, with a score for each text."""
+    database = plan.folder / f"earlier{plan.next_run()}.db"
+    now = "2024-05-01 12:00:00"
+    rows = [(str(number), text, now, fingerprint(text), now) for number, text in enumerate(texts)]
+    engine = create_engine(f"sqlite:///{database}")
+    with engine.begin() as connection:
+        upgrade(connection, "1")
+        statement = (
+            "INSERT INTO messages (id, text, time, fingerprint, seen_at) VALUES (?, ?, ?, ?, ?)"
+        )
+        connection.exec_driver_sql(statement, rows)
+        scores = [("earlier", key, 0.5) for key in {row[3] for row in rows}]
+        connection.exec_driver_sql("INSERT INTO scores VALUES (?, ?, ?)", scores)
+    engine.dispose()
+    started = time.monotonic()
+    store = MessageStore.open(database)
+    seconds = time.monotonic() - started
+    if store.count() != len(texts):
+        raise ProgramFailed(f"{store.count():,} of {len(texts):,} messages were migrated")
+    store.close()
     return seconds
 
 

@@ -21,9 +21,9 @@ def is_known(revision: str) -> bool:
     return revision in {script.revision for script in revisions}
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the tables to `REVISION` within the transaction of `connection`."""
-    command.upgrade(_config(connection), REVISION)
+def upgrade(connection: Connection, revision: str = REVISION) -> None:
+    """Bring the tables to `revision` within the transaction of `connection`."""
+    command.upgrade(_config(connection), revision)
 
 
 def stamp(connection: Connection) -> None:
