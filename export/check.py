@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.onnx import PooledBert
-from export.reference import embed_with_pytorch
+from export.reference import PyTorchEncoder
 from feedsieve.errors import FeedsieveError
 from feedsieve.scoring.encoder import Encoder
 
@@ -25,15 +24,15 @@ def of_many_lengths(texts: Sequence[str], count: int = MESSAGES) -> list[str]:
     return [by_length[index] for index in picked]
 
 
-def check(model: PooledBert, encoder: Encoder, texts: Sequence[str]) -> dict[str, float]:
-    """Return the differences and cosines between embeddings of `encoder` and `model`.
+def check(pytorch: PyTorchEncoder, encoder: Encoder, texts: Sequence[str]) -> dict[str, float]:
+    """Return the differences and cosines between embeddings of `encoder` and PyTorch's.
 
     A sample of `texts` of all lengths is compared. Raises ExportError beyond the limits of the
     encoder's precision.
     """
     texts = of_many_lengths(texts)
     served = encoder.encode(texts)
-    expected = embed_with_pytorch(model, encoder.tokenize(texts))
+    expected = pytorch.embed(encoder.tokenize(texts))
     cosine = (served * expected).sum(axis=1)
     figures = {
         "messages": len(texts),

@@ -10,7 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from export import check, onnx
-from export.reference import reference_embeddings, reference_of_file, write_reference_scores
+from export.reference import (
+    PyTorchEncoder,
+    reference_embeddings,
+    reference_of_file,
+    write_reference_scores,
+)
 from export.sources import Source
 from feedsieve.scoring import model_store
 from feedsieve.scoring.backend_selection import NoCorrectBackend
@@ -51,6 +56,7 @@ def export_encoder(
     if not texts:
         raise check.ExportError("an export is checked on messages, and there are none")
     model = onnx.pooled(source)
+    pytorch = PyTorchEncoder(model)
     plain = folder / "plain.onnx"
     encoders = Exported()
     with tqdm(total=5, desc="export", unit="step") as progress:
@@ -59,7 +65,7 @@ def export_encoder(
         fp32 = _prepare(source, folder / "fp32", "fp32")
         onnx.write_fp32(plain, model, fp32 / MODEL_FILE)
         progress.update()
-        encoders["fp32"] = _checked(fp32, model, texts, threads)
+        encoders["fp32"] = _checked(fp32, pytorch, texts, threads)
         progress.update()
         int8 = _prepare(source, folder / "int8", "int8")
         sample = check.of_many_lengths(texts, CALIBRATION_MESSAGES)
@@ -67,7 +73,7 @@ def export_encoder(
         plain.unlink()
         progress.update()
         try:
-            encoders["int8"] = _checked(int8, model, texts, threads)
+            encoders["int8"] = _checked(int8, pytorch, texts, threads)
         except (check.ExportError, NoCorrectBackend) as error:
             encoders.int8_rejected = str(error)
             _log.warning("int8 is rejected, fp32 is used: %s", error)
@@ -138,9 +144,9 @@ def _write_tokenizer(source: Source, path: Path) -> None:
     path.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
 
 
-def _checked(folder: Path, model: onnx.PooledBert, texts: Sequence[str], threads: int) -> Encoder:
-    reference_embeddings(model, folder).write(folder)
+def _checked(folder: Path, pytorch: PyTorchEncoder, texts: Sequence[str], threads: int) -> Encoder:
+    reference_embeddings(pytorch, folder).write(folder)
     encoder = Encoder(folder, threads)
-    encoder.description = replace(encoder.description, check=check.check(model, encoder, texts))
+    encoder.description = replace(encoder.description, check=check.check(pytorch, encoder, texts))
     encoder.description.write(folder)
     return encoder

@@ -27,6 +27,27 @@ _WORDS = (files("export") / "reference_texts.txt").read_text(encoding="utf-8").s
 _STEP = 37  # words between the starts of two texts
 
 
+class PyTorchEncoder:
+    """The encoder in PyTorch; it embeds each text once, for all precisions that are compared."""
+
+    def __init__(self, model: PooledBert) -> None:
+        self._model = model
+        self._known: dict[tuple[int, ...], np.ndarray] = {}
+
+    def embed(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the embeddings of texts given as token ids, (texts, dimension).
+
+        One text at a time: without padding, a backend cannot share an error of padding with it.
+        """
+        for ids in map(tuple, tokens):
+            if ids not in self._known:
+                input_ids = torch.tensor([ids])
+                with torch.inference_mode():
+                    output = self._model(input_ids, torch.ones_like(input_ids))
+                self._known[ids] = output["embedding"][0].numpy()
+        return np.array([self._known[tuple(ids)] for ids in tokens])
+
+
 def reference_texts(tokenizer: EncoderTokenizer, max_tokens: int) -> list[str]:
     """Return one text for each of `LENGTHS` up to `max_tokens`.
 
@@ -51,13 +72,13 @@ def _text_of_length(tokenizer: EncoderTokenizer, length: int, start: int) -> str
     return " ".join(words[: max(0, fitting)])
 
 
-def reference_embeddings(model: PooledBert, folder: Path) -> ReferenceEmbeddings:
-    """Return the reference outputs of the encoder in `folder`, which was exported from `model`."""
+def reference_embeddings(pytorch: PyTorchEncoder, folder: Path) -> ReferenceEmbeddings:
+    """Return the reference outputs of the encoder in `folder`, exported from that in PyTorch."""
     description = EncoderDescription.read(folder)
     tokenizer = EncoderTokenizer(folder, description)
     texts = reference_texts(tokenizer, description.max_tokens)
     tokens = tokenizer.tokenize(texts)
-    by_pytorch = embed_with_pytorch(model, tokens)
+    by_pytorch = pytorch.embed(tokens)
     if description.precision == "fp32":
         return ReferenceEmbeddings(texts, by_pytorch, by_pytorch)
     return ReferenceEmbeddings(texts, by_pytorch, embed_as_defined(folder / MODEL_FILE, tokens))
@@ -79,19 +100,6 @@ def write_reference_scores(reference: ReferenceEmbeddings, folder: Path) -> None
     """
     scores = Classifier.load(folder).score(reference.texts, reference.expected)
     ReferenceScores(scores).write(folder)
-
-
-def embed_with_pytorch(model: PooledBert, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return PyTorch's embeddings of texts given as token ids, (texts, dimension).
-
-    One text at a time: without padding, a backend cannot share an error of padding with PyTorch.
-    """
-    rows = []
-    with torch.inference_mode():
-        for ids in tokens:
-            input_ids = torch.tensor([ids])
-            rows.append(model(input_ids, torch.ones_like(input_ids))["embedding"][0].numpy())
-    return np.array(rows)
 
 
 def embed_as_defined(file: Path, tokens: Sequence[Sequence[int]]) -> np.ndarray:

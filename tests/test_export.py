@@ -16,6 +16,7 @@ from export import sources
 from export.check import ExportError, check, of_many_lengths
 from export.onnx import pooled
 from export.pipeline import describe, export_encoder
+from export.reference import PyTorchEncoder
 from feedsieve.scoring import backends
 from feedsieve.scoring.backend_selection import NoCorrectBackend
 from feedsieve.scoring.encoder import MODEL_FILE, Encoder, EncoderDescription
@@ -271,7 +272,7 @@ def copy_damaged(encoder: Encoder, folder: Path, damage) -> Encoder:
 class TestCheck:
     def test_correct_export_passes_with_its_figures(self, tiny, exported):
         model = pooled(sources.load(str(tiny)))
-        figures = check(model, exported["fp32"], TEXTS)
+        figures = check(PyTorchEncoder(model), exported["fp32"], TEXTS)
         assert figures["largest_difference"] < 1e-4
         assert 0.9999 < figures["lowest_cosine"] <= figures["mean_cosine"] < 1.0001
         assert figures["messages"] == 64
@@ -290,23 +291,23 @@ class TestCheck:
     def test_damaged_weights_are_rejected(self, tiny, exported, tmp_path, precision, damage):
         damaged = copy_damaged(exported[precision], tmp_path, damage)
         with pytest.raises(ExportError, match=f"the {precision} encoder differs from PyTorch's"):
-            check(pooled(sources.load(str(tiny))), damaged, TEXTS)
+            check(PyTorchEncoder(pooled(sources.load(str(tiny)))), damaged, TEXTS)
 
     def test_small_error_is_rejected_in_fp32(self, tiny, exported, tmp_path):
         damaged = copy_damaged(exported["fp32"], tmp_path, lambda weights: weights * 1.003)
         with pytest.raises(ExportError):
-            check(pooled(sources.load(str(tiny))), damaged, TEXTS)
+            check(PyTorchEncoder(pooled(sources.load(str(tiny)))), damaged, TEXTS)
 
     def test_nan_weights_are_rejected(self, tiny, exported, tmp_path):
         damaged = copy_damaged(exported["fp32"], tmp_path, lambda weights: weights * np.nan)
         with pytest.raises(ExportError):
-            check(pooled(sources.load(str(tiny))), damaged, TEXTS)
+            check(PyTorchEncoder(pooled(sources.load(str(tiny)))), damaged, TEXTS)
 
     def test_wrong_pooling_is_rejected(self, tiny, exported):
         model = pooled(sources.load(str(tiny)))
         model.pooling = "cls"
         with pytest.raises(ExportError):
-            check(model, exported["fp32"], TEXTS)
+            check(PyTorchEncoder(model), exported["fp32"], TEXTS)
 
     def test_export_without_texts_raises(self, tiny, tmp_path):
         with pytest.raises(ExportError, match="checked on messages, and there are none"):
