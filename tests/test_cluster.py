@@ -188,7 +188,7 @@ class TestCommand:
                 text=True,
             )
         assert done.returncode == 0, done.stderr
-        assert "40 scored by feedsieve-classifier:" in done.stdout
+        assert "10 scored by feedsieve-classifier:" in done.stdout
         here = tmp_path / "here.csv"
         score_file(command.InProcess(load_scorer(MODEL, 1)), source, here)
         assert (tmp_path / "out.csv").read_text() == here.read_text()
