@@ -183,6 +183,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     ),
     "name twice": ("msg_id,msg,MSG\n1,a,b\n", "line 1", "'msg' is there 2 times"),
     "too many fields": (PLAIN + "3,кот, пёс\n", "line 4", "expected 2 fields"),
+    "too many quoted fields": ('id,text\n1,a\n"2","hi","extra"\n', "line 3", "expected 2 fields"),
     "too few fields": (PLAIN + "и кошку\n", "line 4", "put texts with a comma or a line end into"),
     "shortened identifier": (
         PLAIN + "1.23457E+17,a\n",

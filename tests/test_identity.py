@@ -88,6 +88,19 @@ class TestSources:
             assert store.get("1").source == CHAT
             store.close()
 
+    @pytest.mark.parametrize("before", [997, 998, 999, 1000])
+    def test_source_is_recognised_wherever_its_first_messages_are(self, store, before):
+        """Imports store a thousand messages at a time."""
+        known = [f"текст {number}" for number in range(50)]
+        store.add(texts("name:Б", *known, title="Б"))
+        others = texts("name:А", *map(str, range(before)), title="А")
+        counts = store.add([*others, *texts(CHAT, *known, title="Б")])
+        assert (counts.added, counts.unchanged) == (before, 50)
+
+    def test_repeated_identifier_counts_as_a_change(self, store):
+        counts = store.add([Message("1", "дом"), Message("2", "сад"), Message("1", "кот")])
+        assert counts == ImportCounts(2, 1, 0)
+
     def test_chat_is_not_taken_for_another_of_its_name(self, store):
         store.add([Message(str(n), f"дом {n}", "Аренда") for n in range(9)])
         assert store.add(texts(CHAT, "кот", "пёс", title="Аренда")).added == 2
@@ -222,6 +235,15 @@ class TestDelete:
         [first, _second] = store.save_messages(chat)
         assert (first.id, first.outcome) == ("1", "deleted")
         assert store.get("1") is None
+
+    def test_deleted_message_stays_deleted_when_its_source_gets_a_better_key(self, store):
+        numbered = [f"текст {number}" for number in range(9)]
+        store.add(texts("name:А", *numbered, title="А"))
+        store.delete("3", "api")
+        counts = store.add(texts(CHAT, *numbered, title="А"))
+        assert (counts.added, counts.deleted) == (0, 1)
+        again = store.add(texts(CHAT, *numbered, title="А"))
+        assert (again.added, again.deleted) == (0, 1)
 
     def test_deleted_text_leaves_sqlites_file(self, tmp_path):
         store = MessageStore.open(tmp_path / "store.db")

@@ -100,6 +100,11 @@ class TestEntries:
         assert by_link.id == "https://example.org/1"
         assert len(by_text.id) == 32
 
+    def test_entries_that_link_to_one_page_are_kept_apart(self, feeds):
+        page = "<item><link>https://example.org/</link><title>{}</title></item>"
+        found = entries(feeds, rss(page.format("Раз"), page.format("Два")))
+        assert len({one.id for one in found}) == 2
+
     def test_entry_without_text_is_counted(self, feeds):
         feeds.pages["/feed"] = Page(rss(item("1"), item("2", "Два")))
         [batch] = fetch(feeds)
@@ -133,6 +138,12 @@ class TestFetching:
         assert after_restart.messages == ()
         sent = set(feeds.asked[-1][1]) & {"if-none-match", "if-modified-since"}
         assert len(sent) == len(headers)
+
+    def test_etag_that_no_request_can_have_is_not_sent(self, feeds):
+        feeds.pages["/feed"] = Page(rss(item("1", "Привет")), headers={"ETag": '"hé"'})
+        [first] = fetch(feeds)
+        [second] = fetch(feeds, first.position)
+        assert second.messages == ()
 
     def test_changed_feed_is_read_again(self, feeds):
         feeds.pages["/feed"] = Page(rss(item("1", "Привет")), headers={"ETag": '"one"'})

@@ -1,11 +1,13 @@
 """A folder of exports, followed with watchfiles."""
 
 import asyncio
+import gzip
 import json
 import os
 import time
 from contextlib import aclosing
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -104,8 +106,20 @@ class TestOnce:
         write(tmp_path / "export" / "photos" / "one.csv", "раз")
         [batch] = once(tmp_path)
         assert batch.origin == "'export'"
+        assert read(batch) == ["раз"]
         write(tmp_path / "export" / "photos" / "two.csv", "два")
-        assert len(once(tmp_path, batch.position)) == 1
+        [batch] = once(tmp_path, batch.position)
+        assert sorted(read(batch)) == ["два", "раз"]
+
+    def test_archive_is_unpacked_and_its_fault_named(self, tmp_path):
+        (tmp_path / "chat.csv.gz").write_bytes(gzip.compress("msg_id,msg\n1,раз\n".encode()))
+        [batch] = once(tmp_path)
+        assert read(batch) == ["раз"]
+        (tmp_path / "chat.csv.gz").write_bytes(gzip.compress('msg_id,msg\n1,раз,"\n'.encode()))
+        [batch] = once(tmp_path, batch.position)
+        with pytest.raises(InvalidFile, match="line 2") as caught:
+            read(batch)
+        assert gettempdir() + "/feedsieve" not in str(caught.value)
 
     def test_what_is_no_export_is_left_out(self, tmp_path):
         names = [".hidden", "a.csv~", "a.csv.part", "b.crdownload", "c.TMP", "d.db-wal", "d.db-shm"]

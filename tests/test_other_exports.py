@@ -337,3 +337,26 @@ class TestRefused:
             assert len(complaint(path).splitlines()) == 1
             return
         assert all(message.id.strip() and message.text.strip() for message in messages)
+
+
+class TestStartsOfFiles:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "-" * 60,
+            "/*!40101 SET NAMES utf8 */;\n" * 40,
+            "<!-- a -->\n" * 40,
+            "--\n" * 60 + "SET a = 1",
+            "SET a = 1;\n" * 40,
+        ],
+    )
+    def test_long_starts_are_recognised_in_linear_time(self, tmp_path, text):
+        """A pattern that goes back would take years."""
+        complaint(write(tmp_path / "a.txt", text + "\nпросто заметки"))
+
+    def test_dump_of_postgresql_is_named(self, tmp_path):
+        dump = "--\n-- PostgreSQL database dump\n--\n\n\\restrict abc\n\nSET lock_timeout = 0;\n"
+        dump += (
+            "SELECT pg_catalog.set_config('search_path', '', false);\n\nCREATE TABLE public.a (\n"
+        )
+        assert "SQL" in complaint(write(tmp_path / "a.sql", dump))

@@ -216,6 +216,15 @@ class TestOtherTables:
         assert {message.text for message in named} == {"Самовар", "Чайник"}
         assert named.sources.keys() == keys.keys()
 
+    def test_chats_in_one_of_several_tables_are_kept_apart(self, tmp_path):
+        path = run(
+            tmp_path / "bot.db",
+            "CREATE TABLE messages (id, text, chat_id)",
+            "CREATE TABLE old_messages (id, text)",
+            "INSERT INTO messages VALUES (1, 'Самовар', -1001), (1, 'Чайник', -1002)",
+        )
+        assert len({message.source for message in read_messages(path)}) == 2
+
     def test_view_is_read_where_no_table_has_messages(self, tmp_path):
         path = run(
             tmp_path / "bot.db",

@@ -244,6 +244,10 @@ class TestTelegramChat:
         content = {"messages": [entry(1, "a")], "id": 5, "name": "flats"}
         assert read(export(tmp_path, content))[0].channel == "flats"
 
+    def test_type_after_the_messages_decides_key(self, tmp_path):
+        content = {"id": 5, "name": "flats", "messages": [entry(1, "a")], "type": "private_channel"}
+        assert read(export(tmp_path, content))[0].source == "telegram:channel:5"
+
     def test_escaped_surrogates_are_joined_or_replaced(self, tmp_path):
         path = write(
             tmp_path / "result.json",

@@ -16,6 +16,16 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
+def with_next(batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], list[Item]]]:
+    """Yield each batch with the one after it, which is empty for the last."""
+    remaining = iter(batches)
+    current = next(remaining, None)
+    while current:
+        following = next(remaining, [])
+        yield current, following
+        current = following
+
+
 def insert_all(
     connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]
 ) -> None:

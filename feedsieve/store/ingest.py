@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, tuple_
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import Message, clean
 from feedsieve.sources.keys import is_stable
-from feedsieve.store.batches import in_batches
+from feedsieve.store.batches import in_batches, with_next
 from feedsieve.store.database import large_cache
 from feedsieve.store.message_rows import Key, Row, Rows
 from feedsieve.store.schema import deletions
@@ -69,8 +69,8 @@ def import_messages(
     """
     run = _Import(connection)
     with large_cache(connection):
-        for batch in in_batches(messages, _BATCH):
-            run.store(batch)
+        for batch, following in with_next(in_batches(messages, _BATCH)):
+            run.store(batch, following)
             if progress:
                 progress(run.total)
     if not is_update:
@@ -94,8 +94,8 @@ def store_missing(
     key, others = alike
     run.recognise(key, others)
     stored = []
-    for batch in in_batches(messages, _BATCH):
-        stored += run.store(batch)
+    for batch, following in with_next(in_batches(messages, _BATCH)):
+        stored += run.store(batch, following)
     return stored
 
 
@@ -147,13 +147,16 @@ class _Import:
                     " same messages, add --update"
                 )
 
-    def store(self, batch: Sequence[Message]) -> list[Stored]:
-        """Store a batch. Raises ValueError for a message without identifier or text."""
+    def store(self, batch: Sequence[Message], following: Sequence[Message] = ()) -> list[Stored]:
+        """Store a batch. Raises ValueError for a message without identifier or text.
+
+        `following` are more messages, which are not stored: they help to recognise sources.
+        """
         cleaned = [clean(message) for message in batch]
         for message in cleaned:
             if message.is_blank:
                 raise ValueError(f"a message needs an identifier and a text: {message!r}")
-        found = self._find_sources(cleaned)
+        found = self._find_sources(cleaned, following)
         keys = [(found[message.source].number, message.id) for message in cleaned]
         deleted = self._find_deleted(keys) if self._has_deletions else {}
         rows = Rows(self._connection, keys, self._sources)
@@ -181,13 +184,20 @@ class _Import:
             for key, outcome in zip(keys, outcomes, strict=True)
         ]
 
-    def _find_sources(self, batch: Sequence[Message]) -> dict[str, Source]:
+    def _find_sources(
+        self, batch: Sequence[Message], following: Sequence[Message]
+    ) -> dict[str, Source]:
         by_key: dict[str, list[Message]] = defaultdict(list)
         for message in batch:
             by_key[message.source].append(message)
-        return {
-            key: self._sources.find(key, part[-1].channel, part) for key, part in by_key.items()
-        }
+        titles = {key: part[-1].channel for key, part in by_key.items()}
+        if not all(
+            map(self._sources.knows, by_key)
+        ):  # a new one may have few messages in the batch
+            for message in map(clean, following):
+                if message.source in by_key:
+                    by_key[message.source].append(message)
+        return {key: self._sources.find(key, titles[key], part) for key, part in by_key.items()}
 
     def _find_deleted(self, keys: Iterable[Key]) -> dict[Key, str]:
         """Return the identifiers in routes of those messages that were deleted."""
@@ -218,6 +228,7 @@ class _Import:
         return row.state != before
 
     def _count_changed(self, rows: Rows) -> None:
+        self._changed.update(row.id for row in rows.repeated())
         for row, before in rows.changed():
             if hash(row.state) == self._originals.setdefault(row.id, hash(before)):
                 self._changed.discard(row.id)

@@ -114,6 +114,11 @@ class Rows:
         self._replaced.add((row, row.text))
         row.text = text
 
+    def repeated(self) -> Iterator[Row]:
+        """Yield the added rows that had another text earlier in the batch."""
+        added = set(self.added)
+        return (row for row, _text in self._replaced if row in added)
+
     def changed(self) -> Iterator[tuple[Row, State]]:
         """Yield the rows that changed, new ones included, and their states before."""
         for row, before in self._before.items():

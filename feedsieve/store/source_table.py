@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from feedsieve.message import Message
 from feedsieve.sources.keys import UNKNOWN_KIND, is_stable, name_key
-from feedsieve.store.schema import messages, sources
+from feedsieve.store.schema import deletions, messages, sources
 
 ENOUGH = 3  # messages of the same identifier and text that show that two sources are one
 
@@ -43,10 +43,14 @@ class SourceTable:
         """Return the source with this key, if there is one."""
         return self._by_key.get(key)
 
+    def knows(self, key: str) -> bool:
+        """Return whether a source with this key is known, or recognised as another."""
+        return key in self._by_key or key in self._recognised
+
     def find(self, key: str, title: str | None, batch: Sequence[Message]) -> Source:
         """Return the source that `key` means, with `title` as its new title.
 
-        `batch` are the first messages of the source in this import. If the key is new, they show
+        `batch` are the next messages of the source in this import. If the key is new, they show
         whether the source is known by another one: a chat that was imported from a table before its
         own export, or a copy of a file. If it is not, the source is added.
         """
@@ -73,10 +77,7 @@ class SourceTable:
             ):
                 self.recognised[key] = source.key
                 if _certainty(key) > _certainty(source.key):
-                    del self._by_key[source.key]
-                    source.key = key
-                    self._by_key[key] = source
-                    self._save(source)
+                    self._rename(source, key)
                 self._recognised[key] = source
                 return source
         return None
@@ -93,6 +94,20 @@ class SourceTable:
         rows = self._connection.execute(statement).all()
         same = [row for row in rows if texts[row.source_id] == row.text]
         return 2 * len(same) > len(rows) and len(same) >= ENOUGH
+
+    def _rename(self, source: Source, key: str) -> None:
+        """Give a source a better key; its deleted messages stay deleted."""
+        earlier = source.key
+        del self._by_key[earlier]
+        source.key = key
+        self._by_key[key] = source
+        self._save(source)
+        deleted = select(deletions.c.source_id).where(deletions.c.source == key)
+        self._connection.execute(
+            update(deletions)
+            .where(deletions.c.source == earlier, deletions.c.source_id.not_in(deleted))
+            .values(source=key)
+        )
 
     def _save(self, source: Source) -> None:
         self._connection.execute(

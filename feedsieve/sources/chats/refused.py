@@ -23,10 +23,14 @@ _MAGIC = {
     b"PK\x03\x04": "a ZIP archive; unpack it and import the files in it",
     b"\x1f\x8b": "a gzip file; unpack it with gunzip and import the file in it",
 }
-_HTML = re.compile(r"(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype html|html)\b", re.I | re.S)
+# Possessive and atomic: anything else takes exponential time for a file of dashes or comments.
+_HTML = re.compile(
+    r"(?:<\?xml[^>]*+>\s*+|(?><!--.*?-->)\s*+)*+<(?:!doctype html|html)\b", re.I | re.S
+)
 _SQL = re.compile(
-    r"(?:(?:--[^\n]*|/\*.*?\*/;?|PRAGMA [^;]*;|SET [^;]*;|BEGIN[^;]*;|USE [^;]*;"
-    r"|(?:DROP|CREATE DATABASE) [^;]*;)\s*)*(?:CREATE TABLE|INSERT INTO|COPY \S+ \()",
+    r"(?:(?:--[^\n]*+|(?>/\*.*?\*/);?+|\\restrict[^\n]*+|SELECT pg_catalog[^;]*+;"
+    r"|(?:PRAGMA|SET|BEGIN|USE|LOCK|DROP|CREATE DATABASE)\b[^;]*+;)\s*+)*+"
+    r"(?:CREATE TABLE|CREATE SCHEMA|ALTER TABLE|INSERT INTO|COPY \S+ \()",
     re.I | re.S,
 )
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")

@@ -174,7 +174,7 @@ def _read_other(
         report.note(f"read from {one_line(table)}: {_described(found[table])}")
         for row in connection.execute(f"SELECT * FROM {quoted(table)}"):
             message = found[table].message(row, report)
-            if len(chosen) > 1 and not message.channel:
+            if len(chosen) > 1 and not message.source:
                 source = f"{file_key(path)}/{table}"
                 message = replace(message, source=source, channel=table)
             yield message

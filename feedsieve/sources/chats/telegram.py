@@ -101,7 +101,7 @@ def _read_chat(
             yield from _read_chats(stream, report, seen)
         elif key == "messages":
             has_messages = True
-            if "id" in members and ("type" in members or "name" in members):
+            if "id" in members and "type" in members:
                 chat = _Chat.of(members)
                 for _ in stream.elements():
                     if message := _message(stream.value(), chat, report, seen):

@@ -7,8 +7,10 @@ import io
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -72,7 +74,11 @@ class Feed:
         self, client: httpx.AsyncClient, seen: dict[str, str]
     ) -> tuple[Batch, dict[str, str]]:
         """Return what is new, and what to send and compare next time."""
-        headers = {header: seen[name] for name, header in _VALIDATORS.items() if name in seen}
+        headers = {
+            header: seen[name]
+            for name, header in _VALIDATORS.items()
+            if name in seen and seen[name].isascii()  # a header of a request has to be
+        }
         try:
             async with (
                 asyncio.timeout(_FETCH_SECONDS),
@@ -114,8 +120,11 @@ class Feed:
             raise SourceUnavailable(f"{self.label}: the answer is neither RSS nor Atom")
         title = plain_text(parsed.feed.get("title", "")) or self._url.host
         report, messages = ReadReport(), []
+        links = Counter(entry.get("link") for entry in parsed.entries if not entry.get("id"))
         for entry in reversed(parsed.entries):
             message = clean(_message(entry, self.key, title))
+            if links[message.id] > 1 and not entry.get("id"):  # all link to the same page
+                message = replace(message, id=f"{message.id}#{fingerprint(message.text)}")
             if message.is_blank:
                 report.skip("without text")
             else:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from feedsieve.message import Message
+from feedsieve.message import InvalidFile, Message
 from feedsieve.sources.keys import file_key, name_key
 from feedsieve.sources.live.source import Batch, SourceUnavailable
 from feedsieve.sources.readers import read_messages
 from feedsieve.sources.report import ReadReport
+from feedsieve.sources.unpack import shown, unpacked
 
 SETTLE_SECONDS = 2.0  # without a change, until a file counts as complete
 _MAX_SETTLE_SECONDS = 60.0  # that `once` waits for
@@ -168,16 +169,20 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, report: ReadReport) -> Iterator[Message]:
-    """Yield the messages of a file; the file is opened when the first is asked for.
+    """Yield the messages of a file, archive or folder, which is opened when the first is asked for.
 
     Messages without a source have their channel's, or else the file's.
     """
-    messages = read_messages(path)
-    try:
-        for message in messages:
-            source = message.source or name_key(message.channel) or file_key(path)
-            yield replace(message, source=source)
-    finally:
-        report.skipped.update(messages.report.skipped)
-        for note in messages.report.lines():
-            report.note(note)
+    with unpacked(path, report) as files:
+        for file in files:
+            messages = read_messages(file)
+            try:
+                for message in messages:
+                    source = message.source or name_key(message.channel) or file_key(file)
+                    yield replace(message, source=source)
+            except InvalidFile as error:
+                raise InvalidFile(shown(str(error))) from error
+            finally:
+                report.skipped.update(messages.report.skipped)
+                for note in messages.report.lines():
+                    report.note(note)

@@ -99,19 +99,31 @@ def _row(
     return row if row and len(row) == width else None
 
 
+def is_csv(row: str, delimiter: str) -> bool:
+    """Return whether the quotes of a row are as RFC 4180 has them, so that it has one meaning."""
+    end = re.escape(delimiter)
+    field = f'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{end}\r\n]*+)'
+    return bool(re.fullmatch(f"{field}(?:{end}{field})*+[\r\n]*", row))
+
+
 def _literal(line: str, width: int, delimiter: str) -> list[str] | None:
     """Return the fields of a row on one line, with quotes that are not doubled."""
-    return next(_splits(line.rstrip("\r\n"), 0, width, delimiter), None)
+    text = line.rstrip("\r\n")
+    failed: set[tuple[int, int]] = set()  # or else the time would grow exponentially
 
+    def split(start: int, width: int) -> list[str] | None:
+        """Return the best way to split the text from `start` on into `width` fields."""
+        if (start, width) in failed:
+            return None
+        for value, end in _fields(text, start, delimiter):
+            if width == 1 and end == len(text):
+                return [value]
+            if width > 1 and end < len(text) and (others := split(end + 1, width - 1)):
+                return [value, *others]
+        failed.add((start, width))
+        return None
 
-def _splits(text: str, start: int, width: int, delimiter: str) -> Iterator[list[str]]:
-    """Yield the ways to split text from `start` on into `width` fields, the best one first."""
-    for value, end in _fields(text, start, delimiter):
-        if width == 1 and end == len(text):
-            yield [value]
-        elif width > 1 and end < len(text):
-            for others in _splits(text, end + 1, width - 1, delimiter):
-                yield [value, *others]
+    return split(0, width)
 
 
 def _fields(text: str, start: int, delimiter: str) -> Iterator[tuple[str, int]]:

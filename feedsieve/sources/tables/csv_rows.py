@@ -11,7 +11,7 @@ from pathlib import Path
 from feedsieve.message import InvalidFile
 from feedsieve.sources.columns import KNOWN, compact
 from feedsieve.sources.report import ReadReport
-from feedsieve.sources.tables.csv_quotes import Lines, line_of_open_quote, mend, parser
+from feedsieve.sources.tables.csv_quotes import Lines, is_csv, line_of_open_quote, mend, parser
 from feedsieve.sources.tables.encodings import Encoding, detect
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
@@ -147,7 +147,7 @@ class CsvFile:
                     del row[width:]
                 elif named_width <= len(row) < width:
                     row += [""] * (width - len(row))
-                elif row:
+                elif row and not is_csv("".join(taken), delimiter):
                     other = mend(lines, width, delimiter)
                     records = parser(lines, delimiter, has_backslashes=has_backslashes)
             if other:
