@@ -207,8 +207,10 @@ class TestPull:
         assert re.search(r"agree on 90% of 4[89] messages, Cohen's kappa 0\.7\d", pulled[1])
 
     def test_every_annotation_is_in_the_store(self, pulled, run, home):
-        assert "98 labels new, 0 known; 49 messages added" in pulled[1]
-        assert "0 labels new, 98 known; 0 messages added" in run("pull")
+        found = re.search(r"(\d+) labels new, 0 known; (\d+) messages added", pulled[1])
+        labels, added = map(int, found.groups())
+        assert labels == 2 * added >= 96  # of two people; tests before may have added a message
+        assert f"0 labels new, {labels} known; 0 messages added" in run("pull")
         store = MessageStore.open(home / "data" / "messages.db")
         tied = [each.message.id for each in store.labels() if each.label is None]
         assert tied == [str(number) for number in range(100, 140) if number % 8 == 0]
