@@ -9,7 +9,7 @@ from feedsieve.text import LONGEST, normalise, plain
 OTHER, MIXED = "other", "mixed"
 LANGUAGES = ("Russian", "Ukrainian", "English", "Greek", OTHER, MIXED)
 _SITE = re.compile(r"\bwww\.|\bt\.me/")
-# What a character tells. The last kind is for those that are not in the table.
+# Kinds of characters; the last one is for those beyond the table.
 _KINDS = _NOTHING, _ELSEWHERE, _CYRILLIC, _RUSSIAN, _UKRAINIAN, _LATIN, _GREEK, _RARE = range(8)
 _LETTERS = {
     _ELSEWHERE: ".",

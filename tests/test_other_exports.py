@@ -352,7 +352,8 @@ class TestStartsOfFiles:
     )
     def test_long_starts_are_recognised_in_linear_time(self, tmp_path, text):
         """A pattern that goes back would take years."""
-        complaint(write(tmp_path / "a.txt", text + "\nпросто заметки"))
+        reason = complaint(write(tmp_path / "a.txt", text + "\nпросто заметки"))
+        assert reason.startswith(str(tmp_path / "a.txt")) and "\n" not in reason
 
     def test_dump_of_postgresql_is_named(self, tmp_path):
         dump = "--\n-- PostgreSQL database dump\n--\n\n\\restrict abc\n\nSET lock_timeout = 0;\n"

@@ -131,7 +131,7 @@ class TestTrain:
         figures = judged.metrics["test_adjudicated"]
         assert judged.metrics["test"] == trained.metrics["test"]
         assert figures["positives"] < judged.metrics["test"]["positives"]
-        assert f"test by labels that are adjudicated: F1 {figures['f1']:.4f}" in judged.output
+        assert f"test, by adjudicated labels: F1 {figures['f1']:.4f}" in judged.output
         assert "F1, test, adjudicated" in judged.report
 
     def test_report_is_self_contained(self, trained):

@@ -31,10 +31,11 @@ def _train(options: Options) -> None:
     from train.report.files import METRICS_FILE, PAGE_FILE
 
     metrics = train(options)
-    for part in ("test", "test_adjudicated"):
+    parts = {"test": "test", "test_adjudicated": "test, by adjudicated labels"}
+    for part, title in parts.items():
         if figures := metrics.get(part):
             print(
-                f"{part.replace('_', ' by labels that are ')}: F1 {figures['f1']:.4f},"
+                f"{title}: F1 {figures['f1']:.4f},"
                 f" precision {figures['precision']:.4f}, recall {figures['recall']:.4f}, average"
                 f" precision {figures['average_precision']:.4f} on {figures['n']} messages"
             )

@@ -174,9 +174,9 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 
 @contextmanager
 def large_cache(connection: Connection) -> Iterator[None]:
-    """Give SQLite a cache for an import: without one, half a million messages take a third longer.
+    """Give SQLite a larger cache for an import.
 
-    Rows of an import are everywhere in the indexes. Their pages would be written and read again.
+    Its rows are everywhere in the indexes, whose pages would be written and read again.
     """
     if connection.dialect.name != "sqlite":
         yield

@@ -191,9 +191,8 @@ class _Import:
         for message in batch:
             by_key[message.source].append(message)
         titles = {key: part[-1].channel for key, part in by_key.items()}
-        if not all(
-            map(self._sources.knows, by_key)
-        ):  # a new one may have few messages in the batch
+        has_new = not all(map(self._sources.knows, by_key))
+        if has_new:  # perhaps with a few messages at the end of this batch, and more in the next
             for message in map(clean, following):
                 if message.source in by_key:
                     by_key[message.source].append(message)

@@ -120,10 +120,11 @@ class Feed:
             raise SourceUnavailable(f"{self.label}: the answer is neither RSS nor Atom")
         title = plain_text(parsed.feed.get("title", "")) or self._url.host
         report, messages = ReadReport(), []
-        links = Counter(entry.get("link") for entry in parsed.entries if not entry.get("id"))
-        for entry in reversed(parsed.entries):
-            message = clean(_message(entry, self.key, title))
-            if links[message.id] > 1 and not entry.get("id"):  # all link to the same page
+        read = [clean(_message(entry, self.key, title)) for entry in reversed(parsed.entries)]
+        ids = Counter((message.id, message.link) for message in read)
+        for message in read:
+            if message.id == message.link and ids[message.id, message.link] > 1:
+                # Several entries link to one page: their texts tell them apart.
                 message = replace(message, id=f"{message.id}#{fingerprint(message.text)}")
             if message.is_blank:
                 report.skip("without text")
