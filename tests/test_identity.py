@@ -97,6 +97,13 @@ class TestSources:
         counts = store.add([*others, *texts(CHAT, *known, title="Б")])
         assert (counts.added, counts.unchanged) == (before, 50)
 
+    def test_message_without_a_title_does_not_hide_that_of_the_others(self, store):
+        store.add([Message("1", "дом", "Чат", source="name:x")])
+        first = Message("1", "сад", "Двор", source=CHAT)
+        [stored, _other] = store.save_messages([first, Message("2", "кот", source=CHAT)])
+        assert stored.id == "Двор:1"
+        assert store.get("2").channel == "Двор"
+
     def test_repeated_identifier_counts_as_a_change(self, store):
         counts = store.add([Message("1", "дом"), Message("2", "сад"), Message("1", "кот")])
         assert counts == ImportCounts(2, 1, 0)

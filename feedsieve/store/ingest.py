@@ -190,13 +190,13 @@ class _Import:
         by_key: dict[str, list[Message]] = defaultdict(list)
         for message in batch:
             by_key[message.source].append(message)
-        titles = {key: part[-1].channel for key, part in by_key.items()}
+        titles = {message.source: message.channel for message in batch if message.channel}
         has_new = not all(map(self._sources.knows, by_key))
         if has_new:  # perhaps with a few messages at the end of this batch, and more in the next
             for message in map(clean, following):
                 if message.source in by_key:
                     by_key[message.source].append(message)
-        return {key: self._sources.find(key, titles[key], part) for key, part in by_key.items()}
+        return {key: self._sources.find(key, titles.get(key), part) for key, part in by_key.items()}
 
     def _find_deleted(self, keys: Iterable[Key]) -> dict[Key, str]:
         """Return the identifiers in routes of those messages that were deleted."""
