@@ -40,6 +40,7 @@ COMMANDS = {
         "labeling pull",
         "labeling.server",
         "labeling.simulate",
+        "labeling.simulate_rechecking",
     ],
     "Sample corpus": ["data.generate"],
     "Measurements": [

@@ -14,6 +14,8 @@ from labeling.pull import FEWEST_COMMON, Merged, pull
 from labeling.push import push
 from labeling.studio import TOKEN_VARIABLE, Studio
 
+GUIDELINE = Path("data/guideline.md")
+
 
 def main() -> int:
     options = _parser().parse_args()
@@ -22,12 +24,17 @@ def main() -> int:
 
 
 def _push(options: argparse.Namespace) -> None:
-    pushed = push(Studio.open(options.url, options.token), options.batch)
+    guideline = options.guideline
+    if guideline is None and GUIDELINE.exists():
+        guideline = GUIDELINE
+    pushed = push(Studio.open(options.url, options.token), options.batch, guideline)
     predictions = ", ".join(pushed.models) or "none: there is no model yet"
     print(
         f"{pushed.added:,} messages added to the project {pushed.title!r} at {options.url}, "
         f"{pushed.known:,} were there already"
     )
+    if guideline:
+        print(f"{guideline} is shown to annotators")
     if pushed.added:
         print(f"predictions: {predictions}")
 
@@ -86,9 +93,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Import the messages of a CSV with msg_id,msg and optionally score into the"
         " project feedsieve, which is created if need be. No text is imported twice. The current"
         " model's score is shown as a prediction. A file of train.audit goes into a project of its"
-        " own, with the reason next to each message.",
+        " own, with reasons and similar messages next to each message.",
     )
     pushing.add_argument("batch", type=Path, metavar="BATCH.csv")
+    pushing.add_argument(
+        "--guideline",
+        type=Path,
+        metavar="FILE",
+        help="what is positive and what is not, as text; Label Studio shows it to annotators"
+        f" ({GUIDELINE}, if there is one)",
+    )
     pushing.set_defaults(run=_push)
     pulling = commands.add_parser(
         "pull",

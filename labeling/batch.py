@@ -12,6 +12,7 @@ from train.data import label_tables
 from train.data.validation import InvalidData
 
 COLUMNS = ("msg_id", "msg", "score", "model")
+_OPTIONAL = ("model", "reason", "kind", "neighbours")
 
 
 class InvalidBatch(FeedsieveError, ValueError):
@@ -27,6 +28,16 @@ class Item:
     score: float | None = None  # 0 to 1
     model: str = ""  # tag of the classifier that gave the score, if known
     reason: str = ""  # to doubt its label, if it has one
+    kind: str = ""  # what it has in common with others that are doubted
+    neighbours: str = ""  # similar messages, a line each
+
+    @property
+    def explanation(self) -> str:
+        """What somebody who checks the label should see beside the message."""
+        lines = [self.reason, self.kind]
+        if self.neighbours:
+            lines += ["", "similar messages:", self.neighbours]
+        return "\n".join(lines).strip()
 
 
 def read_table(
@@ -40,9 +51,9 @@ def read_table(
 
 
 def read_batch(path: Path) -> list[Item]:
-    """Return the messages of a CSV with `msg_id,msg` and optionally `score`, `model`, `reason`.
+    """Return the messages of a CSV with `msg_id,msg`, a batch or the list of an audit.
 
-    Other columns are ignored. Raises `InvalidBatch`.
+    Optional columns are the other fields of `Item`; more are ignored. Raises `InvalidBatch`.
     """
     columns, rows, problems = read_table(path, InvalidBatch)
     if absent := [name for name in COLUMNS[:2] if name not in columns]:
@@ -58,8 +69,8 @@ def read_batch(path: Path) -> list[Item]:
         if wrong:
             problems.append(f"{row[PLACE]}: {wrong}")
         else:
-            model, reason = cells.get("model", ""), cells.get("reason", "")
-            items.append(Item(cells["msg_id"].strip(), cells["msg"], score, model, reason))
+            more = {name: cells.get(name, "") for name in _OPTIONAL}
+            items.append(Item(cells["msg_id"].strip(), cells["msg"], score, **more))
     if problems:
         raise InvalidBatch(f"{path}: {first_few(problems)}")
     return items

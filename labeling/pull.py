@@ -26,6 +26,7 @@ from labeling.batch import read_table
 from labeling.push import AUDIT_TITLE, TITLE
 from labeling.studio import Studio
 from train.data.label_studio import decisions
+from train.data.validation import GROUND_TRUTH
 
 COLUMNS = ("msg_id", "msg", "label", "annotator", "labeled_at")
 FEWEST_COMMON = 10  # messages in common from which the agreement of two annotators is reported
@@ -63,6 +64,7 @@ class Label:
     label: int  # 0 or 1
     annotator: str  # those of the majority, separated by spaces
     labeled_at: str  # when the last of them labelled it, in UTC
+    is_ground_truth: bool = False  # decided in an audit
 
 
 @dataclass
@@ -99,8 +101,15 @@ def pull(studio: Studio, store: MessageStore, path: Path | None = None) -> Pulle
     columns, rows = _read(path) if path else ([], [])
     names = studio.annotators()
     first, audit = (_export(studio, title) for title in (TITLE, AUDIT_TITLE))
-    decided = _decisions(first, names)
-    labels, tied = resolve([*decided, *_decisions(audit, names)])
+    decided, audited = _decisions(first, names), _decisions(audit, names)
+    labels, tied = resolve([*decided, *audited])
+    checked = {
+        (each.row["msg_id"].strip(), fingerprint(each.row.get("msg", ""))) for each in audited
+    }
+    labels = [
+        replace(label, is_ground_truth=(label.msg_id, fingerprint(label.msg)) in checked)
+        for label in labels
+    ]
     report = ReadReport()
     given = [*stored_labels(first, names, report), *stored_labels(audit, names, report)]
     stored = store.import_labels(given, given_key(STUDIO))
@@ -178,14 +187,18 @@ def merge(
     """Return `rows` with `labels` merged by msg_id, and new rows appended.
 
     Rows and columns are never removed. A row whose text differs from the label's is not changed.
-    New rows get the subset `train` if there are subsets, so that the test subset stays the same.
+    Labels of an audit are marked in a column ground_truth. New rows get the subset `train` if there
+    are subsets, so that the test subset stays the same.
     """
+    added = [*COLUMNS, GROUND_TRUTH] if any(each.is_ground_truth for each in labels) else COLUMNS
     merged = Merged(
-        [*columns, *(name for name in COLUMNS if name not in columns)], [dict(row) for row in rows]
+        [*columns, *(name for name in added if name not in columns)], [dict(row) for row in rows]
     )
     by_id = {row["msg_id"].strip(): row for row in merged.rows}
     for label in labels:
         given = {"annotator": label.annotator, "labeled_at": label.labeled_at}
+        if label.is_ground_truth:
+            given[GROUND_TRUTH] = "1"
         row = by_id.get(label.msg_id)
         if row is None:
             row = {"msg_id": label.msg_id, "msg": label.msg, "label": str(label.label), **given}

@@ -31,19 +31,23 @@ class Pushed:
     models: tuple[str, ...]  # of the predictions
 
 
-def push(studio: Studio, path: Path) -> Pushed:
+def push(studio: Studio, path: Path, guideline: Path | None = None) -> Pushed:
     """Import the messages of a batch that are new to the project, which is created if need be.
 
-    Messages are compared by fingerprint. A batch with reasons to doubt labels goes into the project
-    of audits, even if the other project has its messages.
-    Raises `InvalidBatch` and `LabelStudioUnavailable`.
+    The `guideline`, a text file, becomes the project's instructions. Messages are compared by
+    fingerprint. A batch with reasons to doubt labels goes into the project of audits, even if the
+    other project has its messages.
+    Raises `InvalidBatch`, `LabelStudioUnavailable`, and OSError for an unreadable guideline.
     """
     items = read_batch(path)
+    instructions = guideline.read_text(encoding="utf-8-sig") if guideline else None
     title = AUDIT_TITLE if any(item.reason for item in items) else TITLE
     project = studio.find(title)
     if project is None:
         config = Path(__file__).with_name(_CONFIGS[title]).read_text(encoding="utf-8")
         project = studio.create(title, config)
+    if instructions is not None:
+        studio.instruct(project, instructions)
     seen = {fingerprint(task.text) for task in studio.tasks(project) if task.text}
     new = []
     for item in items:
@@ -94,7 +98,7 @@ def _task(item: Item, title: str) -> dict[str, Any]:
     """Return a task in Label Studio's format. Its prediction is the more likely label."""
     data = {"msg_id": item.msg_id, "msg": item.msg}
     if title == AUDIT_TITLE:
-        data["reason"] = item.reason
+        data["reason"] = item.explanation
     if item.score is None:
         return {"data": data}
     choice = "positive" if item.score >= 0.5 else "negative"

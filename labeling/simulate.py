@@ -34,7 +34,7 @@ TIME_ONCE = "in order of time, near-duplicates once"
 VARIETY = "by variety alone"
 NEXT = "labeling.next"
 WAYS = (TIME, TIME_ONCE, VARIETY, NEXT)
-TABLE_BEGIN, TABLE_END = "<!-- simulate -->\n", "<!-- /simulate -->\n"
+MARK = "simulate"  # of the table in labelling.md
 _THRESHOLD = 0.5  # of a model with balanced classes
 
 
@@ -188,6 +188,18 @@ def _needed(scores: dict[str, NDArray[np.float64]], sizes: Sequence[int]) -> str
     )
 
 
+def written_between(page: Path, mark: str, text: str) -> None:
+    """Replace what stands in `page` between `<!-- mark -->` and `<!-- /mark -->`, or append it."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->\n"
+    old = page.read_text(encoding="utf-8") if page.exists() else ""
+    if begin not in old:
+        old += begin + end
+    before, _, rest = old.partition(begin)
+    _, _, after = rest.partition(end)
+    with open_atomically(page) as file:
+        file.write(before + begin + text + end + after)
+
+
 def main() -> int:
     options = _parser().parse_args()
     return run_command("labeling.simulate", lambda: _run(options), options.data)
@@ -201,11 +213,7 @@ def _run(options: argparse.Namespace) -> None:
     text = table(scores, sizes, corpus, options)
     page, curve = options.out / "labelling.md", options.out / "images" / "labelling-curve.svg"
     draw(scores, sizes, curve)
-    old = page.read_text(encoding="utf-8") if page.exists() else TABLE_BEGIN + TABLE_END
-    before, _, rest = old.partition(TABLE_BEGIN)
-    _, _, after = rest.partition(TABLE_END)
-    with open_atomically(page) as file:
-        file.write(before + TABLE_BEGIN + text + TABLE_END + after)
+    written_between(page, MARK, text)
     print(f"{text}\nsee {page} and {curve}")
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,6 +78,15 @@ class Studio:
                 maximum_annotations=1,
             )
         return int(project.id)
+
+    def instruct(self, project: int, guideline: str) -> None:
+        """Show a text to annotators: before they begin, and whenever they ask for it."""
+        with self._errors():
+            self._client.projects.update(
+                id=project,
+                expert_instruction=escape(guideline).replace("\n", "<br>"),
+                show_instruction=True,
+            )
 
     def tasks(self, project: int) -> Iterator[Task]:
         """Yield the tasks of the project."""

@@ -5,7 +5,7 @@ import pandas as pd
 from labelled_files import sentences
 
 from train.data.near_duplicates import near_duplicate_groups
-from train.evaluation.label_audit import audit
+from train.evaluation.label_audit import SCORE, audit
 
 OFFER = "A bright flat by the old harbour, furnished, from {} a month, for a year or longer"
 
@@ -41,4 +41,5 @@ def with_copies(*copies: tuple[str, int, float]) -> tuple[pd.DataFrame, np.ndarr
 
 
 def audited(frame: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
-    return audit(frame, scores, near_duplicate_groups(frame["msg"].tolist(), progress=False))
+    groups = near_duplicate_groups(frame["msg"].tolist(), progress=False)
+    return audit(frame, {SCORE: scores}, groups).table

@@ -16,13 +16,14 @@ from feedsieve.scoring.explain import explain
 from feedsieve.scoring.features import Features
 from feedsieve.scoring.lexicon import Lexicon
 from feedsieve.scoring.scorer import MIN_TEXTS, Scorer
+from feedsieve.scoring.word_model import WordModel
 from train.classifier.boosting import Fitted
 from train.classifier.cascade import MOST_LOST, choose, put_before
 
 WIDTH = 4
 BOUND = -0.5
 # -1 for a text with "шум", 1 for one with "сдам", 0 for others.
-LEXICON = Lexicon([" шум ", " сдам "], np.ones(2), np.array([-1.0, 1.0]), 0.0)
+WORDS = WordModel(Lexicon([" шум ", " сдам "], np.ones(2), np.array([-1.0, 1.0]), 0.0))
 TEXTS = ["сдам квартиру", "шум", "кошка", "шум и гам", ""]
 BY_WORDS = [False, True, False, True, False]
 
@@ -45,7 +46,7 @@ class Counting(Encoder):
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    features = Features(LEXICON, None, WIDTH)
+    features = Features(WORDS, None, WIDTH)
     rng = np.random.default_rng(0)
     columns = rng.normal(size=(400, sum(features.blocks.values())))
     booster = lightgbm.train(

@@ -19,13 +19,14 @@ from feedsieve.scoring.classifier import (
 from feedsieve.scoring.features import FEATURES_FILE, Features
 from feedsieve.scoring.lexicon import Lexicon
 from feedsieve.scoring.scorer import Scorer
+from feedsieve.scoring.word_model import WordModel
 from train.classifier.boosting import ROUNDS, Fitted, fit
 from train.classifier.parameters import FIXED
 from train.data.folds import folds
 
 COLUMNS = 16
 # Without pieces the word model is constant: these classifiers depend on the embedding.
-FEATURES = Features(Lexicon([], np.empty(0), np.empty(0), 0.0), None, COLUMNS)
+FEATURES = Features(WordModel(Lexicon([], np.empty(0), np.empty(0), 0.0)), None, COLUMNS)
 
 
 def embeddings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -163,7 +163,7 @@ def test_student_is_never_distilled_on_held_out_texts(folder, monkeypatch, tmp_p
         raise Called
 
     monkeypatch.setattr(candidates, "distil", distil)
-    part = Part(["a", "b"], np.array([0, 1]), np.arange(2), ["c", "d"])
+    part = Part(["a", "b"], np.array([0, 1]), np.arange(2), ["c", "d"], np.zeros(2, bool))
     with pytest.raises(Called):
         candidates.tuned(part, sources.load(str(folder / "tiny")), 7, tmp_path, 1, (0,))
     assert seen == [((0,), {"a", "b"})]

@@ -29,6 +29,7 @@ from feedsieve.scoring.explain import (
 from feedsieve.scoring.features import EMBEDDING, LEXICON, Features
 from feedsieve.scoring.lexicon import Lexicon
 from feedsieve.scoring.scorer import Scorer
+from feedsieve.scoring.word_model import WordModel
 from feedsieve.store.store import MessageStore
 from feedsieve.text import normalise, plain
 
@@ -72,7 +73,8 @@ class Done:
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
     """A classifier on words of the lexicon, words in the embedding, and question marks."""
-    features = Features(Lexicon([" сда", " сни"], np.ones(2), np.array([2.0, -1.0]), 0.5), None, 4)
+    words = Lexicon([" сда", " сни"], np.ones(2), np.array([2.0, -1.0]), 0.5)
+    features = Features(WordModel(words), None, 4)
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice([*FILLER, "сдаю", "сниму", "?"], 8)) for _ in range(600)]
     labels = ["сдаю" in text or (text.count("кофе") > text.count("?")) for text in texts]
@@ -141,7 +143,7 @@ class TestFeatures:
         assert all(value is None or math.isfinite(value) for value in values(features))
 
     def test_classifier_without_embedding_is_explained(self, classifier):
-        features = Features(classifier.features.lexicon, None, 0)
+        features = Features(classifier.features.words, None, 0)
         texts = ["сдаю", "сниму", "море"] * 100
         columns = features.columns(texts, np.empty((300, 4), np.float32))
         rows = lightgbm.Dataset(columns, np.array([1, 0, 0] * 100))

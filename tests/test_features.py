@@ -13,6 +13,7 @@ from sklearn.svm import LinearSVC
 from feedsieve.scoring.features import EMBEDDING, HEAD, LEXICON, Features, Head
 from feedsieve.scoring.handcrafted import HANDCRAFTED, handcrafted_features
 from feedsieve.scoring.lexicon import Lexicon
+from feedsieve.scoring.word_model import opening
 from feedsieve.text import LONGEST, normalise, plain
 from train.classifier import head as heads
 from train.classifier import stacking, word_model
@@ -73,7 +74,7 @@ class TestLexicon:
 
     def test_score_does_not_depend_on_the_batch(self):
         """To the last bit, for any other texts in the batch."""
-        lexicon = word_model.fit(TEXTS, LABELS, seed=7)
+        words = word_model.fit(TEXTS, LABELS, seed=7)
         texts = [
             "сдам студию",
             "",
@@ -82,9 +83,9 @@ class TestLexicon:
             "сдам " * 2000,
             "\U00010348 a",
         ]
-        alone = [lexicon.score([text])[0] for text in texts]
-        assert lexicon.score(texts).tolist() == alone
-        assert lexicon.score(texts[::-1] * 30).tolist() == alone[::-1] * 30
+        alone = [words.score([text])[0] for text in texts]
+        assert words.score(texts).tolist() == alone
+        assert words.score(texts[::-1] * 30).tolist() == alone[::-1] * 30
         assert len(set(alone)) > 3
 
     def test_piece_is_found_without_its_prefixes(self):
@@ -110,8 +111,8 @@ class TestLexicon:
         assert empty.score([]).tolist() == []
 
     def test_words_decide_the_sign(self):
-        lexicon = word_model.fit(TEXTS, LABELS, seed=7)
-        let, wanted = lexicon.score(["сдам студию", "ищу квартиру"])
+        words = word_model.fit(TEXTS, LABELS, seed=7)
+        let, wanted = words.score(["сдам студию", "ищу квартиру"])
         assert let > 0 > wanted
 
     def test_out_of_fold_scores_have_not_seen_the_labels(self):
@@ -127,8 +128,22 @@ class TestLexicon:
         assert ((held_out > 0) == labels).mean() < 0.65
 
     def test_text_without_known_pieces_scores_the_intercept(self):
-        lexicon = word_model.fit(TEXTS, LABELS, seed=7)
-        assert lexicon.score(["", "ßßß"]).tolist() == [lexicon.intercept] * 2
+        words = word_model.fit(TEXTS, LABELS, seed=7)
+        assert words.score(["", "ßßß"]).tolist() == [words.text.intercept] * 2
+
+    def test_first_words_count_more(self):
+        """The same words at the beginning and at the end mean different things."""
+        filler = "и ещё много других слов о погоде и о море у нас"
+        texts = [f"{first} {filler} {last}" for first, last in (("куплю", "дом"), ("дом", "куплю"))]
+        labels = np.array([0, 1] * 10)
+        words = word_model.fit(texts * 10, labels, seed=7)
+        assert words.text.score(texts) == pytest.approx(words.text.score(texts)[::-1])
+        below, above = words.score(texts)
+        assert below < 0 < above
+
+    def test_opening_is_the_first_words(self):
+        assert opening(" a  b\nc d e f g h") == "a b c d e f"
+        assert opening("") == ""
 
 
 class TestHandcrafted:
@@ -232,7 +247,7 @@ class TestFeatures:
         columns = features.columns(TEXTS[:4], rows)
         assert columns.shape == (4, sum(features.blocks.values()))
         assert list(features.blocks) == [LEXICON, HEAD, *HANDCRAFTED, EMBEDDING]
-        lexical_scores = features.lexicon.score([plain(text) for text in TEXTS[:4]])
+        lexical_scores = features.words.score([plain(text) for text in TEXTS[:4]])
         assert columns[:, 0].tolist() == lexical_scores.tolist()
         assert columns[:, 1] == pytest.approx(rows @ [1, -0.5, 1 / 3] + 0.25)
         assert columns[:, -3:].tolist() == rows.tolist()

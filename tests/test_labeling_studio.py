@@ -258,21 +258,37 @@ class TestAudit:
         text = rows_of(path)["102"]["msg"]
         audit = write_csv(
             home / "audit.csv",
-            ["msg_id", "msg", "label", "suggested_label", "score", "quality", "reason", "related"],
-            ["102", text, "1", "0", "0.02", "0.02", "labelled positive, but <b>doubted</b>", ""],
+            ["msg_id", "msg", "label", "score", "kind", "reason", "neighbours"],
+            ["102", text, "1", "0.02", "“sale”: 3 of 4", "but <b>doubted</b>", "negative: one"],
         )
-        assert "1 messages added to the project 'feedsieve audit'" in run("push", audit)
+        (home / "guideline.md").write_text("sales & <i>offices</i>: no\nflats: yes", "utf-8")
+        printed = run("push", audit, "--guideline", home / "guideline.md")
+        assert "1 messages added to the project 'feedsieve audit'" in printed
+        assert "guideline.md is shown to annotators" in printed
         assert "0 messages added" in run("push", audit)
         project = studio.find(AUDIT_TITLE)
         assert project is not None
         task = second.tasks(project)["102"]
-        assert task["data"]["reason"] == "labelled positive, but <b>doubted</b>"
+        assert task["data"]["reason"].splitlines() == [
+            "but <b>doubted</b>",
+            "“sale”: 3 of 4",
+            "",
+            "similar messages:",
+            "negative: one",
+        ]
+        shown = second.client.get(f"/api/projects/{project}/").json()
+        assert shown["show_instruction"]
+        assert shown["expert_instruction"] == (
+            "sales &amp; &lt;i&gt;offices&lt;/i&gt;: no<br>flats: yes"
+        )
         assert task["predictions"][0]["model_version"] == HELD_OUT
         second.label(task, "negative")
         copy = home / "copy.csv"
         copy.write_bytes(path.read_bytes())
         assert "changed: msg_id '102': '1' is now 0, by second@example.org" in run("pull", copy)
         assert rows_of(copy)["102"]["annotator"] == "second@example.org"
+        assert rows_of(copy)["102"]["ground_truth"] == "1"
+        assert read_labeled(copy).set_index("msg_id")["ground_truth"]["102"]
 
 
 @pytest.mark.lab

@@ -190,5 +190,5 @@ class TestTrain:
 class TestErrors:
     def test_errors_shows_mistakes_suspects_and_slices(self, after):
         shown = displayed(after["errors"], "text/html")
-        for column in ("score", "suggested_label", "flipped", "slice"):
+        for column in ("score", "wrong_so_far", "slice"):
             assert any(f"<th>{column}</th>" in table for table in shown), column

@@ -170,7 +170,7 @@ class TestFurtherSections:
         "Fine-tuning",
         "By language and length",
         "Behaviour",
-        "If labels are wrong",
+        "Labels that may be wrong",
         "About this model",
     )
 
@@ -211,15 +211,11 @@ class TestFurtherSections:
         assert "1 of 3 checks failed" in " ".join(page.text.split())
 
     def test_audit_has_a_table(self, written):
-        rows = [
-            {"flipped": 0, "f1": 0.8, "average_precision": 0.85},
-            {"flipped": 10, "f1": 0.875, "average_precision": 0.9},
-        ]
-        source, page = written(audit=rows, suspects=1234)
-        assert self.headings(page) == {"If labels are wrong"}
-        assert table(source, "If labels are wrong") == ["0 0.8000 0.8500", "10 0.8750 0.9000"]
-        assert "of 1,234 that look wrong" in page.text
-        assert "that look wrong" not in written(audit=rows)[1].text
+        source, page = written(audit=[(25, 23.6), (1000, 71.2)], kinds=["“for sale”: 7 of 9"])
+        assert self.headings(page) == {"Labels that may be wrong"}
+        assert table(source, "Labels that may be wrong") == ["25 24", "1,000 71"]
+        assert "“for sale”: 7 of 9" in page.text
+        assert "in common" not in written(audit=[(25, 23.6)])[1].text
 
     def test_finetuning_has_a_table(self, written):
         history = [

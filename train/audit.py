@@ -1,6 +1,6 @@
-"""`python -m train.audit`: list the labels that look wrong, for a person to check.
+"""`python -m train.audit`: list the labels that may be wrong, for a person to check.
 
-The table suggests other labels and changes none.
+The most likely come first, with the number of wrong ones to expect so far. No label is changed.
 """
 
 import argparse
@@ -17,12 +17,13 @@ from feedsieve.command import run_command
 from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import UnwritableFile, open_atomically
 from feedsieve.text import fingerprint
-from train.classifier.calibration import best_threshold
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
-from train.evaluation.label_audit import COLUMNS, audit, suspects, what_if
+from train.evaluation.label_audit import COLUMNS, LEAST, SCORE, audit
 
 FILE = "audit.csv"
+VIEWS = ("words", "encoder", "neighbours")  # as of train.classifier.stacking
+KINDS = 10  # of wrong labels to print
 _FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
@@ -30,11 +31,12 @@ class InvalidScores(FeedsieveError, ValueError):
     """Scores that do not fit the labelled messages."""
 
 
-def read_scores(path: Path, frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the score of each row of `frame`, (n,), NaN where there is none.
+def read_views(path: Path, frame: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Return out-of-fold scores by view, (n,) each; NaN where a row of `frame` has none.
 
-    The file is CSV with `msg_id` and `score` (0 to 1). If it has `fingerprint`, of the text that
-    was scored, the text must be unchanged. Other columns are ignored.
+    The file is CSV with `msg_id` and `score` (0 to 1), and perhaps the scores of other views, in
+    the columns `VIEWS`. If it has `fingerprint`, of the text that was scored, the text must be
+    unchanged. Other columns are ignored.
     Raises `InvalidScores` with every problem, and `OSError`.
     """
     try:
@@ -51,13 +53,19 @@ def read_scores(path: Path, frame: pd.DataFrame) -> NDArray[np.float64]:
     if table.empty:
         raise InvalidScores(f"{path}: the file has no scores")
     ids = table["msg_id"].str.strip()
-    values = pd.to_numeric(table["score"], errors="coerce")
+    views = {
+        name: pd.to_numeric(table[name], errors="coerce")
+        for name in (SCORE, *VIEWS)
+        if name in table
+    }
     texts = dict(zip(frame["msg_id"], frame["msg"], strict=True))
     wrong = {
         "msg_id is given before": ids[ids.duplicated()],
         "msg_id is not among the labelled messages": ids[~ids.isin(texts)],
-        "score is not a number between 0 and 1, of msg_id": ids[~values.between(0, 1)],
     }
+    for name, values in views.items():
+        problem = f"{name} is not a number between 0 and 1, of msg_id"
+        wrong[problem] = ids[~values.between(0, 1)]
     if "fingerprint" in table:
         current = ids.map(lambda name: fingerprint(texts[name]) if name in texts else "")
         changed = ids.isin(texts) & (current != table["fingerprint"].str.strip())
@@ -69,7 +77,10 @@ def read_scores(path: Path, frame: pd.DataFrame) -> NDArray[np.float64]:
     ]
     if problems:
         raise InvalidScores(f"{path}: " + "\n  ".join(["not the scores of this data:", *problems]))
-    return frame["msg_id"].map(dict(zip(ids, values, strict=True))).to_numpy(np.float64)
+    return {
+        name: frame["msg_id"].map(dict(zip(ids, values, strict=True))).to_numpy(np.float64)
+        for name, values in views.items()
+    }
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -83,7 +94,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     cells = table[COLUMNS].assign(
         suggested_label=table["suggested_label"].astype("string").fillna(""),
         score=table["score"].map("{:.6f}".format),
-        quality=table["quality"].map("{:.6f}".format),
+        wrong=table["wrong"].map("{:.4f}".format),
+        wrong_so_far=table["wrong_so_far"].map("{:.1f}".format),
     )
     with open_atomically(path, "utf-8-sig") as file:
         csv.writer(file).writerows([COLUMNS, *cells.itertuples(index=False)])
@@ -91,7 +103,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def formulas(table: pd.DataFrame) -> int:
     """Return the number of rows with an id or a text that looks like a spreadsheet formula."""
-    cells = table[["msg_id", "msg", "related"]]
+    cells = table[["msg_id", "msg", "related", "neighbours", "kind"]]
     return int(cells.map(lambda cell: cell.lstrip().startswith(_FORMULA_SIGNS)).any(axis=1).sum())
 
 
@@ -109,23 +121,29 @@ def _run(options: argparse.Namespace) -> None:
     if out.exists() and not options.force:
         raise UnwritableFile(f"{out} exists and was not changed; --force replaces it")
     frame = read_labeled(options.data)
-    scores = read_scores(options.scores, frame)
-    scored = ~np.isnan(scores)
+    views = read_views(options.scores, frame)
+    scored = ~np.isnan(views[SCORE])
     if not scored.all():
         print(f"{(~scored).sum():,} of {len(frame):,} messages have no score and are not audited")
-    frame, scores = frame[scored].reset_index(drop=True), scores[scored]
-    table = audit(frame, scores, near_duplicate_groups(frame["msg"].tolist()))
+    frame = frame[scored].reset_index(drop=True)
+    views = {name: view[scored] for name, view in views.items()}
+    found = audit(frame, views, near_duplicate_groups(frame["msg"].tolist()))
+    table = found.table if options.count is None else found.table[: options.count]
     write_csv(table, out)
-    conflicts = int((table["related"] != "").sum())
+    if checked := len(frame) - found.audited:
+        print(f"{checked:,} labels were checked before and are not listed")
     print(
-        f"{len(table):,} of {len(frame):,} labels look wrong, {conflicts:,} of them contradict"
-        " near-duplicates\n\n"
-        "figures if the first k were wrong (an upper bound: the scores choose them):\n"
-        "     k      F1  average precision"
+        f"{len(found.table):,} of {found.audited:,} labels may be wrong, about"
+        f" {found.expected:.0f} of them are; {(found.table['related'] != '').sum():,} contradict"
+        f" near-duplicates; {len(table):,} are listed"
     )
-    labels, threshold = frame["label"], best_threshold(frame["label"], scores)
-    for row in what_if(labels, scores, suspects(table), threshold):
-        print(f"{row['flipped']:6,} {row['f1']:7.4f} {row['average_precision']:18.4f}")
+    print("\nfirst  wrong ones to expect")
+    for count, wrong in found.progress():
+        print(f"{count:5,}  {wrong:20.0f}")
+    if found.kinds:
+        print("\nwhat they have in common:")
+    for kind in found.kinds[:KINDS]:
+        print(f"  {kind}")
     print(f"\nsee {out}")
     if count := formulas(table):
         print(
@@ -137,8 +155,9 @@ def _run(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.audit",
-        description="List the labels that look wrong, with reasons: those that out-of-fold scores"
-        " contradict, and those that near-duplicates contradict. No label is changed.",
+        description="List the labels that may be wrong, the most likely first, with the number of"
+        " wrong ones to expect so far, what they have in common, and reasons: out-of-fold scores,"
+        " near-duplicates and similar messages. No label is changed.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="the training data"
@@ -148,7 +167,15 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="HELD_OUT.csv",
-        help="out-of-fold scores (msg_id,score), as training writes them",
+        help="out-of-fold scores (msg_id,score and perhaps words,encoder,neighbours), as training"
+        " writes them",
+    )
+    parser.add_argument(
+        "--count",
+        type=_positive,
+        metavar="N",
+        help="list the first N labels, such as one round of checking (default: all with a"
+        f" probability of at least {LEAST:.0%}% to be wrong)",
     )
     parser.add_argument(
         "--out",
@@ -159,6 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--force", action="store_true", help="replace AUDIT.csv if it exists")
     return parser
+
+
+def _positive(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or not int(value):
+        raise argparse.ArgumentTypeError(f"must be a number, 1 or more, not {value!r}")
+    return int(value)
 
 
 if __name__ == "__main__":

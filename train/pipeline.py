@@ -71,7 +71,14 @@ def _fit_classifier(
     texts = data.texts
     embeddings = None if encoder.tuned else encoder.embedder.embed(texts, "embed")
     return stacking.fit(
-        texts, data.labels, data.groups, embeddings, encoder.tuned, options.seed, compute
+        texts,
+        data.labels,
+        data.groups,
+        embeddings,
+        encoder.tuned,
+        options.seed,
+        compute,
+        data.checked,
     )
 
 

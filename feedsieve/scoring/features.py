@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from feedsieve.scoring.handcrafted import HANDCRAFTED, handcrafted_features
 from feedsieve.scoring.json_file import DamagedFile
 from feedsieve.scoring.lexicon import Lexicon
+from feedsieve.scoring.word_model import WordModel
 from feedsieve.text import plain
 
 FEATURES_FILE = "features.json"
@@ -37,9 +39,9 @@ class Features:
     features. Classifiers made by earlier versions may have no head and use the embedding itself.
     """
 
-    def __init__(self, lexicon: Lexicon, head: Head | None, embedding_width: int) -> None:
+    def __init__(self, words: WordModel, head: Head | None, embedding_width: int) -> None:
         """`embedding_width` is the number of columns for the embedding: its dimension, or 0."""
-        self.lexicon = lexicon
+        self.words = words
         self.head = head
         self.embedding_width = embedding_width
 
@@ -57,7 +59,7 @@ class Features:
 
     def lexical(self, texts: Sequence[str]) -> np.ndarray:
         """Return the word model's logit for each text, (texts,)."""
-        return self.lexicon.score([plain(text) for text in texts])
+        return self.words.score([plain(text) for text in texts])
 
     def handcrafted(self, texts: Sequence[str]) -> np.ndarray:
         """Return the handcrafted features of each text, (texts, features)."""
@@ -101,16 +103,12 @@ class Features:
 
     def save(self, folder: Path) -> None:
         """Write `features.json` into `folder`."""
-        lexicon, head = self.lexicon, self.head
+        words, head = self.words, self.head
         content = {
             "embedding": self.embedding_width,
             "head": head and {"weights": head.weights.tolist(), "bias": head.bias},
-            "lexicon": {
-                "intercept": lexicon.intercept,
-                "pieces": lexicon.pieces,
-                "idf": _rounded(lexicon.idf),
-                "weights": _rounded(lexicon.weights),
-            },
+            "lexicon": _as_json(words.text),
+            "opening": words.opening and _as_json(words.opening),
         }
         (folder / FEATURES_FILE).write_text(
             json.dumps(content, ensure_ascii=False), encoding="utf-8"
@@ -122,14 +120,23 @@ class Features:
         path = folder / FEATURES_FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            head = content["head"]
+            head, opening = content["head"], content.get("opening")
             return cls(
-                Lexicon(**content["lexicon"]),
+                WordModel(Lexicon(**content["lexicon"]), opening and Lexicon(**opening)),
                 head and Head(np.array(head["weights"]), head["bias"]),
                 content["embedding"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedFile(f"{path} is damaged: {error}") from error
+
+
+def _as_json(lexicon: Lexicon) -> dict[str, Any]:
+    return {
+        "intercept": lexicon.intercept,
+        "pieces": lexicon.pieces,
+        "idf": _rounded(lexicon.idf),
+        "weights": _rounded(lexicon.weights),
+    }
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -1,4 +1,4 @@
-"""The word model: a linear model over character n-grams, in numpy."""
+"""A linear model over character n-grams, in numpy."""
 
 from collections.abc import Iterator, Sequence
 

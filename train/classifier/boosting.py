@@ -1,7 +1,7 @@
 """LightGBM: fitting, calibration and threshold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightgbm
@@ -34,6 +34,7 @@ class Fitted:
     held_out: np.ndarray  # out-of-fold scores, (rows,)
     validation: dict[str, float]
     cascade: Cascade | None = None
+    views: Mapping[str, np.ndarray] = field(default_factory=dict)  # other out-of-fold scores
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def fit(
     log_odds: int = 0,
     parameters: Mapping[str, Any] = PARAMETERS["frozen"],
     compute: Compute = LOCAL,
+    believed: np.ndarray | None = None,
 ) -> Fitted:
     """Fit on all rows, with the number of rounds, calibration and threshold found in five folds.
 
@@ -60,7 +62,8 @@ def fit(
     Boosting starts from a logistic regression of these, and no tree splits on the head's.
 
     Calibration and threshold use the scores of all five held-out folds together, since one fold has
-    few positives. The final booster has the mean number of rounds of the five.
+    few positives. The final booster has the mean number of rounds of the five. Labels that are not
+    `believed`, (rows,), bool, are left out of all of it, and their rows have scores all the same.
 
     `compute` runs one task per fold, with the same result everywhere. Early stopping does not work
     in LightGBM's distributed training: each worker would stop by its own share of the held-out
@@ -69,14 +72,16 @@ def fit(
     Raises ClusterUnavailable, and ValueError if a label has fewer than two groups.
     """
     parameters = {**parameters, "seed": seed}
+    kept = np.ones(len(labels), bool) if believed is None else believed
     parts = list(folds(labels, groups, seed))
     validated = held_out(
-        features, labels, parts, parameters, log_odds, progress=True, compute=compute
+        features, labels, parts, parameters, log_odds, progress=True, compute=compute, kept=kept
     )
-    calibration = Calibration(*fit_platt(validated.logits, labels))
+    calibration = Calibration(*fit_platt(validated.logits[kept], labels[kept]))
     scores = calibration.apply(validated.logits)
-    threshold = expected_threshold(scores)
+    threshold = expected_threshold(scores[kept])
     metrics = evaluate(labels, scores, threshold)
+    features, labels = features[kept], labels[kept]
     start = _fit_start(features, labels, log_odds)
     rounds = max(1, round(np.mean(validated.rounds)))
     parameters |= _no_split_on_head(features.shape[1], log_odds)
@@ -104,13 +109,16 @@ def held_out(
     most_rounds: int = ROUNDS,
     progress: bool = False,
     compute: Compute = LOCAL,
+    kept: np.ndarray | None = None,
 ) -> HeldOut:
     """Fit a booster without each fold and return its logits of that fold; `parts` are (rest, fold).
 
+    Only rows that are `kept`, (rows,), bool, are learned, and decide when to stop.
     Raises ClusterUnavailable.
     """
     parameters = {**parameters, **_no_split_on_head(features.shape[1], log_odds)}
-    shared = features, labels, parameters, log_odds, most_rounds
+    kept = np.ones(len(labels), bool) if kept is None else kept
+    shared = features, labels, parameters, log_odds, most_rounds, kept
     with tqdm(total=len(parts), desc="LightGBM", unit="fold", disable=not progress) as bar:
         results = compute.map(_fit_fold, parts, shared, bar.update)
     logits = np.empty(len(labels))
@@ -126,15 +134,17 @@ def _fit_fold(
     parameters: dict[str, Any],
     log_odds: int,
     most_rounds: int,
+    kept: np.ndarray,
 ) -> tuple[np.ndarray, int]:
     """Return the logits of the held-out fold, (rows of the fold,), and the number of rounds."""
     rest, fold = part
+    rest, judging = rest[kept[rest]], fold[kept[fold]]
     start = _fit_start(features[rest], labels[rest], log_odds)
     training = lightgbm.Dataset(
         features[rest], labels[rest], init_score=_start_logits(start, features[rest])
     )
     validation = training.create_valid(
-        features[fold], labels[fold], init_score=_start_logits(start, features[fold])
+        features[judging], labels[judging], init_score=_start_logits(start, features[judging])
     )
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
     booster = lightgbm.train(

@@ -10,6 +10,7 @@ from train.data.folds import folds
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
 from train.data.split import Split, split
+from train.data.validation import checked
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Dataset:
     def labels(self) -> np.ndarray:
         """The labels of the training part, 0 or 1."""
         return self.parts.train["label"].to_numpy()
+
+    @property
+    def checked(self) -> np.ndarray:
+        """Whether somebody has checked a label of the training part, (messages,), bool."""
+        return checked(self.parts.train)
 
     @property
     def test_texts(self) -> list[str]:

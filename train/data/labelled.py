@@ -11,9 +11,9 @@ from feedsieve.sources.labels.label_studio import is_flat_export
 from feedsieve.text import storable
 from train.data import label_studio
 from train.data.label_tables import labelled, read_table, read_text, starts_as_json
-from train.data.validation import ADJUDICATED, InvalidData, validate
+from train.data.validation import ADJUDICATED, GROUND_TRUTH, InvalidData, validate
 
-_COLUMNS = ["msg_id", "msg", "label", "subset", "labeled_at", ADJUDICATED]
+_COLUMNS = ["msg_id", "msg", "label", "subset", "labeled_at", ADJUDICATED, GROUND_TRUTH]
 
 
 def read_labeled(path: Path | str) -> pd.DataFrame:
@@ -23,7 +23,8 @@ def read_labeled(path: Path | str) -> pd.DataFrame:
     file is one of `validation.LABELS` in any case; rows without one are left out. More columns are
     returned if the file has them: `subset`, train or test; `labeled_at`, in UTC, NaT where it is
     unknown; and `adjudicated`, 0 or 1, the label after review, which models are judged by and not
-    trained on. Where it is empty, nobody objected to the label.
+    trained on, and where it is empty, nobody objected to the label; and `ground_truth`, bool, for
+    labels that somebody has checked, which training and audits believe.
     Raises `InvalidData` with every problem and its place in the file.
     """
     path = Path(path)

@@ -8,8 +8,9 @@ from feedsieve.sources.columns import PLACE
 from feedsieve.store.labels import ResolvedLabel, by_person
 from feedsieve.store.store import MessageStore
 from train.data.label_tables import warn_of_texts_with_both_labels
-from train.data.validation import validate
+from train.data.validation import GROUND_TRUTH, validate
 
+_COLUMNS = ["msg_id", "msg", "label", "labeled_at", GROUND_TRUTH, PLACE]
 FEWEST_COMMON = 10  # messages in common from which the agreement of two people is printed
 
 
@@ -20,7 +21,8 @@ class NoLabels(FeedsieveError):
 def read_stored(store: MessageStore) -> pd.DataFrame:
     """Return the messages that people have labelled, in the form of `read_labeled`.
 
-    `labeled_at` is when the last of those whose label counts gave it. Prints how far people agree,
+    `labeled_at` is when the last of those whose label counts gave it, and `ground_truth` says
+    whether they checked it. Prints how far people agree,
     and leaves out those messages on which they are tied. Raises NoLabels, and InvalidData as
     `read_labeled` does.
     """
@@ -32,7 +34,7 @@ def read_stored(store: MessageStore) -> pd.DataFrame:
         )
     rows = [_row(resolved) for resolved in found if resolved.label]
     warn_of_texts_with_both_labels(rows)
-    frame = pd.DataFrame(rows, columns=["msg_id", "msg", "label", "labeled_at", PLACE], dtype=str)
+    frame = pd.DataFrame(rows, columns=_COLUMNS, dtype=str)
     print(_summary(store, found))
     return validate(frame, store.location)
 
@@ -43,6 +45,7 @@ def _row(resolved: ResolvedLabel) -> dict[str, str]:
         "msg": resolved.message.text,
         "label": str(int(resolved.label == "positive")),
         "labeled_at": max(vote.time for vote in resolved.deciding if vote.time).isoformat(),
+        GROUND_TRUTH: str(int(any(vote.is_ground_truth for vote in resolved.deciding))),
         PLACE: "message store",
     }
 

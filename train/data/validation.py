@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
@@ -18,6 +19,7 @@ MINIMUM_ROWS = 20
 MINIMUM_PER_LABEL = 5
 SUBSETS = ("train", "test")
 ADJUDICATED = "adjudicated"
+GROUND_TRUTH = "ground_truth"
 
 
 class InvalidData(FeedsieveError, ValueError):
@@ -66,10 +68,19 @@ def validate(frame: pd.DataFrame, path: Path | str, problems: Sequence[str] = ()
         if ADJUDICATED in frame:
             reviewed = frame[ADJUDICATED].map(parse_label)
             frame[ADJUDICATED] = reviewed.fillna(frame["label"]).astype("int64")
+        if GROUND_TRUTH in frame:
+            frame[GROUND_TRUTH] = frame[GROUND_TRUTH].map(parse_label) == 1
         found += _shortages(frame)
     if found:
         raise InvalidData(path, found)
     return frame.drop(columns=PLACE).reset_index(drop=True)
+
+
+def checked(frame: pd.DataFrame) -> np.ndarray:
+    """Return whether somebody has checked a label of `read_labeled`'s frame, (rows,), bool."""
+    if GROUND_TRUTH not in frame:
+        return np.zeros(len(frame), bool)
+    return frame[GROUND_TRUTH].to_numpy(bool)
 
 
 def _is_time(value: str) -> bool:
@@ -78,6 +89,10 @@ def _is_time(value: str) -> bool:
     except (ValueError, OverflowError):  # overflow: before the year 1 in UTC
         return False
     return True
+
+
+def _is_label_or_empty(cells: pd.Series) -> pd.Series:
+    return cells.map(parse_label).notna() | cells.map(is_unlabelled).astype(bool)
 
 
 _REQUIRED = ("msg_id", "msg", "label")
@@ -97,11 +112,8 @@ _CHECKS: dict[str, dict[str, Callable[[pd.Series], pd.Series]]] = {
     "subset": {
         "neither train nor test": lambda subsets: subsets.str.strip().str.lower().isin(SUBSETS),
     },
-    ADJUDICATED: {
-        f"not {ALLOWED}, nor empty": lambda labels: (
-            labels.map(parse_label).notna() | labels.map(is_unlabelled).astype(bool)
-        ),
-    },
+    ADJUDICATED: {f"not {ALLOWED}, nor empty": _is_label_or_empty},
+    GROUND_TRUTH: {f"not {ALLOWED}, nor empty": _is_label_or_empty},
     "labeled_at": {
         "not a time such as 2026-11-25T08:30:00Z": lambda times: times.map(_is_time),
     },

@@ -41,6 +41,7 @@ class Part:
     labels: np.ndarray  # 0 or 1
     groups: np.ndarray  # of near-duplicates, which stay in one fold
     held_out: list[str]
+    checked: np.ndarray  # whether somebody has checked a label, bool
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def frozen(part: Part, embedder: Embedder, seed: int) -> dict[str, Predictions]:
     embeddings = embedder.embed(part.texts, "embed")
     held_out = embedder.embed(part.held_out, "embed")
     alone = boosting.fit(embeddings, part.labels, part.groups, seed)
-    features, fitted = stacking.fit(part.texts, part.labels, part.groups, embeddings, None, seed)
+    features, fitted = stacking.fit(
+        part.texts, part.labels, part.groups, embeddings, None, seed, checked=part.checked
+    )
     return {
         FROZEN_ALONE: _boosted(alone, held_out),
         FROZEN: _boosted(fitted, features.columns(part.held_out, held_out)),
@@ -109,7 +112,9 @@ def tuned(
         texts = transfer_set(part.texts, [], part.held_out, seed)
         student = distil(source, layers, texts, seed, checkpoints).source
     found = finetune(source, part.texts, part.labels, part.groups, seed, checkpoints, student)
-    features, fitted = stacking.fit(part.texts, part.labels, part.groups, None, found, seed)
+    features, fitted = stacking.fit(
+        part.texts, part.labels, part.groups, None, found, seed, checked=part.checked
+    )
     with tempfile.TemporaryDirectory(prefix="feedsieve-compare-") as folder:
         encoders = export.export_encoder(found.source, Path(folder), part.held_out, threads)
         embeddings = {

@@ -28,6 +28,7 @@ from train.classifier.parameters import PARAMETERS
 from train.data.folds import folds
 from train.data.near_duplicates import near_duplicate_groups
 from train.data.split import split
+from train.data.validation import checked
 from train.encoder.checkpoints import run_key
 from train.encoder.embedder import Embedder
 from train.encoder.layer_choice import ALL, choose_layers
@@ -140,7 +141,9 @@ def cross_validate(
     trials = [Trial(f"fold {number}", *rows) for number, rows in enumerate(pairs, 1)]
     if test:
         trials.append(Trial(TEST, np.arange(size), np.arange(size, len(frame))))
-    inputs = [texts, labels.tolist(), size, groups.tolist(), seed, count, PARAMETERS]
+    is_checked = checked(frame)
+    marked = is_checked.tolist()
+    inputs = [texts, labels.tolist(), marked, size, groups.tolist(), seed, count, PARAMETERS]
     folder = checkpoints / f"compare-{run_key(source, list(_modules()), inputs)}"
     predictions: dict[str, dict[str, Predictions]] = {}
     with (
@@ -156,6 +159,7 @@ def cross_validate(
                 labels[trial.train],
                 groups[trial.train],
                 [texts[row] for row in trial.held_out],
+                is_checked[trial.train],
             )
             for way in ways:
                 print(f"{way}, {trial.name}", file=sys.stderr)

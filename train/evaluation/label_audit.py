@@ -1,20 +1,41 @@
-"""Find labels that look wrong: by out-of-fold scores, and by near-duplicates that disagree."""
+"""Audit labels: which are likely wrong, why, and how many of them to expect."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
-from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
 
-from feedsieve.text import normalise
+from feedsieve.text import normalise, plain
 from train.data.near_duplicates import masked
-from train.evaluation.metrics import check_labels_and_scores, evaluate
+from train.data.validation import checked
+from train.evaluation.error_kinds import Kind, kinds
+from train.evaluation.label_errors import consensus, probability_wrong
+from train.evaluation.metrics import check_labels_and_scores
 
-COLUMNS = ["msg_id", "msg", "label", "suggested_label", "score", "quality", "reason", "related"]
+SCORE = "score"  # the view of the whole model
+COLUMNS = [
+    "msg_id",
+    "msg",
+    "label",
+    "suggested_label",
+    "score",
+    "wrong",
+    "wrong_so_far",
+    "kind",
+    "reason",
+    "related",
+    "neighbours",
+]
+LEAST = 0.05  # probability that a label is wrong below which it is not listed
 MOST_RELATED = 20  # near-duplicates to name beside a message; the reason counts all of them
+NEIGHBOURS = 3
+_STEPS = (25, 50, 100, 200, 300, 400, 800)
+_LONGEST_NEIGHBOUR = 160  # characters
 _NAMES = ("negative", "positive")
 # Similarity of near-duplicates, the closest first. Grouping ignores numbers, so offers at different
 # prices share a group, and may rightly have different labels.
@@ -25,97 +46,136 @@ _SIMILARITIES = (
 )
 
 
-def audit(frame: pd.DataFrame, scores: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
-    """Return the messages whose label looks wrong, the least credible first.
+@dataclass(frozen=True)
+class Audit:
+    """The labels that may be wrong, the most likely first; see `audit`."""
 
-    `frame` has the columns `msg_id`, `msg` and `label`, and n rows. `scores` are out-of-fold
-    probabilities of positive, and `groups` come from `near_duplicate_groups`, both (n,). A label is
-    listed if
+    table: pd.DataFrame  # `COLUMNS`, indexed by row numbers
+    kinds: Sequence[Kind]
+    audited: int  # labels that nobody has checked yet
 
-    - scores contradict it: the other label is at least as probable as on average where it was
-      given (confident learning; Northcutt, Jiang and Chuang, JAIR 2021), or
-    - at least half of the message's group has the other label.
+    @property
+    def expected(self) -> float:
+        """The number of wrong labels to be expected among those listed."""
+        return float(self.table["wrong"].sum())
 
-    The index holds row numbers of `frame`, and the columns are `COLUMNS`. `label` is unchanged.
-    `suggested_label` is the other label, missing if the only evidence is a tie in the group.
-    `quality` is the probability of the label, 0 to 1. `related` has the msg_ids of up to 20
-    near-duplicates with the other label, the closest first, separated by spaces.
+    def progress(self) -> list[tuple[int, float]]:
+        """Return how many wrong labels to expect among the first k, for several k, at most all."""
+        so_far = self.table["wrong_so_far"].tolist()
+        steps = [k for k in _STEPS if k < len(so_far)] + [len(so_far)] * bool(so_far)
+        return [(k, so_far[k - 1]) for k in steps]
+
+
+def audit(
+    frame: pd.DataFrame, views: Mapping[str, NDArray[np.float64]], groups: NDArray[np.int64]
+) -> Audit:
+    """Return the labels that may be wrong, with reasons, the most likely first.
+
+    `frame` has the columns `msg_id`, `msg` and `label`, and n rows; those with `ground_truth` have
+    been checked and are not listed. `views` are out-of-fold scores by name, 0 to 1, with one named
+    `SCORE`, and `groups` come from `near_duplicate_groups`, all (n,).
+
+    `label` is unchanged, and `suggested_label` is the other one, or missing if the label is more
+    likely right. `wrong` is the probability that it is wrong, and `wrong_so_far` the number to be
+    expected from the first row to this one. If at least half of a message's near-duplicates have
+    the other label, it is at least half their share, whatever the scores say. `kind` says what a
+    message has in common with others that are doubted (`error_kinds`). `related` has the msg_ids of
+    up to 20 near-duplicates with the other label, the closest first, separated by spaces.
+    `neighbours` are the most similar other messages, a line each: label, score and text.
 
     Raises `ValueError` for unequal lengths, values out of range, or a label that never occurs.
     """
-    labels, scores = check_labels_and_scores(frame["label"], scores)
+    labels, scores = check_labels_and_scores(frame["label"], views[SCORE])
+    views = {name: check_labels_and_scores(labels, view)[1] for name, view in views.items()}
     groups = np.asarray(groups)
     if groups.shape != labels.shape:
         raise ValueError(f"groups must be of one length with labels, not of shape {groups.shape}")
     if len(np.unique(labels)) < 2:
         raise ValueError("an audit needs labels 0 and 1, both of them")
-    probabilities = np.column_stack([1 - scores, scores])
-    # cleanlab's default cuts off at an estimated count, and so may list one of two copies with the
-    # same score. On labels reversed on purpose it found a tenth more and listed a third more. For
-    # two labels a pool of processes does not pay.
-    doubted = find_label_issues(labels, probabilities, filter_by="confident_learning", n_jobs=1)
-    quality = get_label_quality_scores(labels, probabilities, method="self_confidence")
+    frame = frame.reset_index(drop=True)
+    texts = frame["msg"].tolist()
     members = {row: rows for rows in _mixed_groups(labels, groups) for row in rows.tolist()}
-    texts = {row: normalise(frame["msg"].iat[row]).lower() for row in members}
-    rows, cells = [], []
-    for row in np.lexsort((~doubted, quality)).tolist():
-        group = members.get(row, np.array([row]))
-        others = group[labels[group] != labels[row]].tolist()
-        if not doubted[row] and 2 * len(others) < len(group):
-            continue
-        similarity = {other: _similarity(texts[row], texts[other]) for other in others}
-        others.sort(key=lambda other: similarity[other])
-        looks_wrong = doubted[row] or 2 * len(others) > len(group)
-        rows.append(row)
-        cells.append(
-            (
-                1 - labels[row] if looks_wrong else None,
-                _reason(labels[row], quality[row], doubted[row], similarity, len(group)),
-                " ".join(frame["msg_id"].iloc[others[:MOST_RELATED]]),
+    wrong = probability_wrong(labels, consensus(labels, views.values()))
+    for row, group in members.items():
+        share = float((labels[group] != labels[row]).sum()) / (len(group) - 1)
+        if share >= 0.5:
+            wrong[row] = max(wrong[row], share / 2)
+    wrong[checked(frame)] = 0.0
+    listed = [int(row) for row in np.argsort(-wrong, kind="stable") if wrong[row] >= LEAST]
+    found = kinds(texts, labels, wrong)
+    kind_of = {row: kind for kind in found for row in kind.rows.tolist()}
+    similarity = _similarities(texts, labels, members, listed)
+    cells = {
+        "suggested_label": [1 - labels[row] if wrong[row] > 0.5 else None for row in listed],
+        "score": scores[listed],
+        "wrong": wrong[listed],
+        "wrong_so_far": wrong[listed].cumsum(),
+        "kind": [str(kind_of[row]) if row in kind_of else "" for row in listed],
+        "reason": [
+            _reason(
+                labels[row],
+                {name: view[row] for name, view in views.items()},
+                similarity[row],
+                len(members.get(row, [row])),
+            )
+            for row in listed
+        ],
+        "related": [
+            " ".join(frame["msg_id"].iloc[list(similarity[row])[:MOST_RELATED]]) for row in listed
+        ],
+        "neighbours": _neighbours(texts, labels, scores, groups, listed),
+    }
+    table = frame.loc[listed, ["msg_id", "msg", "label"]].assign(**cells)
+    table = table.astype({"suggested_label": "Int64"})[COLUMNS]
+    return Audit(table, found, int((~checked(frame)).sum()))
+
+
+def _similarities(
+    texts: Sequence[str],
+    labels: NDArray[np.int64],
+    members: Mapping[int, NDArray[np.int64]],
+    rows: Sequence[int],
+) -> dict[int, dict[int, int]]:
+    """Return the near-duplicates with the other label of each row, the closest first.
+
+    The values are indices in `_SIMILARITIES`.
+    """
+    lowered = {row: normalise(texts[row]).lower() for row in members}
+    found = {}
+    for row in rows:
+        others = [other for other in members.get(row, []) if labels[other] != labels[row]]
+        similarity = {other: _similarity(lowered[row], lowered[other]) for other in others}
+        found[row] = dict(sorted(similarity.items(), key=lambda each: each[1]))
+    return found
+
+
+def _neighbours(
+    texts: Sequence[str],
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    rows: Sequence[int],
+) -> list[str]:
+    """Return the most similar messages of other groups, by their words, a line for each."""
+    if not rows:
+        return []
+    vectors = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+").fit_transform(
+        [plain(text) or "-" for text in texts]
+    )
+    found = []
+    for row in rows:
+        similar = (vectors @ vectors[[row]].T).toarray().ravel()
+        similar[groups == groups[row]] = -1
+        nearest = np.argsort(-similar, kind="stable")[:NEIGHBOURS]
+        found.append(
+            "\n".join(
+                f"{_NAMES[labels[other]]}, score {scores[other]:.2f}:"
+                f" {shorten(texts[other], _LONGEST_NEIGHBOUR, placeholder=' …')}"
+                for other in nearest
+                if similar[other] > 0
             )
         )
-    added = pd.DataFrame(cells, columns=["suggested_label", "reason", "related"], index=rows)
-    table = frame.reset_index(drop=True).assign(score=scores, quality=quality).loc[rows]
-    return table.join(added).astype({"suggested_label": "Int64"})[COLUMNS]
-
-
-def suspects(table: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the row numbers for which `audit` suggests another label, the most suspect first."""
-    return table.index[table["suggested_label"].notna()].to_numpy(np.int64)
-
-
-def what_if(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    suspects: ArrayLike,
-    threshold: float,
-    tops: Sequence[int] = (10, 25, 50, 100),
-) -> list[dict[str, float]]:
-    """Return the metrics if the first k suspects had the other label.
-
-    A row has `flipped` (k), `f1` and `average_precision`. There is one for k = 0, for each of
-    `tops` up to the number of suspects, and for all suspects. `labels` (0 or 1) and `scores`
-    (0 to 1) are (n,); `suspects` are row numbers, the most suspect first. Scores and `threshold`
-    stay as they are.
-
-    This is an upper bound, not an estimate: the model's own scores choose the suspects, so each
-    flip turns an error of the model into a success.
-
-    Raises `ValueError` as `evaluate` does, and for suspects that repeat or are out of range.
-    """
-    labels = np.array(labels)  # a copy, to flip
-    suspects = np.asarray(suspects, dtype=np.int64)
-    is_row = (suspects >= 0) & (suspects < len(labels))
-    if not is_row.all() or len(np.unique(suspects)) < len(suspects):
-        raise ValueError(f"suspects must be row numbers below {len(labels)}, each once")
-    rows: list[dict[str, float]] = []
-    done = 0
-    for count in sorted({min(max(top, 0), len(suspects)) for top in (0, *tops)}):
-        labels[suspects[done:count]] ^= 1
-        metrics = evaluate(labels, scores, threshold)
-        rows.append({"flipped": count} | {k: metrics[k] for k in ("f1", "average_precision")})
-        done = count
-    return rows
+    return found
 
 
 def _mixed_groups(
@@ -136,23 +196,24 @@ def _similarity(text: str, other: str) -> int:
 
 
 def _reason(
-    label: int, quality: float, doubted: bool, similarity: Mapping[int, int], size: int
+    label: int, scores: Mapping[str, float], similarity: Mapping[int, int], size: int
 ) -> str:
-    """Return the reason for listing a label.
+    """Return the reason to doubt a label.
 
-    `similarity` has the near-duplicates with the other label; `size` is that of the whole group.
+    `scores` are by view; `similarity` has the near-duplicates with the other label, and `size` is
+    that of the whole group.
     """
     given, other = _NAMES[label], _NAMES[1 - label]
-    predicted, probability = (other, 1 - quality) if doubted else (given, quality)
-    score = f"its out-of-fold probability of {predicted} is {min(probability, 0.999):.1%}"
-    by_score = f"labelled {given}, but {score}" if doubted else score
+    against = {name: 1 - score if label else score for name, score in scores.items()}
+    by_score = f"labelled {given}, {other} by " + ", ".join(
+        f"{name} {min(probability, 0.999):.1%}" for name, probability in against.items()
+    )
     if not similarity:
         return by_score
     counts = Counter(similarity.values())
-    kinds = ", ".join(
+    alike = ", ".join(
         f"{counts[kind]} {name}" for kind, name in enumerate(_SIMILARITIES) if counts[kind]
     )
     if len(counts) == 1:
-        kinds = kinds.partition(" ")[2]
-    by_group = f"labelled {other}: {len(similarity)} of {size - 1} near-duplicates, {kinds}"
-    return "; ".join([by_score, by_group] if doubted else [by_group, by_score])
+        alike = alike.partition(" ")[2]
+    return f"{by_score}; labelled {other}: {len(similarity)} of {size - 1} near-duplicates, {alike}"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from feedsieve.files import open_atomically
@@ -12,12 +13,13 @@ from feedsieve.text import fingerprint
 from train.classifier.boosting import Fitted
 from train.classifier.save import SavedModel
 from train.data.dataset import Dataset
-from train.evaluation.label_audit import audit, suspects, what_if
+from train.evaluation.label_audit import SCORE, audit
 from train.report.page import FILE as PAGE_FILE
 from train.report.page import write_report
 
 METRICS_FILE = "metrics.json"
 HELD_OUT_FILE = "held_out.csv"  # scores of the training part, for train.audit
+KINDS = 10  # of wrong labels to show
 FILES = (PAGE_FILE, METRICS_FILE, HELD_OUT_FILE)
 
 
@@ -27,7 +29,7 @@ def write_files(
     """Write `FILES` into `folder`; `preview` are the first messages of the feed. Raises OSError."""
     train, test = data.parts.train, data.parts.test
     _write_held_out(folder / HELD_OUT_FILE, train, fitted)
-    doubts = audit(train, fitted.held_out, data.groups)
+    found = audit(train, _views(fitted), data.groups)
     metrics, card = model.metrics, model.card
     write_report(
         folder,
@@ -41,8 +43,8 @@ def write_files(
         comparison=metrics["precision"],
         slices=card.slices,
         behaviour=card.behaviour.as_table() if card.behaviour else None,
-        audit=what_if(data.labels, fitted.held_out, suspects(doubts), fitted.threshold),
-        suspects=len(doubts),
+        audit=found.progress(),
+        kinds=[str(kind) for kind in found.kinds[:KINDS]],
         finetuning=metrics.get("finetuning", ()),
         card=card,
     )
@@ -54,8 +56,12 @@ def _write_held_out(path: Path, frame: pd.DataFrame, fitted: Fitted) -> None:
     """Write the out-of-fold scores of `frame`."""
     columns = {
         "msg_id": frame["msg_id"],
-        "score": fitted.held_out,
+        **_views(fitted),
         "fingerprint": frame["msg"].map(fingerprint),
     }
     with open_atomically(path) as file:
         pd.DataFrame(columns).to_csv(file, index=False)
+
+
+def _views(fitted: Fitted) -> dict[str, np.ndarray]:
+    return {SCORE: fitted.held_out, **fitted.views}

@@ -48,8 +48,8 @@ def write_report(
     comparison: Mapping[str, Any] | None = None,
     slices: Sequence[Mapping[str, Any]] = (),
     behaviour: Mapping[str, Any] | None = None,
-    audit: Sequence[Mapping[str, float]] = (),
-    suspects: int | None = None,
+    audit: Sequence[tuple[int, float]] = (),
+    kinds: Sequence[str] = (),
     finetuning: Sequence[Mapping[str, float]] = (),
     card: Card | None = None,
 ) -> Path:
@@ -61,7 +61,7 @@ def write_report(
     and score of the top of the feed. `comparison` has a dict of figures for each precision of the
     encoder, such as `fp32`, and perhaps `chosen` and `reason`. `slices` comes from
     `train.evaluation.slices.by_slice`, `behaviour` from `Outcome.as_table`, `audit` from
-    `train.evaluation.label_audit.what_if`; `suspects` counts suspicious labels. `finetuning` has
+    `train.evaluation.label_audit.Audit.progress`; `kinds` describe wrong labels. `finetuning` has
     encoder, epoch, loss, average precision and perhaps layers for each epoch.
     Raises `ValueError` for unequal lengths or values out of range, and `OSError`.
     """
@@ -120,7 +120,7 @@ def write_report(
         checks=sorted(checks, key=lambda check: check["passed"]),
         at_most=AT_MOST,
         audit=audit,
-        suspects=suspects,
+        kinds=kinds,
         finetuning=finetuning,
         card=_sections(card) if card else {},
     )
