@@ -34,10 +34,10 @@ class Item:
     @property
     def explanation(self) -> str:
         """What somebody who checks the label should see beside the message."""
-        lines = [self.reason, self.kind]
+        lines = [line for line in (self.reason, self.kind) if line]
         if self.neighbours:
             lines += ["", "similar messages:", self.neighbours]
-        return "\n".join(lines).strip()
+        return "\n".join(lines)
 
 
 def read_table(

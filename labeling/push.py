@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from feedsieve.errors import FeedsieveError
 from feedsieve.scoring.model_store import ModelNotFound, find_pair, load_scorer
 from feedsieve.settings import settings
 from feedsieve.text import fingerprint
@@ -19,6 +20,10 @@ HELD_OUT = "held out"  # model version of out-of-fold scores of an audit
 UNKNOWN = "unknown"  # model version of scores without a model
 _CONFIGS = {TITLE: "config.xml", AUDIT_TITLE: "audit.xml"}
 _TASKS_AT_ONCE = 500
+
+
+class InvalidGuideline(FeedsieveError):
+    """A guideline that cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,10 @@ def push(studio: Studio, path: Path, guideline: Path | None = None) -> Pushed:
     The `guideline`, a text file, becomes the project's instructions. Messages are compared by
     fingerprint. A batch with reasons to doubt labels goes into the project of audits, even if the
     other project has its messages.
-    Raises `InvalidBatch`, `LabelStudioUnavailable`, and OSError for an unreadable guideline.
+    Raises `InvalidBatch`, `InvalidGuideline` and `LabelStudioUnavailable`.
     """
     items = read_batch(path)
-    instructions = guideline.read_text(encoding="utf-8-sig") if guideline else None
+    instructions = _read_guideline(guideline) if guideline else None
     title = AUDIT_TITLE if any(item.reason for item in items) else TITLE
     project = studio.find(title)
     if project is None:
@@ -63,6 +68,15 @@ def push(studio: Studio, path: Path, guideline: Path | None = None) -> Pushed:
             progress.update(len(part))
     models = tuple(sorted({item.model for item in scored if item.score is not None}))
     return Pushed(title, len(new), len(items) - len(new), models)
+
+
+def _read_guideline(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidGuideline(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidGuideline(f"{path}: not UTF-8; save the guideline in UTF-8") from error
 
 
 def _with_scores(items: Sequence[Item]) -> list[Item]:

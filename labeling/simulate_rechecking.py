@@ -25,6 +25,7 @@ from feedsieve.settings import settings
 from labeling.simulate import written_between
 from train.classifier import stacking
 from train.classifier.boosting import Fitted
+from train.cli.arguments import positive
 from train.data.dataset import Dataset
 from train.data.validation import ADJUDICATED, GROUND_TRUTH
 from train.encoder.embedder import Embedder
@@ -228,8 +229,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
     )
-    parser.add_argument("--batch", type=int, default=50, help="labels in a round (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=8, help="number of rounds (%(default)s)")
+    parser.add_argument(
+        "--batch", type=positive, default=50, help="labels in a round (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=positive, default=8, help="number of rounds (%(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="of folds and models (%(default)s)")
     parser.add_argument(
         "--out",

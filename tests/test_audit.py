@@ -169,11 +169,11 @@ class TestCommand:
     def test_command_prints_a_summary(self, run, tmp_path):
         status, printed, _ = run()
         assert status == 0
-        pattern = r"of (\d+) labels may be wrong, about (\d+) of them are"
+        pattern = r"of (\d+) labels may be wrong; about (\d+) of them are"
         [(audited, wrong)] = re.findall(pattern, printed)
         assert audited == "60"
         assert 2 <= int(wrong) <= 6
-        assert "; 0 contradict near-duplicates" in printed
+        assert "\n0 have near-duplicates with the other label" in printed
         assert f"see {tmp_path / 'audit.csv'}" in printed
         assert "formula" not in printed
         table = pd.read_csv(tmp_path / "audit.csv")
@@ -184,7 +184,7 @@ class TestCommand:
     def test_count_lists_the_first_ones(self, run, tmp_path):
         status, printed, _ = run("--count=2")
         assert status == 0
-        assert "2 are listed" in printed
+        assert "the first 2 are listed" in printed
         assert set(pd.read_csv(tmp_path / "audit.csv")["msg_id"]) < {"m3", "m11", "m31"}
 
     def test_checked_labels_are_not_listed(self, run, tmp_path):
@@ -193,7 +193,7 @@ class TestCommand:
             tmp_path / "data.csv", index=False
         )
         _, printed, _ = run()
-        assert "1 labels were checked before and are not listed" in printed
+        assert "1 of the labels were checked before and are not listed" in printed
         assert "m11" not in set(pd.read_csv(tmp_path / "audit.csv")["msg_id"])
 
     def test_command_counts_conflicts_and_formulas(self, run, tmp_path):
@@ -202,7 +202,7 @@ class TestCommand:
         frame.to_csv(tmp_path / "data.csv", index=False)
         held_out(tmp_path / "scores.csv", frame, scores)
         _, printed, _ = run()
-        assert "; 2 contradict near-duplicates" in printed
+        assert "\n2 have near-duplicates with the other label" in printed
         assert "2 of its rows have text that begins with = + - @" in printed
 
     def test_command_counts_messages_without_a_score(self, run, tmp_path):
@@ -210,7 +210,7 @@ class TestCommand:
         held_out(tmp_path / "scores.csv", frame[:40], scores[:40])
         _, printed, _ = run()
         assert "20 of 60 messages have no score and are not audited" in printed
-        assert "of 40 labels may be wrong" in printed
+        assert "of 40 labels may be wrong; about" in printed
 
     def test_existing_file_is_kept_without_force(self, run, tmp_path):
         (tmp_path / "audit.csv").write_text("precious")

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from label_errors import OFFER, audited, labelled, with_copies
 
-from train.evaluation.label_audit import COLUMNS, LEAST, MOST_RELATED, SCORE, audit
+from train.evaluation.label_audit import COLUMNS, LEAST, MOST_RELATED, SCORE, audit, with_neighbours
 
 
 class TestByScore:
@@ -65,7 +65,8 @@ class TestByScore:
         frame["msg"] += frame["msg_id"]
         frame["label"] = truth ^ wrong
         found = audit(frame, {SCORE: chance}, np.arange(4000))
-        for count, expected in found.progress()[2:5]:
+        assert [count for count, _expected in found.progress()[2:4]] == [100, 200]
+        for count, expected in found.progress()[2:4]:
             assert expected == pytest.approx(wrong[found.table.index[:count]].sum(), rel=0.35)
         first = found.table.index[:100]
         assert wrong[first].mean() > 0.5 > wrong.mean()
@@ -85,8 +86,9 @@ class TestByScore:
         frame.loc[[3, 4, 7], "msg"] = ["a blue door by the sea"] * 2 + ["a blue door by the park"]
         groups = np.arange(60)
         groups[4] = 3
-        row = audit(frame, {SCORE: scores}, groups).table.loc[3]
-        first = row["neighbours"].splitlines()[0]
+        found = audit(frame, {SCORE: scores}, groups)
+        [lines] = with_neighbours(found.table.loc[[3]], frame, scores, groups)["neighbours"]
+        first = lines.splitlines()[0]
         assert first == f"negative, score {scores[7]:.2f}: a blue door by the park"
 
     @pytest.mark.parametrize(

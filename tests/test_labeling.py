@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
@@ -85,6 +86,15 @@ class TestMerge:
         merged = merge(COLUMNS, ROWS, [self.label("1", 0)])
         assert merged.rows[0]["label"] == "0" and merged.rows[0]["note"] == "mine"
         assert merged.changed == ["msg_id '1': 'positive' is now 0, by a at then"]
+
+    def test_labels_of_an_audit_are_marked(self):
+        checked = replace(self.label("1", 0), is_ground_truth=True)
+        merged = merge(COLUMNS, ROWS, [checked, self.label("9", 1)])
+        by_id = {row["msg_id"].strip(): row for row in merged.rows}
+        assert merged.columns[-1] == "ground_truth"
+        assert by_id["1"]["ground_truth"] == "1"
+        assert not by_id["9"].get("ground_truth")
+        assert "ground_truth" not in merge(COLUMNS, ROWS, [self.label("1", 0)]).columns
 
     def test_row_with_another_text_is_unchanged(self):
         merged = merge(COLUMNS, ROWS, [self.label("1", 0, "edited since")])

@@ -246,7 +246,15 @@ class TestAudit:
         arguments = ("--data", LABELED, "--scores", "first/held_out.csv", "--out", "audit.csv")
         done = python("-m", "train.audit", *arguments, cwd=trained.folder)
         assert done.returncode == 0, done.stderr
+        held_out = pd.read_csv(trained.folder / "first" / "held_out.csv")
+        views = ["score", "words", "encoder", "neighbours"]
+        assert list(held_out.columns) == ["msg_id", *views, "fingerprint"]
+        assert held_out[views].min().min() >= 0
+        assert held_out[views].max().max() <= 1
         table = pd.read_csv(trained.folder / "audit.csv", dtype=str)
+        for name in views:
+            assert f"{name} " in table["reason"][0]
+        assert table["neighbours"][0].startswith(("negative, score", "positive, score"))
         assert set(table["label"]) <= {"0", "1"}
         assert len(table) > 0
 

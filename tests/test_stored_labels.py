@@ -61,6 +61,18 @@ class TestReadStored:
         assert data_fingerprint(frame) == data_fingerprint(expected)
         assert set(frame["labeled_at"]) == {pd.Timestamp(WHEN)}
 
+    def test_checked_labels_are_marked(self, labelled, rows):
+        checked = {rows[3]["msg_id"], rows[8]["msg_id"]}
+        labelled.add_labels(
+            [
+                GivenLabel(name, "positive", "boris", "audit", WHEN, is_ground_truth=True)
+                for name in checked
+            ]
+        )
+        frame = read_stored(labelled)
+        assert set(frame.loc[frame["ground_truth"], "msg_id"]) == checked
+        assert (frame.loc[frame["ground_truth"], "label"] == 1).all()
+
     def test_agreement_and_ties_are_printed(self, labelled, rows, capsys):
         others = {row["msg_id"]: WORDS[row["label"]] for row in rows[:20]}
         others |= {"m0": "negative", "m1": "positive"}

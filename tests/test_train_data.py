@@ -60,6 +60,18 @@ class TestReadsCSV:
         assert "adjudicated not 0, 1, positive" in message
         assert "line 9, msg_id 'm7': 'perhaps'" in message
 
+    def test_checked_labels_are_marked(self, tmp_path):
+        rows = [row | {"ground_truth": ""} for row in table()]
+        rows[2]["ground_truth"], rows[5]["ground_truth"] = "1", "no"
+        frame = read_labeled(write_csv(tmp_path / "a.csv", rows))
+        assert np.flatnonzero(frame["ground_truth"]).tolist() == [2]
+        plain = read_labeled(write_csv(tmp_path / "b.csv", table()))
+        assert data_fingerprint(plain) != data_fingerprint(frame)
+        assert data_fingerprint(plain) == data_fingerprint(frame.assign(ground_truth=False))
+        rows[7]["ground_truth"] = "perhaps"
+        message = complaint(write_csv(tmp_path / "a.csv", rows))
+        assert "ground_truth not 0, 1, positive" in message
+
     def test_label_times_are_read(self, tmp_path):
         times = ["2024-05-01T12:00:00+03:00", "2024-05-01 09:00", " 2024-05-01T09:00:00Z ", ""]
         rows = [row | {"labeled_at": times[number % 4]} for number, row in enumerate(table())]

@@ -17,9 +17,10 @@ from feedsieve.command import run_command
 from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import UnwritableFile, open_atomically
 from feedsieve.text import fingerprint
+from train.cli.arguments import positive
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
-from train.evaluation.label_audit import COLUMNS, LEAST, SCORE, audit
+from train.evaluation.label_audit import COLUMNS, LEAST, SCORE, audit, with_neighbours
 
 FILE = "audit.csv"
 VIEWS = ("words", "encoder", "neighbours")  # as of train.classifier.stacking
@@ -103,7 +104,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def formulas(table: pd.DataFrame) -> int:
     """Return the number of rows with an id or a text that looks like a spreadsheet formula."""
-    cells = table[["msg_id", "msg", "related", "neighbours", "kind"]]
+    cells = table[["msg_id", "msg", "related"]]
     return int(cells.map(lambda cell: cell.lstrip().startswith(_FORMULA_SIGNS)).any(axis=1).sum())
 
 
@@ -127,16 +128,19 @@ def _run(options: argparse.Namespace) -> None:
         print(f"{(~scored).sum():,} of {len(frame):,} messages have no score and are not audited")
     frame = frame[scored].reset_index(drop=True)
     views = {name: view[scored] for name, view in views.items()}
-    found = audit(frame, views, near_duplicate_groups(frame["msg"].tolist()))
+    groups = near_duplicate_groups(frame["msg"].tolist())
+    found = audit(frame, views, groups)
     table = found.table if options.count is None else found.table[: options.count]
-    write_csv(table, out)
+    write_csv(with_neighbours(table, frame, views[SCORE], groups), out)
     if checked := len(frame) - found.audited:
-        print(f"{checked:,} labels were checked before and are not listed")
+        print(f"{checked:,} of the labels were checked before and are not listed")
     print(
-        f"{len(found.table):,} of {found.audited:,} labels may be wrong, about"
-        f" {found.expected:.0f} of them are; {(found.table['related'] != '').sum():,} contradict"
-        f" near-duplicates; {len(table):,} are listed"
+        f"{len(found.table):,} of {found.audited:,} labels may be wrong; about"
+        f" {found.expected:.0f} of them are\n"
+        f"{(found.table['related'] != '').sum():,} have near-duplicates with the other label"
     )
+    if len(table) < len(found.table):
+        print(f"the first {len(table):,} are listed")
     print("\nfirst  wrong ones to expect")
     for count, wrong in found.progress():
         print(f"{count:5,}  {wrong:20.0f}")
@@ -172,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--count",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="list the first N labels, such as one round of checking (default: all with a"
         f" probability of at least {LEAST:.0%}% to be wrong)",
@@ -186,12 +190,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--force", action="store_true", help="replace AUDIT.csv if it exists")
     return parser
-
-
-def _positive(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or not int(value):
-        raise argparse.ArgumentTypeError(f"must be a number, 1 or more, not {value!r}")
-    return int(value)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 
 from feedsieve.scoring.lexicon import Lexicon
 
-OPENING = 6  # words; docs/decisions/classifier.md compares numbers
+OPENING = 6  # words; docs/decisions/label-noise.md compares it with three
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ from train.evaluation.metrics import evaluate
 MOST_LOST = 0.002  # of the true positives without a cascade; takes 500 of them to lose one
 
 
-def put_before(fitted: Fitted, lexical: np.ndarray, labels: np.ndarray) -> Fitted:
+def put_before(
+    fitted: Fitted, lexical: np.ndarray, labels: np.ndarray, kept: np.ndarray | None = None
+) -> Fitted:
     """Return `fitted` with a cascade, if one is safe, and held-out scores and metrics to match.
 
     `lexical` are out-of-fold logits of the word model and `labels`, 0 or 1, both (messages,), for
-    the messages that `fitted` was fitted on.
+    the messages that `fitted` has held-out scores of. Only those `kept`, (messages,), bool, choose.
     """
-    cascade = choose(lexical, fitted.held_out, labels, fitted.threshold)
+    rows = np.ones(len(labels), bool) if kept is None else kept
+    cascade = choose(lexical[rows], fitted.held_out[rows], labels[rows], fitted.threshold)
     if not cascade:
         return fitted
     is_sure = cascade.is_sure(lexical)

@@ -1,4 +1,4 @@
-"""What the labels of the most similar messages say."""
+"""The share of positives among the most similar messages."""
 
 import numpy as np
 
@@ -21,8 +21,8 @@ def vote(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.n
         similarity[groups[rows, None] == groups] = -np.inf
         voters = np.argpartition(-similarity, nearest, axis=1)[:, :nearest]
         close = np.take_along_axis(similarity, voters, axis=1)
-        weights = np.exp((close - close.max(axis=1, keepdims=True)) / TEMPERATURE)
-        weights = np.where(np.isfinite(close), weights, 0)
+        nearby = np.maximum(close.max(axis=1, keepdims=True), -1)  # without any voter: -inf
+        weights = np.exp((close - nearby) / TEMPERATURE)
         total = weights.sum(axis=1)
         votes = (weights * labels[voters]).sum(axis=1)
         shares[rows] = np.where(total > 0, votes / np.where(total > 0, total, 1), 0.5)

@@ -1,7 +1,7 @@
 """Stacking: LightGBM on the outputs of word model and head, and on handcrafted features.
 
-LightGBM is fitted on out-of-fold logits of the models below it. All of it is fitted twice: the
-second time without the labels that the first contradicts.
+LightGBM is fitted on out-of-fold logits of the models below it. All of it, except a fine-tuned
+head, is fitted twice: the second time without the labels that the first contradicts.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def fit(
         rows, labels, groups, seed, features.log_odds, parameters, compute, believed
     )
     fitted = replace(fitted, views=_views(rows[:, : features.log_odds], labels, groups, embeddings))
-    return features, cascade.put_before(fitted, rows[:, 0], labels)
+    return features, cascade.put_before(fitted, rows[:, 0], labels, believed)
 
 
 def _views(
@@ -68,8 +68,7 @@ def _views(
 ) -> dict[str, np.ndarray]:
     """Return out-of-fold scores by what they look at, (texts,) each: see `train.audit`.
 
-    Neighbours are those in the space of a frozen encoder: a fine-tuned one has put messages with
-    wrong labels beside those with right ones.
+    Neighbours are those in the space of a frozen encoder: fine-tuning has fitted the wrong labels.
     """
     views = {
         name: Calibration(*fit_platt(column, labels)).apply(column)

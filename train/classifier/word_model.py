@@ -26,9 +26,17 @@ class Counts:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Counts":
-        """Count the n-grams of at least one plain text."""
-        vectorizer = CountVectorizer(analyzer="char_wb", ngram_range=NGRAMS, dtype=np.float64)
-        matrix = vectorizer.fit_transform(texts)
+        """Count the n-grams of at least one plain text, but for those too rare for any fold."""
+        vectorizer = CountVectorizer(
+            analyzer="char_wb",
+            ngram_range=NGRAMS,
+            min_df=min(MIN_MESSAGES, len(texts)),
+            dtype=np.float64,
+        )
+        try:
+            matrix = vectorizer.fit_transform(texts)
+        except ValueError:  # no n-gram occurs in so many
+            matrix = vectorizer.set_params(min_df=1).fit_transform(texts)
         return cls(matrix.tocsr(), vectorizer.get_feature_names_out())
 
 

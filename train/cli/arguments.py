@@ -41,3 +41,10 @@ def _layers(value: str) -> str:
     if not is_layer_choice(value):
         raise argparse.ArgumentTypeError(f"a number, numbers like 0,4,8,11, or all, not {value!r}")
     return value
+
+
+def positive(value: str) -> int:
+    """Return a whole number, 1 or more. Raises ArgumentTypeError."""
+    if not value.isascii() or not value.isdigit() or not int(value):
+        raise argparse.ArgumentTypeError(f"must be a number, 1 or more, not {value!r}")
+    return int(value)

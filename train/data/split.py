@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from train.data.folds import folds
 from train.data.near_duplicates import near_duplicate_groups
+from train.data.validation import checked
 
 _log = logging.getLogger(__name__)
 
@@ -59,11 +60,19 @@ def split(frame: pd.DataFrame, seed: int, test_share: float = 0.2, progress: boo
 
 
 def data_fingerprint(frame: pd.DataFrame) -> str:
-    """Return 32 hexadecimal digits that depend on ids, texts and labels, not on their order."""
-    rows = zip(frame["msg_id"], frame["msg"], frame["label"], strict=True)
+    """Return 32 hexadecimal digits for ids, texts, labels and which of these are checked.
+
+    They do not depend on the order of the rows.
+    """
+    rows = zip(frame["msg_id"], frame["msg"], frame["label"], checked(frame), strict=True)
     digests = sorted(
-        blake2b(json.dumps([str(identifier), text, int(label)]).encode(), digest_size=16).digest()
-        for identifier, text, label in rows
+        blake2b(
+            json.dumps(
+                [str(identifier), text, int(label), *(["checked"] if is_checked else [])]
+            ).encode(),
+            digest_size=16,
+        ).digest()
+        for identifier, text, label, is_checked in rows
     )
     return blake2b(b"".join(digests), digest_size=16).hexdigest()
 

@@ -49,7 +49,9 @@ def kinds(texts: Sequence[str], labels: np.ndarray, wrong: np.ndarray) -> list[K
     found: list[Kind] = []
     for label in (0, 1):
         left = np.flatnonzero(labels == label)
-        while len(found) < MOST_KINDS and len(left):
+        for _kind in range(MOST_KINDS):
+            if not len(left):
+                break
             present = words[left]
             counts = np.asarray(present.sum(axis=0)).ravel()
             expected = present.T @ wrong[left]
@@ -63,7 +65,7 @@ def kinds(texts: Sequence[str], labels: np.ndarray, wrong: np.ndarray) -> list[K
             rows, gain = left[has_word], float(gains[best])
             found.append(Kind(str(names[best]), label, rows, float(expected[best]), gain))
             left = left[~has_word]
-    return sorted(found, key=lambda kind: -kind.gain)
+    return sorted(found, key=lambda kind: -kind.gain)[:MOST_KINDS]
 
 
 def _likelihood_ratio(wrong: np.ndarray, counts: np.ndarray, base: float) -> np.ndarray:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -81,7 +80,7 @@ def audit(
     the other label, it is at least half their share, whatever the scores say. `kind` says what a
     message has in common with others that are doubted (`error_kinds`). `related` has the msg_ids of
     up to 20 near-duplicates with the other label, the closest first, separated by spaces.
-    `neighbours` are the most similar other messages, a line each: label, score and text.
+    `neighbours` are empty: see `with_neighbours`.
 
     Raises `ValueError` for unequal lengths, values out of range, or a label that never occurs.
     """
@@ -123,7 +122,7 @@ def audit(
         "related": [
             " ".join(frame["msg_id"].iloc[list(similarity[row])[:MOST_RELATED]]) for row in listed
         ],
-        "neighbours": _neighbours(texts, labels, scores, groups, listed),
+        "neighbours": "",
     }
     table = frame.loc[listed, ["msg_id", "msg", "label"]].assign(**cells)
     table = table.astype({"suggested_label": "Int64"})[COLUMNS]
@@ -149,33 +148,40 @@ def _similarities(
     return found
 
 
-def _neighbours(
-    texts: Sequence[str],
-    labels: NDArray[np.int64],
+def with_neighbours(
+    table: pd.DataFrame,
+    frame: pd.DataFrame,
     scores: NDArray[np.float64],
     groups: NDArray[np.int64],
-    rows: Sequence[int],
-) -> list[str]:
-    """Return the most similar messages of other groups, by their words, a line for each."""
-    if not rows:
-        return []
-    vectors = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+").fit_transform(
-        [plain(text) or "-" for text in texts]
+) -> pd.DataFrame:
+    """Return rows of an audit's table with `neighbours` filled in; the others are as for `audit`.
+
+    They are the most similar messages of other groups, by their words, a line for each: label,
+    score and text. Each row is compared with all messages, which takes milliseconds.
+    """
+    texts, labels = frame["msg"].tolist(), frame["label"].to_numpy()
+    vectors = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+").fit_transform(
+        [plain(text) for text in texts]
     )
     found = []
-    for row in rows:
+    for row in table.index:
         similar = (vectors @ vectors[[row]].T).toarray().ravel()
-        similar[groups == groups[row]] = -1
-        nearest = np.argsort(-similar, kind="stable")[:NEIGHBOURS]
+        similar[groups == groups[row]] = 0
+        nearest = np.argpartition(-similar, NEIGHBOURS)[:NEIGHBOURS]
+        nearest = nearest[np.argsort(-similar[nearest], kind="stable")]
         found.append(
             "\n".join(
-                f"{_NAMES[labels[other]]}, score {scores[other]:.2f}:"
-                f" {shorten(texts[other], _LONGEST_NEIGHBOUR, placeholder=' …')}"
+                f"{_NAMES[labels[other]]}, score {scores[other]:.2f}: {_on_one_line(texts[other])}"
                 for other in nearest
                 if similar[other] > 0
             )
         )
-    return found
+    return table.assign(neighbours=found)
+
+
+def _on_one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_NEIGHBOUR else line[: _LONGEST_NEIGHBOUR - 1] + "…"
 
 
 def _mixed_groups(
