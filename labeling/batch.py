@@ -33,7 +33,7 @@ class Item:
 
     @property
     def explanation(self) -> str:
-        """What somebody who checks the label should see beside the message."""
+        """Reasons and similar messages, for somebody who checks the label."""
         lines = [line for line in (self.reason, self.kind) if line]
         if self.neighbours:
             lines += ["", "similar messages:", self.neighbours]

@@ -102,14 +102,7 @@ def pull(studio: Studio, store: MessageStore, path: Path | None = None) -> Pulle
     names = studio.annotators()
     first, audit = (_export(studio, title) for title in (TITLE, AUDIT_TITLE))
     decided, audited = _decisions(first, names), _decisions(audit, names)
-    labels, tied = resolve([*decided, *audited])
-    checked = {
-        (each.row["msg_id"].strip(), fingerprint(each.row.get("msg", ""))) for each in audited
-    }
-    labels = [
-        replace(label, is_ground_truth=(label.msg_id, fingerprint(label.msg)) in checked)
-        for label in labels
-    ]
+    labels, tied = resolve(decided, audited)
     report = ReadReport()
     given = [*stored_labels(first, names, report), *stored_labels(audit, names, report)]
     stored = store.import_labels(given, given_key(STUDIO))
@@ -143,16 +136,20 @@ def stored_labels(
     ]
 
 
-def resolve(decided: Iterable[Decision]) -> tuple[list[Label], list[str]]:
+def resolve(
+    decided: Iterable[Decision], audited: Iterable[Decision] = ()
+) -> tuple[list[Label], list[str]]:
     """Return the label of each message that has one, and the msg_ids of ties.
 
-    Of two decisions on one message the later in `decided` counts. Messages with the same msg_id and
-    different texts, for example of two chats, are two messages.
+    Of two decisions on one message the one of an audit counts, and then the later in `decided`.
+    Messages with the same msg_id and different texts, for example of two chats, are two messages.
     Raises `InvalidLabels` for a choice that is not a label.
     """
-    latest = {_message(decision): decision for decision in decided}
+    checked = {_message(decision): decision for decision in audited}
+    latest = {_message(decision): decision for decision in decided} | checked
     labels, tied = [], []
-    for (identifier, _text), decision in latest.items():
+    for message, decision in latest.items():
+        identifier, _text = message
         if decision.label is None:
             tied.append(identifier)
             continue
@@ -172,6 +169,7 @@ def resolve(decided: Iterable[Decision]) -> tuple[list[Label], list[str]]:
                 label=label,
                 annotator=" ".join(sorted(majority)),
                 labeled_at=when.isoformat(timespec="seconds"),
+                is_ground_truth=message in checked,
             )
         )
     return labels, tied

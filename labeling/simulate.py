@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -20,7 +17,6 @@ from sklearn.metrics import f1_score
 from tqdm import tqdm
 
 from feedsieve.command import run_command
-from feedsieve.files import open_atomically
 from feedsieve.message import Message
 from feedsieve.text import plain
 from labeling.choose import candidates, choose, doubt, vectors
@@ -28,6 +24,7 @@ from labeling.next import in_time
 from train.data.folds import folds
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
+from train.report.doc_page import plot, write_section
 
 TIME = "in order of time"
 TIME_ONCE = "in order of time, near-duplicates once"
@@ -131,17 +128,13 @@ def read_corpus(path: Path, seed: int) -> Corpus:
 
 def draw(scores: dict[str, NDArray[np.float64]], sizes: Sequence[int], path: Path) -> None:
     """Write the curves as SVG: means with one standard error. Raises OSError."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="labels", ylabel="F1 on held-out messages")
-    for way, rows in scores.items():
-        mean, error = rows.mean(axis=0), rows.std(axis=0) / np.sqrt(len(rows))
-        axes.plot(sizes, mean, marker="o", markersize=4, label=way)
-        axes.fill_between(sizes, mean - error, mean + error, alpha=0.15)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "feedsieve"}), open_atomically(path) as file:
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    with plot(path, xlabel="labels", ylabel="F1 on held-out messages") as axes:
+        for way, rows in scores.items():
+            mean, error = rows.mean(axis=0), rows.std(axis=0) / np.sqrt(len(rows))
+            axes.plot(sizes, mean, marker="o", markersize=4, label=way)
+            axes.fill_between(sizes, mean - error, mean + error, alpha=0.15)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", frameon=False)
 
 
 def table(
@@ -188,18 +181,6 @@ def _needed(scores: dict[str, NDArray[np.float64]], sizes: Sequence[int]) -> str
     )
 
 
-def written_between(page: Path, mark: str, text: str) -> None:
-    """Replace what stands in `page` between `<!-- mark -->` and `<!-- /mark -->`, or append it."""
-    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->\n"
-    old = page.read_text(encoding="utf-8") if page.exists() else ""
-    if begin not in old:
-        old += begin + end
-    before, _, rest = old.partition(begin)
-    _, _, after = rest.partition(end)
-    with open_atomically(page) as file:
-        file.write(before + begin + text + end + after)
-
-
 def main() -> int:
     options = _parser().parse_args()
     return run_command("labeling.simulate", lambda: _run(options), options.data)
@@ -213,7 +194,7 @@ def _run(options: argparse.Namespace) -> None:
     text = table(scores, sizes, corpus, options)
     page, curve = options.out / "labelling.md", options.out / "images" / "labelling-curve.svg"
     draw(scores, sizes, curve)
-    written_between(page, MARK, text)
+    write_section(page, MARK, text)
     print(f"{text}\nsee {page} and {curve}")
 
 

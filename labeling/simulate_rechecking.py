@@ -11,18 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from cleanlab.filter import find_label_issues
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from export import pipeline as export
 from export import sources
 from feedsieve.command import run_command
 from feedsieve.errors import FeedsieveError
-from feedsieve.files import open_atomically
 from feedsieve.settings import settings
-from labeling.simulate import written_between
 from train.classifier import stacking
 from train.classifier.boosting import Fitted
 from train.cli.arguments import positive
@@ -32,6 +27,7 @@ from train.encoder.embedder import Embedder
 from train.evaluation.label_audit import SCORE, audit
 from train.evaluation.metrics import evaluate
 from train.evaluation.slices import precision_at
+from train.report.doc_page import plot, write_section
 
 ROUNDS, ONCE = "train.audit, trained again each round", "train.audit, once"
 CONTRADICTED = "labels that the score contradicts, once"
@@ -171,17 +167,13 @@ def table(simulation: Simulation) -> str:
 
 def draw(simulation: Simulation, path: Path) -> None:
     """Write the curves as SVG. Raises OSError."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="labels checked", ylabel="wrong labels found")
     sizes = [step.checked for step in simulation.steps]
-    for way, found in simulation.curves.items():
-        axes.plot(sizes, found, marker="o", markersize=4, label=way)
-    axes.axhline(simulation.wrong, color="grey", linestyle=":", linewidth=1)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "feedsieve"}), open_atomically(path) as file:
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    with plot(path, xlabel="labels checked", ylabel="wrong labels found") as axes:
+        for way, found in simulation.curves.items():
+            axes.plot(sizes, found, marker="o", markersize=4, label=way)
+        axes.axhline(simulation.wrong, color="grey", linestyle=":", linewidth=1)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper left", frameon=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -208,7 +200,7 @@ def _run(options: argparse.Namespace) -> None:
     text = table(simulation)
     page, curve = options.out / "labelling.md", options.out / "images" / "recheck-curve.svg"
     draw(simulation, curve)
-    written_between(page, MARK, text)
+    write_section(page, MARK, text)
     print(f"{text}\nsee {page} and {curve}")
 
 

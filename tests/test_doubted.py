@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from train.classifier import stacking
-from train.classifier.doubted import FEWEST, MOST_LEFT_OUT, believed
+from train.classifier.doubted import FEWEST, MOST_LEFT_OUT, kept
 
 
 def scored(count: int, **wrong: float) -> tuple[np.ndarray, np.ndarray]:
@@ -17,21 +17,21 @@ def scored(count: int, **wrong: float) -> tuple[np.ndarray, np.ndarray]:
 class TestBelieved:
     def test_contradicted_labels_are_left_out(self):
         labels, scores = scored(2 * FEWEST, r3=0.05, r4=0.95, r5=0.2)
-        assert np.flatnonzero(~believed(labels, scores)).tolist() == [3, 4]
+        assert np.flatnonzero(~kept(labels, scores)).tolist() == [3, 4]
 
     def test_checked_labels_are_believed(self):
         labels, scores = scored(2 * FEWEST, r3=0.05, r4=0.95)
         checked = np.arange(len(labels)) == 3
-        assert np.flatnonzero(~believed(labels, scores, checked)).tolist() == [4]
+        assert np.flatnonzero(~kept(labels, scores, checked)).tolist() == [4]
 
     def test_few_labels_are_all_believed(self):
         labels, scores = scored(2 * FEWEST - 2, r3=0.05, r4=0.95)
-        assert believed(labels, scores).all()
+        assert kept(labels, scores).all()
 
     def test_a_bad_model_leaves_out_a_few(self):
         labels, _ = scored(4 * FEWEST)
         scores = np.random.default_rng(0).uniform(0, 0.05, len(labels))
-        left_out = ~believed(labels, scores)
+        left_out = ~kept(labels, scores)
         assert not left_out[labels == 0].any()
         assert left_out[labels == 1].mean() == pytest.approx(MOST_LEFT_OUT, abs=0.01)
 

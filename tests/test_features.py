@@ -17,6 +17,7 @@ from feedsieve.scoring.word_model import opening
 from feedsieve.text import LONGEST, normalise, plain
 from train.classifier import head as heads
 from train.classifier import stacking, word_model
+from train.classifier.word_model import TextCounts
 
 ANY = st.text(st.characters(codec="utf-8"), max_size=60)
 TEXTS = [
@@ -74,7 +75,7 @@ class TestLexicon:
 
     def test_score_does_not_depend_on_the_batch(self):
         """To the last bit, for any other texts in the batch."""
-        words = word_model.fit(TEXTS, LABELS, seed=7)
+        words = word_model.fit(TextCounts.of(TEXTS), LABELS, seed=7)
         texts = [
             "сдам студию",
             "",
@@ -111,7 +112,7 @@ class TestLexicon:
         assert empty.score([]).tolist() == []
 
     def test_words_decide_the_sign(self):
-        words = word_model.fit(TEXTS, LABELS, seed=7)
+        words = word_model.fit(TextCounts.of(TEXTS), LABELS, seed=7)
         let, wanted = words.score(["сдам студию", "ищу квартиру"])
         assert let > 0 > wanted
 
@@ -122,13 +123,14 @@ class TestLexicon:
         labels = random.integers(0, 2, 120)
         rows = np.arange(120)
         parts = [(rows[rows % 4 != fold], rows[rows % 4 == fold]) for fold in range(4)]
-        held_out = word_model.out_of_fold(texts, labels, parts, seed=7)
-        seen = word_model.fit(texts, labels, seed=7).score([plain(text) for text in texts])
+        counts = TextCounts.of(texts)
+        held_out = word_model.out_of_fold(counts, labels, parts, seed=7)
+        seen = word_model.fit(counts, labels, seed=7).score([plain(text) for text in texts])
         assert ((seen > 0) == labels).mean() > 0.95
         assert ((held_out > 0) == labels).mean() < 0.65
 
     def test_text_without_known_pieces_scores_the_intercept(self):
-        words = word_model.fit(TEXTS, LABELS, seed=7)
+        words = word_model.fit(TextCounts.of(TEXTS), LABELS, seed=7)
         assert words.score(["", "ßßß"]).tolist() == [words.text.intercept] * 2
 
     def test_first_words_count_more(self):
@@ -136,7 +138,7 @@ class TestLexicon:
         filler = "и ещё много других слов о погоде и о море у нас"
         texts = [f"{first} {filler} {last}" for first, last in (("куплю", "дом"), ("дом", "куплю"))]
         labels = np.array([0, 1] * 10)
-        words = word_model.fit(texts * 10, labels, seed=7)
+        words = word_model.fit(TextCounts.of(texts * 10), labels, seed=7)
         assert words.text.score(texts) == pytest.approx(words.text.score(texts)[::-1])
         below, above = words.score(texts)
         assert below < 0 < above
@@ -240,7 +242,7 @@ class TestFeatures:
     @pytest.fixture
     def features(self) -> Features:
         head = Head(np.array([1.0, -0.5, 1 / 3]), 0.25)
-        return Features(word_model.fit(TEXTS, LABELS, seed=7), head, 3)
+        return Features(word_model.fit(TextCounts.of(TEXTS), LABELS, seed=7), head, 3)
 
     def test_columns_match_the_named_blocks(self, features):
         rows = np.arange(12, dtype=np.float32).reshape(4, 3)

@@ -32,7 +32,7 @@ from feedsieve.files import one_run_at_a_time, open_atomically
 from feedsieve.settings import settings
 from train.classifier import boosting, stacking
 from train.classifier.parameters import FIXED, PARAMETERS_FILE
-from train.cli.arguments import add_no_track
+from train.cli.arguments import add_no_track, positive
 from train.data.folds import folds
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
@@ -176,13 +176,6 @@ def _write(options: argparse.Namespace, best: dict[str, Any]) -> None:
         file.write(json.dumps(parameters, indent=2) + "\n")
 
 
-def _positive(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.tune",
@@ -200,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         "--finetune", action="store_true", help="tune the classifier of a fine-tuned encoder"
     )
     parser.add_argument(
-        "--trials", type=_positive, default=60, help="number of trials (%(default)s)"
+        "--trials", type=positive, default=60, help="number of trials (%(default)s)"
     )
     parser.add_argument(
         "--out", type=Path, default=PARAMETERS_FILE, metavar="FILE.json", help="(%(default)s)"

@@ -98,8 +98,8 @@ class Features:
         width = self.embedding_width
         if width not in (0, embeddings.shape[1]):
             raise ValueError(f"embeddings of {width} columns, not {embeddings.shape[1]}")
-        logits = [lexical] if head_logits is None else [lexical, head_logits]
-        return np.column_stack([*logits, handcrafted, embeddings[:, :width]])
+        rows = assemble(handcrafted, lexical, head_logits)
+        return np.column_stack([rows, embeddings[:, :width]])
 
     def save(self, folder: Path) -> None:
         """Write `features.json` into `folder`."""
@@ -128,6 +128,14 @@ class Features:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedFile(f"{path} is damaged: {error}") from error
+
+
+def assemble(
+    handcrafted: np.ndarray, lexical: np.ndarray, head_logits: np.ndarray | None
+) -> np.ndarray:
+    """Return the columns before the embedding, (texts, columns); see `Features.assemble`."""
+    logits = [lexical] if head_logits is None else [lexical, head_logits]
+    return np.column_stack([*logits, handcrafted])
 
 
 def _as_json(lexicon: Lexicon) -> dict[str, Any]:

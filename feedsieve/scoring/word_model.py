@@ -14,7 +14,7 @@ OPENING = 6  # words; docs/decisions/label-noise.md compares it with three
 class WordModel:
     """Two linear models whose logits are added: of the whole text and of its first words.
 
-    What a message is about tends to stand at its beginning, where a word says more than the same
+    The topic of a message tends to stand at its beginning, where a word says more than the same
     word further on.
     """
 

@@ -2,22 +2,18 @@
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import psutil
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from feedsieve.files import open_atomically
 from feedsieve.scoring.backend_timings import cpu_name
 from loadtests.harness.processes import ROOT
+from train.report.doc_page import plot, replace_section
 
 PAGE = "performance.md"
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16")  # and those of AMX
@@ -73,27 +69,14 @@ def write(folder: Path, name: str, text: str, sections: Sequence[str]) -> None:
     for section in sections:
         if f"<!-- {section} -->\n" not in old:
             old += f"\n<!-- {section} -->\n<!-- /{section} -->\n"
-    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
-    before, _, rest = old.partition(start)
-    _, _, after = rest.partition(end)
     folder.mkdir(parents=True, exist_ok=True)
     with open_atomically(path) as file:
-        file.write(f"{before}{start}{text.strip()}\n{end}{after}")
-
-
-@contextmanager
-def _axes(path: Path, size: tuple[float, float] = (7, 4.5), **options: Any) -> Iterator[Axes]:
-    """Yield axes to draw on, and write them to `path` afterwards. Raises OSError."""
-    figure = Figure(figsize=size, layout="constrained")
-    yield figure.add_subplot(**options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "feedsieve"}), open_atomically(path) as file:
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+        file.write(replace_section(old, name, text))
 
 
 def lines(path: Path, series: Mapping[str, Mapping[int, float]], xlabel: str, ylabel: str) -> None:
     """Draw a line per series on logarithmic axes."""
-    with _axes(path, xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log") as axes:
+    with plot(path, xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log") as axes:
         for name, values in series.items():
             if values:
                 axes.plot(list(values), list(values.values()), marker="o", markersize=4, label=name)
@@ -106,7 +89,7 @@ def lines(path: Path, series: Mapping[str, Mapping[int, float]], xlabel: str, yl
 
 def points(path: Path, named: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str) -> None:
     """Draw a labelled point per name."""
-    with _axes(path, xlabel=xlabel, ylabel=ylabel) as axes:
+    with plot(path, xlabel=xlabel, ylabel=ylabel) as axes:
         for name, (x, y) in named.items():
             axes.plot(x, y, marker="o")
             axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points")
@@ -116,7 +99,7 @@ def points(path: Path, named: Mapping[str, tuple[float, float]], xlabel: str, yl
 
 def bars(path: Path, values: Mapping[str, float], xlabel: str) -> None:
     """Draw a horizontal bar per name."""
-    with _axes(path, (7, 0.6 + 0.45 * len(values)), xlabel=xlabel) as axes:
+    with plot(path, (7, 0.6 + 0.45 * len(values)), xlabel=xlabel) as axes:
         drawn = axes.barh(list(values), list(values.values()), height=0.6)
         axes.bar_label(drawn, fmt="%.0f", padding=3)
         axes.margins(x=0.1)

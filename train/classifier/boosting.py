@@ -53,7 +53,7 @@ def fit(
     log_odds: int = 0,
     parameters: Mapping[str, Any] = PARAMETERS["frozen"],
     compute: Compute = LOCAL,
-    believed: np.ndarray | None = None,
+    kept: np.ndarray | None = None,
 ) -> Fitted:
     """Fit on all rows, with the number of rounds, calibration and threshold found in five folds.
 
@@ -63,7 +63,7 @@ def fit(
 
     Calibration and threshold use the scores of all five held-out folds together, since one fold has
     few positives. The final booster has the mean number of rounds of the five. Labels that are not
-    `believed`, (rows,), bool, are left out of all of it, and their rows have scores all the same.
+    `kept`, (rows,), bool, are left out of all of it, and their rows have scores all the same.
 
     `compute` runs one task per fold, with the same result everywhere. Early stopping does not work
     in LightGBM's distributed training: each worker would stop by its own share of the held-out
@@ -72,7 +72,7 @@ def fit(
     Raises ClusterUnavailable, and ValueError if a label has fewer than two groups.
     """
     parameters = {**parameters, "seed": seed}
-    kept = np.ones(len(labels), bool) if believed is None else believed
+    kept = np.ones(len(labels), bool) if kept is None else kept
     parts = list(folds(labels, groups, seed))
     validated = held_out(
         features, labels, parts, parameters, log_odds, progress=True, compute=compute, kept=kept

@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
+from feedsieve.scoring.calibration import Calibration
 from train.evaluation.metrics import check_labels_and_scores
 
 _LEAST_SLOPE = 1e-6  # of standardised logits
@@ -41,6 +42,11 @@ def fit_platt(logits: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
         slope, intercept = _LEAST_SLOPE, float(logit(targets.mean()))
     slope /= spread
     return slope, intercept - slope * centre
+
+
+def calibrate(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return `logits` as probabilities, (n,), calibrated on their `labels`; see `fit_platt`."""
+    return Calibration(*fit_platt(logits, labels)).apply(logits)
 
 
 def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:

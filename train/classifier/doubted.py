@@ -13,13 +13,11 @@ MOST_LEFT_OUT = 0.2  # of the messages with the same label: a bad model contradi
 FEWEST = 100  # messages with the same label: of fewer none is left out
 
 
-def believed(
-    labels: np.ndarray, scores: np.ndarray, checked: np.ndarray | None = None
-) -> np.ndarray:
+def kept(labels: np.ndarray, scores: np.ndarray, checked: np.ndarray | None = None) -> np.ndarray:
     """Return which labels to learn from, (messages,), bool.
 
     `labels`, 0 or 1, and out-of-fold `scores`, 0 to 1, are (messages,). A label that somebody has
-    `checked`, (messages,), bool, is always believed.
+    `checked`, (messages,), bool, is always kept.
     """
     credible = np.where(labels == 1, scores, 1 - scores)
     result = np.ones(len(labels), bool)

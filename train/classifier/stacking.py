@@ -10,11 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from feedsieve.scoring.calibration import Calibration
-from feedsieve.scoring.features import Features
+from feedsieve.scoring.features import Features, assemble
 from train.classifier import boosting, cascade, doubted, head, neighbours, word_model
 from train.classifier.boosting import Fitted
-from train.classifier.calibration import fit_platt
+from train.classifier.calibration import calibrate
 from train.classifier.handcrafted import handcrafted_features
 from train.classifier.parameters import PARAMETERS
 from train.classifier.word_model import TextCounts
@@ -42,25 +41,21 @@ def fit(
     those that somebody has `checked`, (texts,), bool.
     """
     parameters = PARAMETERS["finetuned" if tuned else "frozen"]
-    columns = _Columns(texts, labels, groups, embeddings, tuned, seed, compute)
-    features, rows = columns.of(np.ones(len(texts), bool))
+    inputs = _Inputs(texts, labels, groups, embeddings, tuned, seed, compute)
     first = boosting.held_out(
-        rows,
+        inputs.columns(np.ones(len(texts), bool)),
         labels,
-        list(folds(labels, groups, seed)),
+        inputs.parts,
         {**parameters, "seed": seed},
-        features.log_odds,
+        inputs.log_odds,
         progress=True,
         compute=compute,
     )
-    scores = Calibration(*fit_platt(first.logits, labels)).apply(first.logits)
-    believed = doubted.believed(labels, scores, checked)
-    features, rows = columns.of(believed)
-    fitted = boosting.fit(
-        rows, labels, groups, seed, features.log_odds, parameters, compute, believed
-    )
-    fitted = replace(fitted, views=_views(rows[:, : features.log_odds], labels, groups, embeddings))
-    return features, cascade.put_before(fitted, rows[:, 0], labels, believed)
+    kept = doubted.kept(labels, calibrate(first.logits, labels), checked)
+    rows = inputs.columns(kept)
+    fitted = boosting.fit(rows, labels, groups, seed, inputs.log_odds, parameters, compute, kept)
+    fitted = replace(fitted, views=_views(rows[:, : inputs.log_odds], labels, groups, embeddings))
+    return inputs.features(kept), cascade.put_before(fitted, rows[:, 0], labels, kept)
 
 
 def _views(
@@ -70,10 +65,7 @@ def _views(
 
     Neighbours are those in the space of a frozen encoder: fine-tuning has fitted the wrong labels.
     """
-    views = {
-        name: Calibration(*fit_platt(column, labels)).apply(column)
-        for name, column in zip(VIEWS, logits.T, strict=False)
-    }
+    views = {name: calibrate(column, labels) for name, column in zip(VIEWS, logits.T, strict=False)}
     if embeddings is not None:
         views[NEIGHBOURS] = neighbours.vote(embeddings, labels, groups)
     return views
@@ -96,13 +88,14 @@ def columns(
 
     Raises ClusterUnavailable, and ValueError if a label has fewer than two groups.
     """
+    inputs = _Inputs(texts, labels, groups, embeddings, tuned, seed, compute)
     everything = np.ones(len(texts), bool)
-    return _Columns(texts, labels, groups, embeddings, tuned, seed, compute).of(everything)
+    return inputs.features(everything), inputs.columns(everything)
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """The arguments of `columns`."""
+class _Inputs:
+    """The arguments of `columns`, and what both fits need."""
 
     texts: Sequence[str]
     labels: np.ndarray
@@ -112,32 +105,36 @@ class _Columns:
     seed: int
     compute: Compute
 
+    @property
+    def log_odds(self) -> int:
+        """The number of first columns that are log-odds."""
+        return 1 if self.tuned is None and self.embeddings is None else 2
+
     @cached_property
-    def handcrafted(self) -> np.ndarray:
+    def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return list(folds(self.labels, self.groups, self.seed))
+
+    @cached_property
+    def _handcrafted(self) -> np.ndarray:
         return handcrafted_features(self.texts, self.compute)
 
     @cached_property
-    def counts(self) -> TextCounts:
+    def _counts(self) -> TextCounts:
         return TextCounts.of(self.texts)
 
-    def of(self, believed: np.ndarray) -> tuple[Features, np.ndarray]:
-        """Return what `columns` returns; only `believed` labels, (texts,), bool, are learned."""
-        labels = self.labels
-        parts = [
-            (rest[believed[rest]], fold) for rest, fold in folds(labels, self.groups, self.seed)
-        ]
-        linear, logits = None, None
-        if self.tuned:
-            linear, logits = self.tuned.head, self.tuned.out_of_fold_logits
-        elif self.embeddings is not None:
-            linear = head.fit(self.embeddings[believed], labels[believed])
-            logits = head.out_of_fold(self.embeddings, labels, parts)
-        words = word_model.fit(self.counts, labels, self.seed, believed)
-        features = Features(words, linear, embedding_width=0)
-        rows = features.assemble(
-            self.handcrafted,
-            np.empty((len(labels), 0)),
-            word_model.out_of_fold(self.counts, labels, parts, self.seed, self.compute),
-            logits,
-        )
-        return features, rows
+    def features(self, kept: np.ndarray) -> Features:
+        """Return the features of any text, learned from the labels that are `kept`, (texts,)."""
+        linear = self.tuned.head if self.tuned else None
+        if self.tuned is None and self.embeddings is not None:
+            linear = head.fit(self.embeddings[kept], self.labels[kept])
+        words = word_model.fit(self._counts, self.labels, self.seed, kept)
+        return Features(words, linear, embedding_width=0)
+
+    def columns(self, kept: np.ndarray) -> np.ndarray:
+        """Return out-of-fold features of all texts, (texts, columns), learned in the same way."""
+        parts = [(rest[kept[rest]], fold) for rest, fold in self.parts]
+        logits = self.tuned.out_of_fold_logits if self.tuned else None
+        if self.tuned is None and self.embeddings is not None:
+            logits = head.out_of_fold(self.embeddings, self.labels, parts)
+        lexical = word_model.out_of_fold(self._counts, self.labels, parts, self.seed, self.compute)
+        return assemble(self._handcrafted, lexical, logits)

@@ -19,7 +19,7 @@ MIN_MESSAGES = 3  # that an n-gram occurs in; rarer ones are names, numbers and 
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each n-gram occurs in each text: cut once, for all folds."""
+    """N-grams by text: texts are cut once, for all folds."""
 
     matrix: csr_matrix  # (texts, n-grams)
     pieces: np.ndarray  # (n-grams,)
@@ -101,21 +101,18 @@ class _Fitted:
 
 
 def fit(
-    texts: Sequence[str] | TextCounts,
-    labels: np.ndarray,
-    seed: int,
-    believed: np.ndarray | None = None,
+    counts: TextCounts, labels: np.ndarray, seed: int, kept: np.ndarray | None = None
 ) -> WordModel:
-    """Return a word model fitted on `texts` and their `labels`, 0 or 1, (texts,).
+    """Return a word model fitted on texts and their `labels`, 0 or 1, (texts,).
 
-    Only `believed` labels are learned, (texts,), bool.
+    Only labels that are `kept`, (texts,), bool, are learned.
     """
-    rows = np.flatnonzero(np.ones(len(labels), bool) if believed is None else believed)
-    return _Fitted(_counts(texts), rows, labels, seed).exported()
+    rows = np.arange(len(labels)) if kept is None else np.flatnonzero(kept)
+    return _Fitted(counts, rows, labels, seed).exported()
 
 
 def out_of_fold(
-    texts: Sequence[str] | TextCounts,
+    counts: TextCounts,
     labels: np.ndarray,
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
     seed: int,
@@ -127,14 +124,10 @@ def out_of_fold(
     Raises ClusterUnavailable.
     """
     logits = np.empty(len(labels))
-    results = compute.map(_score_fold, parts, (_counts(texts), labels, seed))
+    results = compute.map(_score_fold, parts, (counts, labels, seed))
     for (_rest, fold), fold_logits in zip(parts, results, strict=True):
         logits[fold] = fold_logits
     return logits
-
-
-def _counts(texts: Sequence[str] | TextCounts) -> TextCounts:
-    return texts if isinstance(texts, TextCounts) else TextCounts.of(texts)
 
 
 def _score_fold(

@@ -46,5 +46,5 @@ def _layers(value: str) -> str:
 def positive(value: str) -> int:
     """Return a whole number, 1 or more. Raises ArgumentTypeError."""
     if not value.isascii() or not value.isdigit() or not int(value):
-        raise argparse.ArgumentTypeError(f"must be a number, 1 or more, not {value!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {value}")
     return int(value)

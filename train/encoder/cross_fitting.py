@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from feedsieve.scoring.calibration import Calibration
-from train.classifier.calibration import fit_platt
+from train.classifier.calibration import calibrate
 from train.encoder.checkpoints import Checkpoints
 from train.encoder.supervised import Examples, Progress, Recipe, Trained, train_encoder
 from train.encoder.trainer import BATCH
@@ -60,7 +59,7 @@ def teacher_runs(
 
 def soft_targets(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """Return the weighted mean of labels, 0 or 1, and calibrated teacher logits, (messages,)."""
-    probabilities = Calibration(*fit_platt(logits, labels)).apply(logits)
+    probabilities = calibrate(logits, labels)
     return LABEL_WEIGHT * labels + (1 - LABEL_WEIGHT) * probabilities
 
 

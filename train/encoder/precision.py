@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from train.classifier import head, word_model
 from train.classifier.calibration import best_threshold
+from train.classifier.word_model import TextCounts
 from train.compute.base import LOCAL, Compute
 from train.data.folds import folds
 from train.data.near_duplicates import near_duplicate_groups
@@ -125,7 +126,7 @@ def compare(
     else:
         groups = near_duplicate_groups(texts, progress=False)
         parts = list(folds(labels, groups, seed))
-        words = word_model.out_of_fold(texts, labels, parts, seed, compute)
+        words = word_model.out_of_fold(TextCounts.of(texts), labels, parts, seed, compute)
         figures = {}
         for precision, rows in embeddings.items():
             seeds, shared = range(seed, seed + REPEATS), (words, rows, labels, groups)

@@ -1,4 +1,4 @@
-"""How likely each label is wrong, by out-of-fold scores."""
+"""Probabilities that labels are wrong, by out-of-fold scores."""
 
 from collections.abc import Iterable
 
