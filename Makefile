@@ -89,8 +89,9 @@ features: $(VENV)/lab $(SAMPLE) ## compute what Feast has not of the messages ye
 
 serve: $(VENV)/train $(SAMPLE) ## serve on HOST:PORT (127.0.0.1:3000), after training once if there is no model
 ifeq ($(FEEDSIEVE_MODEL),)
-	@$(BIN)/bentoml models get feedsieve-classifier:latest --output path >/dev/null 2>&1 \
-		|| $(MAKE) --no-print-directory train
+	@if $(BIN)/bentoml models get feedsieve-classifier:latest --output path >/dev/null 2>&1; then \
+		echo "serving the newest model in BentoML's model store; make train makes a new one"; \
+	else $(MAKE) --no-print-directory train; fi
 endif
 	$(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
 
