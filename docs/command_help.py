@@ -26,6 +26,7 @@ COMMANDS = {
     "Training": [
         "train",
         "train.compare",
+        "train.learning_curve",
         "train.tune",
         "train.audit",
         "train.behave",

@@ -322,7 +322,7 @@ except ModelNotFound as error:
         path = home / "models" / name / version / file
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         tag = trained.metrics["classifier_tag"]
-        done = python("-m", "train.behave", "--model", tag, cwd=tmp_path)
+        done = python("-m", "train.behave", "--suite", "flats", "--model", tag, cwd=tmp_path)
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert f"behave: {tag} with" in done.stderr

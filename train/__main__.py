@@ -6,7 +6,7 @@ from pathlib import Path
 
 from feedsieve.command import run_command
 from feedsieve.store.database import without_password
-from train.behaviour.requirements import REQUIREMENTS
+from train.behaviour.suite import suite_argument
 from train.cli.arguments import add_cluster, add_distil, add_no_track
 from train.feast.feature_store import REPOSITORY
 from train.options import Options
@@ -91,10 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--behave",
-        choices=list(REQUIREMENTS),
-        help="run train.behave too, with the requirements for a model of real messages or of the"
-        " sample corpus, both about flats to let in Limassol, and add its outcome to the report"
-        " and the model card",
+        type=suite_argument,
+        metavar="FILE.toml",
+        help="run train.behave too, with this file as its --suite, and add the outcome to the"
+        " report and the model card",
     )
     parser.add_argument(
         "--report",

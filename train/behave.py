@@ -12,8 +12,8 @@ from feedsieve.command import run_command
 from feedsieve.files import open_atomically
 from feedsieve.scoring.model_store import load_scorer
 from feedsieve.settings import settings
-from train.behaviour.checks import all_texts, run
-from train.behaviour.requirements import REQUIREMENTS
+from train.behaviour.checks import run
+from train.behaviour.suite import suite_argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         scorer = load_scorer(options.model or settings().model, settings().threads)
-        with tqdm(total=len(all_texts()), desc="score", unit=" messages") as bar:
-            outcome = run(scorer, REQUIREMENTS[options.requirements], bar.update)
+        with tqdm(total=len(options.suite.texts), desc="score", unit=" messages") as bar:
+            outcome = run(scorer, options.suite, bar.update)
         print(f"{scorer.model}, threshold {scorer.threshold:.3f}\n{outcome}")
         if options.out:
             table = {"model": scorer.model, **outcome.as_table()}
@@ -48,10 +48,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the classifier (default: FEEDSIEVE_MODEL, or the latest)",
     )
     parser.add_argument(
-        "--requirements",
-        choices=list(REQUIREMENTS),
-        default="real",
-        help="for a model of real messages or of the sample corpus (%(default)s)",
+        "--suite",
+        type=suite_argument,
+        required=True,
+        metavar="FILE.toml",
+        help="messages and required behaviour; `flats` is the example in train/behaviour/, `sample`"
+        " the same for a model of the sample corpus",
     )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the outcome there")
     return parser

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from export.names import public_name
+from train.behaviour.suite import Suite
 from train.classifier.parameters import PARAMETERS
 from train.encoder.layer_choice import DEFAULT_LAYERS
 
@@ -17,7 +18,7 @@ class Options:
     db: str | None  # the message store
     encoder: str
     finetune: bool
-    behave: str | None  # the name of the requirements
+    behave: Suite | None  # to test the model by
     report: Path
     seed: int
     track: bool  # in MLflow
@@ -49,7 +50,7 @@ class Options:
             "distil": self.distil or f"{DEFAULT_LAYERS} at most",
             "features": self.features is not None,
             "cluster": self.cluster is not None,
-            "behave": self.behave,
+            "behave": self.behave.name if self.behave else None,
             "seed": self.seed,
             **{f"lightgbm.{name}": value for name, value in parameters.items()},
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from feedsieve.command import run_command
 from feedsieve.files import open_atomically
 from feedsieve.scoring.model_store import ModelNotFound
-from train.behaviour.requirements import REQUIREMENTS
+from train.behaviour.suite import suite_argument
 from train.data.labelled import read_labeled
 from train.tracking import registry
 from train.tracking.challenger import Candidate, Examination, Finding
@@ -136,11 +136,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--behave",
-        choices=list(REQUIREMENTS),
-        default="real",
-        help="requirements of train.behave, for models of real messages or of the sample, both"
-        " about flats to let in Limassol; a challenger is rejected if it fails a check that the"
-        " champion passes (%(default)s)",
+        type=suite_argument,
+        metavar="FILE.toml",
+        help="run train.behave with this file as its --suite; a challenger is rejected if it fails"
+        " a check that the champion passes",
     )
     for name, default, limit in (
         ("--margin", 1.0, "points of F1 and average precision that it may lose"),

@@ -4,20 +4,12 @@ These are the three kinds of test of CheckList (Ribeiro et al., ACL 2020).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Protocol
 
 import numpy as np
 
-from train.behaviour.cases import (
-    Example,
-    Pair,
-    direction_pairs,
-    functionality_examples,
-    invariance_pairs,
-)
 from train.behaviour.outcome import Case, Check, Outcome
-from train.behaviour.requirements import REAL, Bounds, Requirements
+from train.behaviour.suite import Bounds, Example, Pair, Suite
 
 EXAMPLES = 3  # cases to show if a mean falls short although no single case does
 
@@ -33,39 +25,28 @@ class Scores(Protocol):
     ) -> np.ndarray: ...
 
 
-def run(
-    scorer: Scores,
-    requirements: Requirements = REAL,
-    progress: Callable[[int], object] | None = None,
-) -> Outcome:
-    """Score every message once, in one call, and compare the scores with `requirements`.
+def run(scorer: Scores, suite: Suite, progress: Callable[[int], object] | None = None) -> Outcome:
+    """Score every message once, in one call, and compare the scores with what is required.
 
     `progress` is called with the number of newly scored texts, as by `Scorer.score`.
     """
-    texts = all_texts()
+    texts, required = suite.texts, suite.required
     scores = dict(zip(texts, map(float, scorer.score(texts, progress)), strict=True))
     checks = [
         *(
-            _invariance(name, _cases(pairs, scores), requirements.get(name, {}))
-            for name, pairs in invariance_pairs().items()
+            _invariance(name, _cases(pairs, scores), required.get(name, {}))
+            for name, pairs in suite.invariance.items()
         ),
         *(
-            _direction(name, _cases(pairs, scores), requirements.get(name, {}))
-            for name, pairs in direction_pairs().items()
+            _direction(name, _cases(pairs, scores), required.get(name, {}))
+            for name, pairs in suite.direction.items()
         ),
         *(
-            _functionality(name, examples, scores, scorer.threshold, requirements.get(name, {}))
-            for name, examples in functionality_examples().items()
+            _functionality(name, examples, scores, scorer.threshold, required.get(name, {}))
+            for name, examples in suite.functionality.items()
         ),
     ]
     return Outcome(checks, scorer.threshold, len(texts))
-
-
-def all_texts() -> list[str]:
-    """Return every distinct text that `run` scores."""
-    pairs = chain(*invariance_pairs().values(), *direction_pairs().values())
-    examples = chain(*functionality_examples().values())
-    return list(dict.fromkeys([*chain(*pairs), *(example.text for example in examples)]))
 
 
 def _cases(pairs: Sequence[Pair], scores: Mapping[str, float]) -> list[Case]:

@@ -13,7 +13,7 @@ from feedsieve.scoring.features import Features
 from feedsieve.scoring.scorer import Scorer
 from train.behaviour import checks
 from train.behaviour.outcome import Outcome
-from train.behaviour.requirements import REQUIREMENTS
+from train.behaviour.suite import Suite
 from train.classifier.boosting import Fitted
 from train.data.dataset import Dataset
 from train.encoder.fit_encoder import FittedEncoder
@@ -116,6 +116,6 @@ def _card(
     )
 
 
-def _test_behaviour(scorer: Scorer, requirements: str) -> Outcome:
-    with tqdm(total=len(checks.all_texts()), desc="behave", unit="message") as progress:
-        return checks.run(scorer, REQUIREMENTS[requirements], progress.update)
+def _test_behaviour(scorer: Scorer, suite: Suite) -> Outcome:
+    with tqdm(total=len(suite.texts), desc="behave", unit="message") as progress:
+        return checks.run(scorer, suite, progress.update)

@@ -52,8 +52,11 @@ class Predictions:
     threshold: float
 
 
-def linear(part: Part, seed: int) -> dict[str, Predictions]:
-    """Score with linear models over words and characters, all scikit-learn."""
+def linear(part: Part, seed: int, ways: Sequence[str] = (LOGISTIC, SVC)) -> dict[str, Predictions]:
+    """Score with linear models over words and characters, all scikit-learn.
+
+    Raises ValueError if texts are so few or alike that a model has no terms to learn from.
+    """
     models = {
         LOGISTIC: make_pipeline(
             TfidfVectorizer(max_df=0.2, min_df=min(18, max(1, len(part.texts) // 100))),
@@ -70,7 +73,8 @@ def linear(part: Part, seed: int) -> dict[str, Predictions]:
     texts = np.array([plain(text) for text in part.texts], dtype=object)
     held_out = [plain(text) for text in part.held_out]
     predictions = {}
-    for name, model in models.items():
+    for name in ways:
+        model = models[name]
         out_of_fold_logits = np.empty(len(texts))
         for rest, fold in folds(part.labels, part.groups, seed):
             fitted = clone(model).fit(texts[rest], part.labels[rest])
@@ -80,18 +84,20 @@ def linear(part: Part, seed: int) -> dict[str, Predictions]:
     return predictions
 
 
+def frozen_alone(part: Part, embedder: Embedder, seed: int) -> dict[str, Predictions]:
+    """Score with LightGBM on the embedding of a frozen encoder, without other features."""
+    fitted = boosting.fit(embedder.embed(part.texts, "embed"), part.labels, part.groups, seed)
+    return {FROZEN_ALONE: _boosted(fitted, embedder.embed(part.held_out, "embed"))}
+
+
 def frozen(part: Part, embedder: Embedder, seed: int) -> dict[str, Predictions]:
-    """Score with LightGBM on a frozen encoder, without and with the other features."""
+    """Score with a frozen encoder as `python -m train` does."""
     embeddings = embedder.embed(part.texts, "embed")
-    held_out = embedder.embed(part.held_out, "embed")
-    alone = boosting.fit(embeddings, part.labels, part.groups, seed)
     features, fitted = stacking.fit(
         part.texts, part.labels, part.groups, embeddings, None, seed, checked=part.checked
     )
-    return {
-        FROZEN_ALONE: _boosted(alone, held_out),
-        FROZEN: _boosted(fitted, features.columns(part.held_out, held_out)),
-    }
+    columns = features.columns(part.held_out, embedder.embed(part.held_out, "embed"))
+    return {FROZEN: _boosted(fitted, columns)}
 
 
 def tuned(

@@ -197,7 +197,9 @@ class _Predictor:
         if way == "linear":
             return candidates.linear(part, self.seed)
         if way == "frozen":
-            return candidates.frozen(part, self.embedder, self.seed)
+            return candidates.frozen_alone(part, self.embedder, self.seed) | candidates.frozen(
+                part, self.embedder, self.seed
+            )
         layers = None if way == "tuned" else self.student_layers
         return candidates.tuned(part, self.source, self.seed, encoders, self.threads, layers)
 

@@ -14,7 +14,7 @@ from feedsieve.scoring import model_store
 from feedsieve.scoring.scorer import Scorer
 from feedsieve.text import fingerprint
 from train.behaviour import checks as behaviour
-from train.behaviour.requirements import REQUIREMENTS
+from train.behaviour.suite import Suite
 from train.data.near_duplicates import near_duplicate_groups
 from train.tracking import mlflow_run
 from train.tracking.registry import Version
@@ -136,7 +136,9 @@ class Examination:
     def findings(self) -> list[Finding]:
         """Run all comparisons. Raises TrackingUnavailable."""
         quality = self._quality(self.champion) if self.champion else []
-        return [*quality, self._behaviour(), self._latency(), self._size()]
+        suite = self.options.behave
+        tested = [self._behaviour(suite)] if suite else []
+        return [*quality, *tested, self._latency(), self._size()]
 
     def _quality(self, champion: Candidate) -> list[Finding]:
         columns = {
@@ -174,21 +176,20 @@ class Examination:
             for name, difference in differences.items()
         ]
 
-    def _behaviour(self) -> Finding:
-        failed, count = self._failed_checks(self.challenger)
+    def _behaviour(self, suite: Suite) -> Finding:
+        failed, count = self._failed_checks(self.challenger, suite)
         result = f"{count - len(failed)} of {count} checks pass"
         if self.champion is None:
             return Finding("behaviour", f"{result}; no champion to compare with", passed=True)
-        lost = sorted(failed - self._failed_checks(self.champion)[0])
+        lost = sorted(failed - self._failed_checks(self.champion, suite)[0])
         if lost:
             result += f"; the champion passes, but the challenger fails: {', '.join(lost)}"
         return Finding("behaviour", result, passed=not lost)
 
-    def _failed_checks(self, candidate: Candidate) -> tuple[set[str], int]:
+    def _failed_checks(self, candidate: Candidate, suite: Suite) -> tuple[set[str], int]:
         """Return the names of failed checks, and the number of all checks."""
-        requirements = REQUIREMENTS[self.options.behave]
-        with tqdm(total=len(behaviour.all_texts()), desc="behave", unit="message") as bar:
-            outcome = behaviour.run(candidate.scorer, requirements, bar.update)
+        with tqdm(total=len(suite.texts), desc="behave", unit="message") as bar:
+            outcome = behaviour.run(candidate.scorer, suite, bar.update)
         return {check.name for check in outcome.failed}, len(outcome.checks)
 
     def _latency(self) -> Finding:
