@@ -3,13 +3,19 @@
 import hashlib
 import re
 import unicodedata
-from functools import lru_cache
+from functools import cache, lru_cache
 
 LONGEST = 10_000  # characters of a text that models read
 _LONGEST_CACHED = 2_000  # characters; bounds the caches to 8 and 16 MB
 _SPACES = re.compile("[\t\n\r\u200b-\u200d\ufeff]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates have no UTF-8 form
 _LINE_ENDS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+MOST_MARKS = 30  # in a row, as in Unicode's Stream-Safe Text Format (UAX #15)
+# Some characters in a row that may be combining marks: neither ASCII, nor Latin, Greek or Cyrillic
+# letters, nor symbols. Half of `MOST_MARKS`, since NFKC makes two of some. Most texts have none.
+_PERHAPS_MARKS = re.compile(
+    f"[^\0-\u02ff\u0370-\u0482\u048a-\u0590\u2000-\u20cf\u2100-\u2ce0]{{{MOST_MARKS // 2 + 1}}}"
+)
 _EMOJI = re.compile(  # except digits, ©, ®, ™ and emoji that NFKC turns into letters
     "[\u20e3\u2194-\u21aa\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf\u2934\u2935"
     "\u2b00-\u2bff\u3030\u303d\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
@@ -36,9 +42,9 @@ _cached_plain = lru_cache(512)(_plain)
 def normalise(text: str) -> str:
     """Return the form of `text` that is fingerprinted.
 
-    NFKC. Line ends, tabs and zero-width characters become spaces, other control characters and
-    lone surrogates are removed, runs of spaces become one. The result always encodes as UTF-8, and
-    normalising it again changes nothing.
+    NFKC, with at most `MOST_MARKS` combining marks in a row. Line ends, tabs and zero-width
+    characters become spaces, other control characters and lone surrogates are removed, runs of
+    spaces become one. The result always encodes as UTF-8, and normalising it again changes nothing.
     """
     return _cached_normal(text) if len(text) <= _LONGEST_CACHED else _normalise(text)
 
@@ -47,7 +53,28 @@ def _normalise(text: str) -> str:
     text = _SPACES.sub(" ", text)
     if not text.isprintable():  # several times as fast as the pattern
         text = _CONTROLS.sub("", text)
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    return " ".join(_nfkc(text).split())
+
+
+def _nfkc(text: str) -> str:
+    """Return the NFKC of `text` in linear time: it sorts a row of marks in quadratic time."""
+    if not _PERHAPS_MARKS.search(text):
+        return unicodedata.normalize("NFKC", text)
+    surplus = _surplus_marks()
+    text = unicodedata.normalize("NFKC", surplus.sub(r"\1", text))
+    return surplus.sub(r"\1", text)
+
+
+@cache
+def _surplus_marks() -> re.Pattern[str]:
+    """Return the pattern of too many marks, whose group 1 stays."""
+    characters = filter(str.isprintable, map(chr, range(0x300, 0x1F000)))
+    marks = "".join(
+        character
+        for character in characters
+        if unicodedata.combining(unicodedata.normalize("NFKD", character)[0])
+    )
+    return re.compile(f"([{marks}]{{{MOST_MARKS}}})[{marks}]+")
 
 
 # An import normalises a text for its fingerprint, its facts and its language, a thousand at a time.

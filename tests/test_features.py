@@ -238,6 +238,17 @@ class TestHandcrafted:
         )
 
 
+class TestEndlessNumbers:
+    def test_prices_are_those_of_the_whole_number(self):
+        lowest, count = HANDCRAFTED["lowest price"], HANDCRAFTED["prices"]
+        for number in ("1" * 5000, "123" + 2000 * " 456", "7" + 40 * "0"):
+            digits = float("".join(filter(str.isdigit, number))[:12])
+            for text in (f"€{number}", f"{number}€", f"{number}.50 €"):
+                assert count(text) == 1
+                assert lowest(text) == digits
+            assert count(f"{number} м") == 0
+
+
 class TestFeatures:
     @pytest.fixture
     def features(self) -> Features:

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedsieve.text import fingerprint, normalise, plain, storable
+from feedsieve.text import MOST_MARKS, fingerprint, normalise, plain, storable
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
+# Marks that precompose, that NFKC reorders, and that it makes two of.
+MARKS = st.text(st.sampled_from("aя \u0301\u0327\u0344\u0f73\uff9e\u3099\U0001e8d0"), max_size=200)
 
 
 class TestNormalise:
@@ -38,6 +40,27 @@ class TestNormalise:
 
     def test_normalise_keeps_case(self):
         assert normalise("Flat TO let") == "Flat TO let"
+
+    def test_row_of_marks_is_bounded(self):
+        assert normalise("a" + 40 * "\u0327") == "a" + MOST_MARKS * "\u0327"
+        word = "z" + MOST_MARKS * "\u0327" + "b"
+        assert normalise(word + word) == word + word
+
+    @given(MARKS)
+    @settings(max_examples=300, deadline=None)
+    def test_rows_of_marks_normalise_alike(self, text):
+        normal = normalise(text)
+        assert normalise(normal) == normal
+        assert unicodedata.is_normalized("NFKC", normal)
+        if len(text) <= MOST_MARKS // 2:
+            assert normal == " ".join(unicodedata.normalize("NFKC", text).split())
+
+    def test_every_mark_may_be_in_a_row(self):
+        for character in map(chr, range(0x110000)):
+            decomposed = unicodedata.normalize("NFKD", character)
+            if unicodedata.combining(decomposed[0]):
+                assert len(normalise("a" + 400 * character)) <= 1 + MOST_MARKS * len(decomposed)
+                assert len(decomposed) <= 2
 
     @given(ANY_TEXT)
     @settings(max_examples=300, deadline=None)

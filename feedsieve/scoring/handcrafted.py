@@ -18,6 +18,10 @@ _PRICE = (
 )
 _AREA = r"(?P<area>\d{2,5})(?:[.,]\d+)?\s?(?:кв\.?\s?м|[мm]\s?2\b|sq\.?\s?m|τ\.?μ)"
 _MAX_DIGITS = 12  # of an amount; the rest is cut off
+# Numbers that no price has, and that `_PRICE` would read from each of their digits to their end.
+# Their first and last digits stay, so that the same amounts are found.
+_MANY_DIGITS = re.compile(r"(\d{21})\d+(\d{3})")
+_MANY_THOUSANDS = re.compile(r"(\d{1,3}(?:[ .,']\d{3}){8})(?:[ .,']\d{3})+(?=[ .,']\d{3})")
 
 Feature = Callable[[str], float]
 
@@ -39,10 +43,15 @@ def _amounts(pattern: str) -> Callable[[str], tuple[float, ...]]:
 
     @lru_cache(1)
     def amounts(text: str) -> tuple[float, ...]:
-        numbers = (match.group(match.lastgroup or 0) for match in matches(text))
+        numbers = (match.group(match.lastgroup or 0) for match in matches(_without_long(text)))
         return tuple(float(re.sub(r"\D", "", number)[:_MAX_DIGITS]) for number in numbers)
 
     return amounts
+
+
+def _without_long(text: str) -> str:
+    """Return `text` with shorter numbers in place of endless ones, for patterns of numbers."""
+    return _MANY_THOUSANDS.sub(r"\1", _MANY_DIGITS.sub(r"\1\2", text))
 
 
 def _extreme(amounts: Callable[[str], tuple[float, ...]], choose: Callable[..., float]) -> Feature:
