@@ -42,6 +42,7 @@ IMAGE = (
     name="feedsieve",
     image=IMAGE,
     traffic={"timeout": TIMEOUT},
+    http={"host": "127.0.0.1"},  # BentoML's default is all interfaces, as in bentofile.yaml
     metrics={"enabled": False},  # feedsieve.metrics replaces them
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,7 @@ def serve(
     bentoml: Path = BENTOML,
     source: Path = ROOT,
     port: int | None = None,
+    host: Sequence[str] = ("--host", "127.0.0.1"),
 ) -> Iterator[Server]:
     """Run `bentoml serve` during the block, on a free port by default.
 
@@ -60,7 +61,7 @@ def serve(
     log = folder / f"server-{port}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [bentoml, "serve", bento, "--host", "127.0.0.1", "--port", str(port)],
+            [bentoml, "serve", bento, *host, "--port", str(port)],
             cwd=source,
             env=os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | dict(environment),
             stdin=subprocess.DEVNULL,

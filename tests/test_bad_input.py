@@ -156,6 +156,10 @@ class TestBodies:
         body = b'{"texts": ["text"]}'
         assert_problem(post(server, body, {"Content-Type": media_type}), 415, "application/json")
 
+    def test_body_without_a_media_type_is_rejected(self, server):
+        """A page of another site may send one without asking, unlike application/json."""
+        assert_problem(post(server, b'{"texts": ["text"]}', {}), 415, "Content-Type must say so")
+
     def test_forbidden_media_type_is_rejected(self, server):
         """With httptools uvicorn's parser rejects it; without, we do."""
         answer = post(server, b'{"texts": ["text"]}', {"Content-Type": "\x7f"})

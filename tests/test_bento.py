@@ -76,6 +76,12 @@ def installed(commands: Path) -> set[str]:
     return {line.partition("==")[0].lower() for line in done.stdout.splitlines()}
 
 
+def test_container_listens_on_all_interfaces(bento):
+    dockerfile = (bento / "env" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    assert "ARG BENTOML_HOST=0.0.0.0\n" in dockerfile
+    assert "ENV BENTOML_HOST=$BENTOML_HOST\n" in dockerfile
+
+
 def test_it_scores_as_the_checkout_does(server, elsewhere):
     texts = (OFFER, CHATTER, "", "Flat to let in Limassol, 2 bedrooms, 1400 euro")
     assert [row["score"] for row in score(elsewhere, *texts)] == pytest.approx(

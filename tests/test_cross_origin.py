@@ -149,7 +149,10 @@ class TestListed:
     def test_overload_is_for_the_origin(self, listed):
         address = ("127.0.0.1", listed.client.base_url.port)
         with socket.create_connection(address) as waiting:
-            waiting.sendall(b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+            waiting.sendall(
+                b"POST /score HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+            )
             wait_for(listed, "/metrics", lambda _: self.post(listed).status_code == 503, within=10)
             answer = self.post(listed)
         assert_problem(answer, 503, "wait to be scored")

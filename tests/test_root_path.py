@@ -127,7 +127,8 @@ class TestForwardedPrefix:
             assert (answer.status_code, answer.content) == (200, plain.content)
         answer = small_server.client.post("/score", json={"texts": ["a"]}, headers={PREFIX: "/x"})
         assert answer.status_code == 200
-        answer = small_server.client.post("/score", content=b"{", headers={PREFIX: "/x"})
+        headers = {PREFIX: "/x", "Content-Type": "application/json"}
+        answer = small_server.client.post("/score", content=b"{", headers=headers)
         assert answer.status_code == 400
 
     def test_cached_pages_of_prefixes_are_not_mixed(self, small_server):
@@ -213,7 +214,9 @@ class TestRootPath:
 
     def test_body_is_checked_under_it(self, rooted):
         for path in ("/score", "/team/chat/score"):
-            answer = rooted.client.post(path, content=b"{")
+            answer = rooted.client.post(
+                path, content=b"{", headers={"Content-Type": "application/json"}
+            )
             assert answer.status_code == 400, answer.text
             assert rooted.client.post(path, json={"texts": ["a"]}).status_code == 200
 

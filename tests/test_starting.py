@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 from itertools import islice
@@ -34,6 +35,14 @@ def test_not_ready_until_the_model_is_loaded(environment, tmp_path):
         assert server.client.get("/feed").json()["items"] == []
         page = server.client.get("/feed", headers={"Accept": "text/html"})
         assert "feedsieve import" in page.text
+
+
+def test_only_this_machine_reaches_it_by_default(environment, tmp_path):
+    with serve(environment, tmp_path, host=()) as server:
+        wait_until_ready(server)
+        port = server.client.base_url.port
+        with socket.socket() as client, pytest.raises(ConnectionRefusedError):
+            client.connect(("127.0.0.2", port))  # open if it listens on all interfaces
 
 
 def test_missing_model_ends_the_server(tmp_path):
