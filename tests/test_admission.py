@@ -13,6 +13,7 @@ from feedsieve.serving.admission import (
 )
 from feedsieve.serving.runtime import Runtime
 from feedsieve.settings import Settings
+from feedsieve.text import fingerprint
 
 TEXT = ["x" * CHARACTERS_READ]  # as much of a text as the encoder reads
 COST = CHARACTERS_EACH + CHARACTERS_READ
@@ -136,6 +137,24 @@ def test_runtime_rejects_what_would_wait_too_long_and_admits_the_next(tmp_path, 
         assert compute.read == ["first", "third"]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("count", "on_loop"), [(1, True), (5, True), (6, False)])
+def test_many_characters_are_normalised_in_a_thread(tmp_path, monkeypatch, count, on_loop):
+    threads = set()
+
+    def record(text):
+        threads.add(threading.current_thread())
+        return fingerprint(text)
+
+    monkeypatch.setattr("feedsieve.serving.runtime.fingerprint", record)
+    runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
+    may = threading.Event()
+    may.set()
+    monkeypatch.setattr(runtime._scoring, "_compute", Computing(may))
+    texts = [str(number).ljust(400, ".") for number in range(count)]
+    assert asyncio.run(runtime.score(texts)) == [0.5] * count
+    assert (threads == {threading.current_thread()}) == on_loop
 
 
 class Computing:

@@ -37,7 +37,6 @@ from feedsieve.serving.admission import Overloaded
 from feedsieve.serving.runtime import ModelNotReady, Runtime
 from feedsieve.settings import settings
 from feedsieve.store.feed import Cursor, FeedPage
-from feedsieve.text import LONGEST, normalise
 
 _log = logging.getLogger("feedsieve")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -155,14 +154,10 @@ async def add_messages(body: NewMessages, wait: Wait = "1") -> Response:
 async def _scores_if_possible(texts: dict[str, str]) -> dict[str, float]:
     """Return the scores of stored messages by identifier; none if scoring is refused."""
     try:
-        scored = await runtime.score(list(texts.values()))
+        scored = await runtime.score(list(texts.values()), stored=True)
     except (Overloaded, ModelNotReady):
         return {}
-    scores = {}
-    for (identifier, text), (score, _by) in zip(texts.items(), scored, strict=True):
-        runtime.remember(text, score)
-        scores[identifier] = score
-    return scores
+    return {identifier: one.score for identifier, one in zip(texts, scored, strict=True)}
 
 
 @web.delete(
@@ -193,13 +188,11 @@ async def message(identifier: str, request: Request, explain: Explain = "0") -> 
     message, score = scored.message, scored.score
     if score is None:
         with runtime.admission.request():
-            [(score, _by)] = await runtime.score([message.text])
-        runtime.remember(message.text, score)
+            [(score, _by)] = await runtime.score([message.text], stored=True)
     explanation = None
     if explain in ("1", "true"):
         async with explaining:
-            text = normalise(message.text)[:LONGEST]
-            explanation = await run_in_threadpool(runtime.explain, text)
+            explanation = await run_in_threadpool(runtime.explain, message.text)
     answer = MessageAnswer(
         id=message.id,
         text=message.text,

@@ -13,7 +13,7 @@ from feedsieve.scoring.cascade import Cascade
 from feedsieve.scoring.encoder import Encoder
 from feedsieve.scoring.features import EMBEDDING, LEXICON, Features
 from feedsieve.scoring.scorer import Scorer
-from feedsieve.text import normalise
+from feedsieve.text import LONGEST, normalise
 
 TOKENS = 1200  # budget for the encoder, about; it is most of the time
 FEWEST_SPANS, MOST_SPANS = 4, 24  # fewer would say nothing of a long text, more nothing new
@@ -59,10 +59,11 @@ class Explanation:
 def explain(scorer: Scorer, text: str) -> Explanation:
     """Return the contributions to the score of `text`.
 
-    Those of features are from `Classifier.contributions`. The contribution of words is how much the
-    logit falls without them (occlusion: Zeiler and Fergus, https://arxiv.org/abs/1311.2901).
+    Its first `LONGEST` characters count. Contributions of features are from
+    `Classifier.contributions`. The contribution of words is how much the logit falls without them
+    (occlusion: Zeiler and Fergus, https://arxiv.org/abs/1311.2901).
     """
-    text = normalise(text)
+    text = normalise(text)[:LONGEST]
     words = text.split()
     spans = list(pairwise(_bounds(words, scorer.encoder)))
     variants = [text, *(" ".join(words[:start] + words[end:]) for start, end in spans)]

@@ -1,4 +1,4 @@
-"""How well models rank with few labels: the same models, trained on random draws of messages."""
+"""Learning curves: figures of models that are trained on random draws of few labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
