@@ -4,7 +4,6 @@ Adjudicated labels stand in for the person who checks them.
 """
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,15 @@ import numpy as np
 from cleanlab.filter import find_label_issues
 from tqdm import tqdm
 
-from export import pipeline as export
 from export import sources
 from feedsieve.command import run_command
 from feedsieve.errors import FeedsieveError
-from feedsieve.settings import settings
 from train.classifier import stacking
 from train.classifier.boosting import Fitted
-from train.cli.arguments import positive
+from train.cli.arguments import add_encoder, positive
 from train.data.dataset import Dataset
 from train.data.validation import ADJUDICATED, GROUND_TRUTH
-from train.encoder.embedder import Embedder
+from train.encoder.frozen import frozen_embedder
 from train.evaluation.label_audit import SCORE, audit
 from train.evaluation.metrics import evaluate
 from train.evaluation.slices import precision_at
@@ -190,9 +187,8 @@ def _run(options: argparse.Namespace) -> None:
         )
     texts = data.texts + data.test_texts
     source = sources.load(options.encoder)
-    with tempfile.TemporaryDirectory(prefix="feedsieve-recheck-") as folder:
-        encoders = export.export_encoder(source, Path(folder), texts, settings().threads)
-        embeddings = Embedder(encoders.fastest).embed(texts, "embed")
+    with frozen_embedder(source, texts) as embedder:
+        embeddings = embedder.embed(texts, "embed")
     size = len(data.texts)
     simulation = simulate(
         data, embeddings[:size], embeddings[size:], options.batch, options.rounds, options.seed
@@ -218,9 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LABELED.csv",
         help="msg_id,msg,label,adjudicated and optionally subset",
     )
-    parser.add_argument(
-        "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
-    )
+    add_encoder(parser)
     parser.add_argument(
         "--batch", type=positive, default=50, help="labels in a round (%(default)s)"
     )

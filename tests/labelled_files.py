@@ -2,8 +2,11 @@
 
 import csv
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from train.data.labelled import read_labeled
@@ -16,6 +19,26 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     """Return texts of which no two are near-duplicates."""
     rng = random.Random(seed)
     return [" ".join(rng.choices(WORDS, k=12)) for _ in range(count)]
+
+
+def offers(is_offer: Sequence[bool], test_every: int) -> pd.DataFrame:
+    """Return labelled messages that offer a flat or ask for something.
+
+    One in `test_every` is in the test part.
+    """
+    count = len(is_offer)
+    texts = [
+        f"{'сдаю квартиру' if offer else 'ищу квартиру'} {text}"
+        for offer, text in zip(is_offer, sentences(count), strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "msg_id": np.arange(count).astype(str),
+            "msg": texts,
+            "label": np.asarray(is_offer).astype(int),
+            "subset": np.where(np.arange(count) % test_every == test_every - 1, "test", "train"),
+        }
+    )
 
 
 def table(count: int = 30, every: int = 3) -> list[dict[str, str]]:

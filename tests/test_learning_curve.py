@@ -1,6 +1,6 @@
 import numpy as np
 import pandas as pd
-from labelled_files import sentences
+from labelled_files import offers
 from tiny_bert import save_tiny_bert
 
 from train import learning_curve as command
@@ -9,19 +9,7 @@ from train.evaluation.learning_curve import Point, learning_curve
 
 
 def corpus(count: int = 240, positives: int = 100) -> pd.DataFrame:
-    offers = np.arange(count) < positives
-    texts = [
-        f"{'сдаю квартиру' if offer else 'ищу работу'} {text}"
-        for offer, text in zip(offers, sentences(count), strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "msg_id": np.arange(count).astype(str),
-            "msg": texts,
-            "label": offers.astype(int),
-            "subset": np.where(np.arange(count) % 4 == 3, "test", "train"),
-        }
-    )
+    return offers(np.arange(count) < positives, test_every=4)
 
 
 class Embedder:

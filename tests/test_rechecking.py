@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from labelled_files import sentences
+from labelled_files import offers
 from tiny_bert import save_tiny_bert
 
 from labeling import simulate_rechecking
@@ -12,20 +12,8 @@ from train.data.dataset import Dataset
 
 def corpus(count: int = 400) -> pd.DataFrame:
     """Return messages of which half offer something; every tenth offer is labelled negative."""
-    offers = np.arange(count) % 2 == 0
-    texts = [
-        f"{'сдаю квартиру' if offer else 'ищу квартиру'} {text}"
-        for offer, text in zip(offers, sentences(count), strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "msg_id": np.arange(count).astype(str),
-            "msg": texts,
-            "label": (offers & (np.arange(count) % 20 != 0)).astype(int),
-            "adjudicated": offers.astype(int),
-            "subset": np.where(np.arange(count) % 5 == 4, "test", "train"),
-        }
-    )
+    frame = offers(np.arange(count) % 2 == 0, test_every=5).rename(columns={"label": "adjudicated"})
+    return frame.assign(label=frame["adjudicated"] * (np.arange(count) % 20 != 0))
 
 
 @pytest.fixture(scope="module")

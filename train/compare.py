@@ -10,7 +10,7 @@ from export.names import public_name
 from feedsieve.command import run_command
 from feedsieve.files import open_atomically
 from feedsieve.settings import settings
-from train.cli.arguments import add_distil, add_no_track
+from train.cli.arguments import add_distil, add_encoder, add_no_track
 from train.encoder.layer_choice import DEFAULT_LAYERS
 
 DEFAULT_OUT = Path("docs/quality.md")
@@ -87,9 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"
     )
-    parser.add_argument(
-        "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
-    )
+    add_encoder(parser)
     add_distil(parser, "layers of the smaller fine-tuned encoder")
     parser.add_argument(
         "--no-finetune",

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from feedsieve.command import run_command
-from feedsieve.settings import settings
-from train.cli.arguments import positive
+from train.cli.arguments import add_encoder, positive
 from train.report.doc_page import write_section
 
 if TYPE_CHECKING:
@@ -31,20 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> None:
     # Imported here: PyTorch and the others take ten seconds, and --help needs none of them.
-    from export import pipeline as export
     from export import sources
     from train.data.labelled import read_labeled
-    from train.encoder.embedder import Embedder
+    from train.encoder.frozen import frozen_embedder
     from train.evaluation.learning_curve import learning_curve
 
     frames = {path.stem: read_labeled(path) for path in options.data}
     source = sources.load(options.encoder)
     points: dict[str, list[Point]] = {}
     for name, frame in frames.items():
-        with tempfile.TemporaryDirectory(prefix="feedsieve-learning-curve-") as folder:
-            texts = frame["msg"].tolist()
-            encoders = export.export_encoder(source, Path(folder), texts, settings().threads)
-            embedder = Embedder(encoders.fastest)
+        with frozen_embedder(source, frame["msg"].tolist()) as embedder:
             curve = learning_curve(frame, embedder, options.labels, options.draws, options.seed)
             points[name] = list(tqdm(curve, name, unit=" models"))
     text = table(points)
@@ -100,9 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="numbers of labels (40 100 300 1000)",
     )
     parser.add_argument("--draws", type=positive, default=4, help="random draws (%(default)s)")
-    parser.add_argument(
-        "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
-    )
+    add_encoder(parser)
     parser.add_argument("--seed", type=int, default=7, help="of draws and models (%(default)s)")
     parser.add_argument(
         "--out",

@@ -10,7 +10,6 @@ import inspect
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from hashlib import blake2b
@@ -24,7 +23,6 @@ from scipy.special import expit
 from sklearn.metrics import log_loss
 from tqdm import tqdm
 
-from export import pipeline as export
 from export import sources
 from export.names import public_name
 from feedsieve.command import run_command
@@ -32,14 +30,14 @@ from feedsieve.files import one_run_at_a_time, open_atomically
 from feedsieve.settings import settings
 from train.classifier import boosting, stacking
 from train.classifier.parameters import FIXED, PARAMETERS_FILE
-from train.cli.arguments import add_no_track, positive
+from train.cli.arguments import add_encoder, add_no_track, positive
 from train.data.folds import folds
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
 from train.data.split import split
 from train.data.validation import ADJUDICATED
-from train.encoder.embedder import Embedder
 from train.encoder.finetune import finetune
+from train.encoder.frozen import frozen_embedder
 from train.tracking import mlflow_run
 
 REPEATS = 3  # of cross-validation, with other folds, against overfitting to one set of folds
@@ -161,9 +159,8 @@ def _columns(
         tuned = finetune(source, texts, labels, groups, options.seed, settings().cache)
         features, columns = stacking.columns(texts, labels, groups, None, tuned, options.seed)
     else:
-        with tempfile.TemporaryDirectory(prefix="feedsieve-tune-") as folder:
-            exported = export.export_encoder(source, Path(folder), texts, settings().threads)
-            embeddings = Embedder(exported.fastest).embed(texts, "embed")
+        with frozen_embedder(source, texts) as embedder:
+            embeddings = embedder.embed(texts, "embed")
         features, columns = stacking.columns(texts, labels, groups, embeddings, None, options.seed)
     return columns, labels, groups, features.log_odds
 
@@ -186,9 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LABELED.csv", help="as of python -m train"
     )
-    parser.add_argument(
-        "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
-    )
+    add_encoder(parser)
     parser.add_argument(
         "--finetune", action="store_true", help="tune the classifier of a fine-tuned encoder"
     )

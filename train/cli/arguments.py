@@ -16,6 +16,13 @@ def add_no_track(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """Add --encoder, which `export.sources.load` reads."""
+    parser.add_argument(
+        "--encoder", default="wheel", metavar="SOURCE", help="as of python -m train"
+    )
+
+
 def add_cluster(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Add --cluster; `purpose` says what the workers do."""
     parser.add_argument(
