@@ -37,13 +37,15 @@ def _share(characters: str) -> Feature:
     return lambda text: sum(map(len, runs(text))) / max(1, len(text))
 
 
-def _amounts(pattern: str) -> Callable[[str], tuple[float, ...]]:
-    """Return a finder of the amounts in a text, cached for the features that share it."""
+def _amounts(
+    pattern: str, prepare: Callable[[str], str] = str
+) -> Callable[[str], tuple[float, ...]]:
+    """Return a finder of the amounts in a prepared text, cached for the features that share it."""
     matches = re.compile(pattern).finditer
 
     @lru_cache(1)
     def amounts(text: str) -> tuple[float, ...]:
-        numbers = (match.group(match.lastgroup or 0) for match in matches(_without_long(text)))
+        numbers = (match.group(match.lastgroup or 0) for match in matches(prepare(text)))
         return tuple(float(re.sub(r"\D", "", number)[:_MAX_DIGITS]) for number in numbers)
 
     return amounts
@@ -59,7 +61,7 @@ def _extreme(amounts: Callable[[str], tuple[float, ...]], choose: Callable[..., 
     return lambda text: choose((amount for amount in amounts(text) if amount > 0), default=math.nan)
 
 
-_prices, _areas = _amounts(_PRICE), _amounts(_AREA)
+_prices, _areas = _amounts(_PRICE, _without_long), _amounts(_AREA)
 
 HANDCRAFTED: dict[str, Feature] = {
     "length in characters": len,
