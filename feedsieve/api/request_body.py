@@ -72,7 +72,7 @@ async def _read(request: Request, largest: int) -> bytes:
     # Without a type too: pages of other sites may send such bodies, and ask nobody before.
     media_type = request.headers.get("content-type", "").partition(";")[0]
     if media_type.strip().lower() != "application/json":
-        raise ProblemResponse(415, "the body must be application/json, as Content-Type must say")
+        raise ProblemResponse(415, "send JSON, with the header Content-Type: application/json")
     coding = _content_coding(request)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > largest:
