@@ -161,6 +161,13 @@ class TestSuite:
         assert suite.required["question"] == {"accuracy": 0.1}
         assert suite.required["lower case"] == {"mean move": 0.1}
 
+    def test_own_bounds_for_the_example(self, tmp_path):
+        suite = read_suite(
+            self.write(tmp_path, 'extends = "flats"\n[required]\nhouse = { accuracy = 0.1 }')
+        )
+        assert suite.texts == FLATS.texts
+        assert suite.required == FLATS.required | {"house": {"accuracy": 0.1}}
+
     @pytest.mark.parametrize(
         ("old", "new", "reason"),
         [

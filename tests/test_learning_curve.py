@@ -43,7 +43,9 @@ class TestCurve:
 
 def test_table_counts_draws_without_a_model():
     good = {way: {"f1": 0.5, "average_precision": 0.25} for way in (SVC, FROZEN)}
-    text = command.table({"chat": [Point(40, 3, good), Point(40, 1, {}), Point(1000, 80, good)]})
+    text = command.table(
+        [("chat", [Point(40, 3, good), Point(40, 1, {})]), ("chat", [Point(1000, 80, good)])]
+    )
     assert "| chat | 40 | 1–3 | 1 of 2 | 0.250 | 0.250 | 0.500 | 0.500 |" in text
     assert "| chat | 1,000 | 80–80 | 1 of 1 |" in text
 
@@ -57,6 +59,14 @@ def test_command_writes_the_page(tmp_path, capsys):
     assert command.main([*map(str, arguments), "--encoder", str(encoder)]) == 0
     assert "| chat | 50 |" in capsys.readouterr().out
     assert page.read_text(encoding="utf-8").startswith("# Before\n<!-- learning-curve -->")
+
+
+def test_too_few_messages_are_counted(tmp_path, capsys):
+    corpus().to_csv(tmp_path / "chat.csv", index=False)
+    encoder = save_tiny_bert(tmp_path / "encoder")
+    arguments = ["--data", tmp_path / "chat.csv", "--labels", 181, "--encoder", encoder]
+    assert command.main([*map(str, arguments)]) == 1
+    assert "has 180 messages, fewer than 181 labels" in capsys.readouterr().err
 
 
 def test_file_that_is_not_there_is_named(tmp_path, capsys):

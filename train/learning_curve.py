@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,28 +34,30 @@ def _measure(options: argparse.Namespace) -> None:
     from train.encoder.frozen import frozen_embedder
     from train.evaluation.learning_curve import learning_curve
 
-    frames = {path.stem: read_labeled(path) for path in options.data}
+    frames = [read_labeled(path) for path in options.data]
     source = sources.load(options.encoder)
-    points: dict[str, list[Point]] = {}
-    for name, frame in frames.items():
+    curves: list[tuple[str, list[Point]]] = []
+    for path, frame in zip(options.data, frames, strict=True):
         with frozen_embedder(source, frame["msg"].tolist()) as embedder:
             curve = learning_curve(frame, embedder, options.labels, options.draws, options.seed)
-            points[name] = list(tqdm(curve, name, unit=" models"))
-    text = table(points)
-    write_section(options.out, MARK, text)
-    print(f"{text}\nsee {options.out}")
+            curves.append((path.stem, list(tqdm(curve, path.stem, unit=" models"))))
+    text = table(curves)
+    print(text)
+    if options.out:
+        write_section(options.out, MARK, text)
+        print(f"see {options.out}")
 
 
-def table(points: Mapping[str, Sequence["Point"]]) -> str:
-    """Return the figures as Markdown, with a row for each corpus and number of labels."""
+def table(curves: Sequence[tuple[str, Sequence["Point"]]]) -> str:
+    """Return the figures as Markdown, with a row for each corpus, by name, and number of labels."""
     ways = list(
-        dict.fromkeys(way for curve in points.values() for one in curve for way in one.figures)
+        dict.fromkeys(way for _name, curve in curves for one in curve for way in one.figures)
     )
     columns = [(way, metric) for metric in METRICS for way in ways]
     head = ["messages", "labels", "positive", "draws"]
     rows = [head + [f"{METRICS[metric]}: {way}" for way, metric in columns]]
     rows.append(["---"] * len(rows[0]))
-    for name, curve in points.items():
+    for name, curve in curves:
         for size in dict.fromkeys(point.labels for point in curve):
             draws = [point for point in curve if point.labels == size]
             trained = [point for point in draws if point.figures]
@@ -91,17 +93,13 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[40, 100, 300, 1000],
         metavar="N",
-        help="numbers of labels (40 100 300 1000)",
+        help="numbers of labels (40 100 300 1000); those above the training part are left out",
     )
     parser.add_argument("--draws", type=positive, default=4, help="random draws (%(default)s)")
     add_encoder(parser)
     parser.add_argument("--seed", type=int, default=7, help="of draws and models (%(default)s)")
     parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("docs/comparing.md"),
-        metavar="FILE",
-        help="the page that has the table (%(default)s)",
+        "--out", type=Path, metavar="FILE.md", help="also write the table into this page"
     )
     return parser
 

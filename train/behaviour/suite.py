@@ -65,7 +65,7 @@ class Suite:
 
 def read_suite(name: str) -> Suite:
     """Read one of `SUITES`, or a file. Raises InvalidSuite."""
-    path = _FOLDER / f"{name}.toml" if name in SUITES else Path(name)
+    path = _find(name, Path())
     content = _content(path)
     try:
         return _suite(path.name, _File.model_validate(content))
@@ -83,6 +83,11 @@ def suite_argument(name: str) -> Suite:
         return read_suite(name)
     except InvalidSuite as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def _find(name: str, folder: Path) -> Path:
+    """Return the file of one of `SUITES`, or the file that is called so from `folder`."""
+    return _FOLDER / f"{name}.toml" if name in SUITES else folder / name
 
 
 class _Strict(BaseModel):
@@ -134,9 +139,10 @@ def _content(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise InvalidSuite(f"{path}: extends: must be the name of a file")
     extending = (*extending, path.resolve())
-    if (path.parent / base).resolve() in extending:
+    extended = _find(base, path.parent)
+    if extended.resolve() in extending:
         raise InvalidSuite(f"{path}: extends: {base} extends this file itself")
-    inherited = _content(path.parent / base, extending)
+    inherited = _content(extended, extending)
     former, own = inherited.get("required"), content.get("required")
     if isinstance(former, dict) and isinstance(own, dict):
         content["required"] = former | own

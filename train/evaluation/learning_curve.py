@@ -34,9 +34,13 @@ def learning_curve(
     A draw is a random order of the training part, of which the first messages are labelled. The
     test part judges, by adjudicated labels if `frame`, that of `read_labeled`, has them.
     Sizes above that of the training part are left out.
-    Raises ValueError for too few messages.
+    Raises ValueError for too few messages, to split or for any of `sizes`.
     """
     parts = split(frame, seed)
+    if min(sizes) > len(parts.train):
+        raise ValueError(
+            f"the training part has {len(parts.train):,} messages, fewer than {min(sizes):,} labels"
+        )
     texts, labels = parts.train["msg"].to_numpy(), parts.train["label"].to_numpy()
     is_checked = checked(parts.train)
     groups = near_duplicate_groups(texts.tolist(), progress=False)
