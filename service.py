@@ -5,7 +5,7 @@ import logging
 import bentoml
 from bentoml.models import BentoModel
 
-from feedsieve.api import http_protocol
+from feedsieve.api import http_protocol, http_server
 from feedsieve.api.middleware import install_middleware
 from feedsieve.api.routes import install_openapi, runtime, score_texts, web
 from feedsieve.api.schemas import Score, Texts
@@ -23,6 +23,7 @@ for name in ("feedsieve", "bentoml.access"):  # a path may hold line ends
     logging.getLogger(name).addFilter(OneLine())
 server_exit.install()
 http_protocol.install()
+http_server.install(settings().stop_seconds, runtime.begin_stop)
 # For a distribution that BentoML knows it would install compilers, 460 MB of them.
 IMAGE = (
     bentoml.images.Image(base_image="python:3.11-slim", distro="any", python_version="3.11")

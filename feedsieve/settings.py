@@ -68,6 +68,13 @@ class Settings(BaseSettings):
         ge=1,
         description="concurrent requests to /score; further ones are rejected with 503",
     )
+    stop_seconds: float = Field(
+        default=8.0,
+        gt=0,
+        le=25,
+        description="seconds that requests in progress have to end on SIGTERM; container engines"
+        " kill after ten",
+    )
     cache: Path = Field(
         default=Path("~/.cache/feedsieve"),
         description="folder of downloaded and converted encoders, and of backend timings",

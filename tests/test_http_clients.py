@@ -13,6 +13,7 @@ from serving import serve, wait_until_ready
 from test_bad_input import assert_problem
 
 from feedsieve.api.content_encoding import Decompressor, InvalidCompression
+from feedsieve.api.http_protocol import HEAD_SECONDS
 
 TEXTS = ["Отдам котёнка в добрые руки", "Привет"]
 BODY = json.dumps({"texts": TEXTS}, ensure_ascii=False).encode()
@@ -319,3 +320,41 @@ class TestTextEncoding:
         answer = post(small_server, codecs.BOM_UTF8 + BODY)
         assert (answer.status_code, answer.json()) == (200, scores)
         assert_problem(post(small_server, codecs.BOM_UTF8 * 2 + BODY), 400, "Invalid JSON")
+
+
+class TestHeads:
+    def test_too_many_headers_are_431(self, small_server):
+        with connect(small_server) as connection:
+            many = b"".join(b"X-%d: 1\r\n" % number for number in range(101))
+            connection.send(GET + many + b"\r\n")
+            assert connection.read()[0] == 431
+            assert connection.is_closed()
+
+    @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["endless", "complete"])
+    def test_large_header_is_431(self, small_server, end):
+        with connect(small_server) as connection:
+            connection.send(GET + b"Cookie: ", b"x" * 20_000, b"x" * 20_000 + end)
+            assert connection.read()[0] == 431
+            assert connection.is_closed()
+
+    def test_long_address_is_431(self, small_server):
+        with connect(small_server) as connection:
+            connection.send(
+                b"GET /feed?q=" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
+            assert connection.read()[0] == 431
+
+    def test_headers_of_usual_size_pass(self, small_server):
+        with connect(small_server) as connection:
+            connection.send(GET + b"Cookie: " + b"x" * 16_000 + b"\r\n\r\n")
+            assert connection.read()[0] == 200
+
+    def test_unfinished_head_is_closed_in_time(self, small_server):
+        with connect(small_server) as slow, connect(small_server) as silent:
+            slow.socket.settimeout(HEAD_SECONDS + 10)
+            silent.socket.settimeout(HEAD_SECONDS + 10)
+            started = time.monotonic()
+            slow.send(GET)
+            assert slow.read()[0] == 408
+            assert silent.is_closed()
+            assert HEAD_SECONDS - 1 < time.monotonic() - started < HEAD_SECONDS + 8

@@ -53,7 +53,7 @@ MAX_WAIT = 40.0  # seconds; less than BentoML's timeout, since it is an estimate
 GC_THRESHOLDS = 10_000, 10, 100  # of `gc.set_threshold`
 POLL_INTERVAL = 5.0  # seconds between two checks for messages without a score
 MAX_POLL_SHARE = 0.05  # of the time, should the store grow so large that a check is slow
-STOP_TIMEOUT = 5.0  # seconds; a container's engine kills after ten
+STOP_TIMEOUT = 1.5  # seconds, after those of FEEDSIEVE_STOP_SECONDS
 
 
 class ModelNotReady(FeedsieveError):
@@ -94,10 +94,14 @@ class Runtime:
         self._thread.start()
         self._watching.start()
 
-    def stop(self) -> None:
-        """Stop the threads after their batches; do not wait longer than `STOP_TIMEOUT`."""
+    def begin_stop(self) -> None:
+        """Be no longer ready, and let the threads end after their batches. For signal handlers."""
         self._stopping.set()
         self._watching.stop()
+
+    def stop(self) -> None:
+        """Stop the threads after their batches; do not wait longer than `STOP_TIMEOUT`."""
+        self.begin_stop()
         deadline = time.monotonic() + STOP_TIMEOUT
         for thread in (self._thread, self._watching.thread):
             if thread.is_alive():
@@ -105,8 +109,8 @@ class Runtime:
 
     @property
     def is_ready(self) -> bool:
-        """True once texts can be scored."""
-        return self._scorer is not None
+        """True once texts can be scored, until the server ends."""
+        return self._scorer is not None and not self._stopping.is_set()
 
     @property
     def has_failed(self) -> bool:
