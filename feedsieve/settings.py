@@ -25,6 +25,7 @@ BackendName = Literal[
 _ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+")
 _MAX_ROOT_PATH = 200  # characters
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -113,6 +114,12 @@ class Settings(BaseSettings):
         " such as `https://example.org`; `*`: any; by default none",
     )
 
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="names under which the service is reached, separated by commas, such as"
+        " `feed.example.org` or `*.example.org`; `*`: any. IP addresses and localhost always are",
+    )
+
     @field_validator("root_path")
     @classmethod
     def _check_root_path(cls, value: str) -> str:
@@ -127,6 +134,13 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(_origin(part.strip()) for part in value.split(",") if part.strip())
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(_host(part.strip()) for part in value.split(",") if part.strip())
 
     def model_post_init(self, _context: object) -> None:
         self.cache = self.cache.expanduser()
@@ -146,6 +160,14 @@ def _origin(text: str) -> str:
     if text != "*":
         raise ValueError(f"{text!r} is not an origin: scheme://host or scheme://host:port, or *")
     return text
+
+
+def _host(text: str) -> str:
+    """Return a host's name in lower case, without a dot at the end."""
+    name = text.lower().removesuffix(".")
+    if text == "*" or _HOST.fullmatch(name):
+        return name
+    raise ValueError(f"{text!r} is not a name such as feed.example.org, *.example.org or *")
 
 
 class InvalidSettings(FeedsieveError, BentoMLException, ValueError):

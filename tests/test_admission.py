@@ -3,15 +3,19 @@ import threading
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedsieve.serving.admission import (
     CHARACTERS_EACH,
     CHARACTERS_READ,
     FIRST_SPEED,
+    SMALL_BODY,
     AdmissionControl,
     Overloaded,
+    cost,
 )
-from feedsieve.serving.runtime import Runtime
+from feedsieve.serving.runtime import MAX_PIECE, Runtime, _pieces
 from feedsieve.settings import Settings
 from feedsieve.text import fingerprint
 
@@ -35,32 +39,45 @@ class TestRequests:
     def test_number_is_bounded_until_requests_end(self):
         admission = control(requests=2)
         with (
-            admit(admission.request(1), admission.request(1)),
+            admit(admission.request(), admission.request()),
             pytest.raises(Overloaded, match="too many requests") as rejected,
         ):
-            admit(admission.request(1))
+            admit(admission.request())
         assert rejected.value.retry_after == 1
-        admit(admission.request(1), admission.request(1))
+        admit(admission.request(), admission.request())
 
-    def test_bytes_are_bounded(self):
-        admission = control(size=100)
-        with admit(*(admission.request(20) for _ in range(5))):
-            admit(admission.request(0)).close()
-            with pytest.raises(Overloaded):
-                admit(admission.request(1))
-
-    def test_large_request_counts_as_a_quarter(self):
-        admission = control(size=100)
-        with admit(admission.request(1), *(admission.request(300) for _ in range(3))):
-            admit(admission.request(24)).close()
-            with pytest.raises(Overloaded):
-                admit(admission.request(300))
+    def test_check_takes_no_place(self):
+        admission = control(requests=1)
+        admission.check()
+        with admission.request(), pytest.raises(Overloaded):
+            admission.check()
 
     def test_failed_request_is_released(self):
         admission = control(requests=1)
         for _ in range(2):
             with pytest.raises(KeyError), admission.request():
                 raise KeyError
+
+
+class TestBodies:
+    def test_bytes_are_counted_as_they_arrive_until_the_request_ends(self):
+        admission = control(size=4 * SMALL_BODY)
+        large = 2 * SMALL_BODY
+        for _ in range(2):
+            with admission.body() as first, admission.body() as second:
+                first.add(large)
+                second.add(SMALL_BODY)
+                with pytest.raises(Overloaded, match="too many bytes"):
+                    second.add(1)
+                assert (first.bytes, second.bytes) == (large, SMALL_BODY)
+
+    def test_large_bodies_leave_room_for_small_ones(self):
+        admission = control(size=4 * SMALL_BODY)
+        with admission.body() as large, admission.body() as small:
+            large.add(3 * SMALL_BODY)
+            small.add(SMALL_BODY)
+            with admission.body() as another, pytest.raises(Overloaded):
+                another.add(1)
 
 
 class TestScoring:
@@ -169,3 +186,54 @@ class Computing:
         texts = {key: text for request in requests for key, text in request.items()}
         self.read += texts.values()
         return dict.fromkeys(texts, 0.5)
+
+
+LONG = "сдаётся квартира у моря " * 50
+
+
+def test_large_request_is_scored_in_pieces_and_small_ones_go_between(tmp_path, monkeypatch):
+    may = threading.Event()
+    runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
+    monkeypatch.setattr(runtime._scoring, "_compute", compute := Computing(may))
+    runtime._scoring.max_cost = MAX_PIECE
+    texts = [f"{number} {LONG}" for number in range(20)]
+
+    async def run():
+        large = asyncio.create_task(runtime.score(texts))
+        await asyncio.sleep(0.05)  # its first piece is being scored
+        small = asyncio.create_task(runtime.score(["small"]))
+        await asyncio.sleep(0.05)
+        may.set()
+        assert await small == [0.5]
+        assert await large == [0.5] * 20
+
+    asyncio.run(run())
+    assert sorted(compute.read) == sorted([*texts, "small"])
+    assert compute.read.index("small") <= 2 * MAX_PIECE // COST
+
+
+def test_rest_of_a_large_request_is_dropped_when_its_client_leaves(tmp_path, monkeypatch):
+    may = threading.Event()
+    runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
+    monkeypatch.setattr(runtime._scoring, "_compute", compute := Computing(may))
+    runtime._scoring.max_cost = MAX_PIECE
+
+    async def run():
+        large = asyncio.create_task(runtime.score([f"{n} {LONG}" for n in range(20)]))
+        await asyncio.sleep(0.05)
+        large.cancel()
+        await asyncio.sleep(0)
+        may.set()
+        assert await runtime.score(["small"]) == [0.5]
+
+    asyncio.run(run())
+    assert len(compute.read) == MAX_PIECE // COST + 1
+
+
+@given(st.lists(st.text(max_size=3000), min_size=1, max_size=60, unique=True))
+def test_pieces_have_every_text_once(texts):
+    by_key = {str(number): text for number, text in enumerate(texts)}
+    pieces = _pieces(by_key)
+    assert {key: text for piece in pieces for key, text in piece.items()} == by_key
+    assert sum(map(len, pieces)) == len(texts)
+    assert all(len(piece) == 1 or cost(piece.values()) <= MAX_PIECE for piece in pieces)

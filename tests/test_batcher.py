@@ -176,3 +176,60 @@ def test_batch_fails_if_no_thread_starts_and_the_next_succeeds(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     asyncio.run(run())
+
+
+def test_pieces_of_a_large_request_take_turns_with_other_requests():
+    async def run():
+        doubling = Doubling()
+        batches = DynamicBatcher("test", doubling, 2)
+        first = asyncio.create_task(batches.submit([0]))
+        await asyncio.sleep(0.05)  # it is running
+        large = [
+            asyncio.create_task(batches.submit([number], 2, ahead))
+            for number, ahead in ((1, 0), (2, 2), (3, 4), (4, 6))
+        ]
+        await asyncio.sleep(0)
+        small = asyncio.create_task(batches.submit([9]))
+        await asyncio.sleep(0.05)
+        doubling.free.set()
+        await asyncio.gather(first, small, *large)
+        assert doubling.done == [[0], [1], [9], [2], [3], [4]]
+
+    asyncio.run(run())
+
+
+def test_two_large_requests_take_turns():
+    async def run():
+        doubling = Doubling()
+        batches = DynamicBatcher("test", doubling, 1)
+        tasks = [asyncio.create_task(batches.submit([0]))]
+        await asyncio.sleep(0.05)
+        tasks += [
+            asyncio.create_task(batches.submit([client + ahead], 1, ahead))
+            for client in (10, 20)
+            for ahead in range(3)
+        ]
+        await asyncio.sleep(0.05)
+        doubling.free.set()
+        await asyncio.gather(*tasks)
+        assert doubling.done == [[0], [10], [20], [11], [21], [12], [22]]
+
+    asyncio.run(run())
+
+
+def test_request_that_arrives_later_does_not_overtake_all_of_an_earlier_one():
+    async def run():
+        doubling = Doubling()
+        batches = DynamicBatcher("test", doubling, 1)
+        doubling.free.set()
+        await asyncio.gather(*(batches.submit([0], 1, ahead) for ahead in range(5)))
+        doubling.free.clear()
+        running = asyncio.create_task(batches.submit([1]))
+        await asyncio.sleep(0.05)
+        tasks = [asyncio.create_task(batches.submit([number])) for number in (2, 3)]
+        await asyncio.sleep(0.05)
+        doubling.free.set()
+        await asyncio.gather(running, *tasks)
+        assert doubling.done[5:] == [[1], [2], [3]]
+
+    asyncio.run(run())

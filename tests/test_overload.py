@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from serving import serve, wait_for, wait_until_ready
 from starlette.responses import Response
 
 from feedsieve.api.problems import CLIENT_CLOSED_REQUEST, ProblemMiddleware
+from feedsieve.api.request_body import SLOW_SECONDS
 
 PLACES = 3
 MANY = 200
@@ -108,12 +110,28 @@ def test_answer_to_a_disconnected_client_ends_the_request():
     ]
 
 
-def test_chunked_body_leaves_room_for_others(crowded):
+@pytest.mark.parametrize("length", [b"Transfer-Encoding: chunked", b"Content-Length: 100"])
+def test_half_sent_bodies_take_no_place(crowded, length):
     host, port = crowded.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as slow:
-        slow.sendall(
-            b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
-        time.sleep(0.3)  # it is admitted and sends nothing more
+    with ExitStack() as connections:
+        for _ in range(4 * PLACES):
+            slow = connections.enter_context(socket.create_connection((host, int(port))))
+            slow.sendall(
+                b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"%s\r\n\r\n" % length
+            )
+        time.sleep(0.3)
         assert crowded.client.post("/score", json={"texts": ["meanwhile"]}).status_code == 200
+
+
+def test_slow_body_is_refused(crowded):
+    host, port = crowded.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=SLOW_SECONDS + 10) as slow:
+        slow.sendall(
+            b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        started = time.monotonic()
+        answer = slow.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"bytes a second" in answer
+        assert SLOW_SECONDS - 0.5 < time.monotonic() - started < SLOW_SECONDS + 5

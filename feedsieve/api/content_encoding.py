@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Iterator
 
 ACCEPTED = "gzip, deflate"  # for Accept-Encoding
-MAX_RATIO = 1032  # of decompressed to compressed size; deflate has no higher one (zlib's manual)
 
 _GZIP = 16 + zlib.MAX_WBITS
 _PIECE = 1 << 20  # bytes; takes some milliseconds

@@ -1,4 +1,4 @@
-"""Validation of request bodies before BentoML reads them.
+"""Reading, validation and admission of request bodies, before BentoML reads them.
 
 BentoML reads bodies of any size and of other types, and logs each bad one with its content.
 """
@@ -7,7 +7,6 @@ import asyncio
 import codecs
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import MutableHeaders
@@ -16,73 +15,108 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedsieve.api.content_encoding import ACCEPTED, Decompressor, InvalidCompression
-from feedsieve.api.problems import CLIENT_CLOSED_REQUEST, ProblemResponse, sentence
+from feedsieve.api.json_shape import is_plain
+from feedsieve.api.problems import (
+    CLIENT_CLOSED_REQUEST,
+    ProblemResponse,
+    sentence,
+    unavailable,
+)
 from feedsieve.api.root_path import route_path
+from feedsieve.api.schemas import MAX_BODY
+from feedsieve.serving.admission import AdmissionControl, BodySize, Overloaded
+
+MAX_ON_LOOP = 65_536  # bytes of JSON that the event loop parses itself, within some milliseconds
+SLOW_SECONDS = 5.0  # that a body may take whatever its speed
+MIN_SPEED = 20_000  # bytes a second after that
+BODY_SECONDS = 30.0  # for any body
 
 # BentoML's timeout waits for an answer, although nobody reads it.
 _CLOSED = Response(status_code=CLIENT_CLOSED_REQUEST)
 _UTF_8 = "JSON must be UTF-8: encode the body as UTF-8"
 
 
-@dataclass(frozen=True)
-class JsonBody:
-    """The bodies that a route takes: JSON of a schema, of at most `largest` bytes."""
-
-    schema: type[BaseModel]
-    largest: int
-
-
 class RequestBodyMiddleware:
-    """Rejects POST requests to some paths unless their body is JSON of the path's schema and size.
+    """Rejects POST requests to some paths unless their body is JSON of the path's schema.
 
-    Decompresses bodies, and removes a byte order mark. Cancels requests whose client disconnects.
+    Decompresses bodies, and removes a byte order mark. Answers 503 if there is too much to do: a
+    request takes its place once its body is there, so that slow clients keep nobody out. Cancels
+    requests whose client disconnects.
     """
 
-    def __init__(self, app: ASGIApp, bodies: Mapping[str, JsonBody]) -> None:
-        """`bodies` are by path; requests to other paths are passed on as they are."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        admission: AdmissionControl,
+        bodies: Mapping[str, type[BaseModel]],
+    ) -> None:
+        """`bodies` are schemas by path; requests to other paths are passed on as they are."""
         self.app = app
+        self.admission = admission
         self.bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accepted = posted(scope, self.bodies)
-        if accepted is None:
+        schema = self._schema(scope)
+        if schema is None:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
         try:
-            body = _validate(await _read(request, accepted.largest), accepted.schema)
+            self.admission.check()
+            with self.admission.body() as size:
+                body = await _validated(await _read(request, size), schema)
+                with self.admission.request():
+                    await _run(self.app, _described(scope, body), body, receive, send)
         except ClientDisconnect:
             await _CLOSED(scope, receive, send)
-            return
         except ProblemResponse as problem:
             await problem.respond(request)(scope, receive, send)
-            return
-        await _run(self.app, _described(scope, body), body, receive, send)
+        except Overloaded as error:
+            await unavailable(request, error)(scope, receive, send)
+
+    def _schema(self, scope: Scope) -> type[BaseModel] | None:
+        """Return the schema of a request's body, None if it is not to be read here."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return None
+        return self.bodies.get(route_path(scope))
 
 
-def posted(scope: Scope, bodies: Mapping[str, JsonBody]) -> JsonBody | None:
-    """Return what a POST request to one of these paths may have as its body, else None."""
-    if scope["type"] != "http" or scope["method"] != "POST":
-        return None
-    return bodies.get(route_path(scope))
-
-
-async def _read(request: Request, largest: int) -> bytes:
-    """Return the body, decompressed. Raises ProblemResponse."""
+async def _read(request: Request, size: BodySize) -> bytes:
+    """Return the body, decompressed; count its bytes. Raises ProblemResponse and Overloaded."""
     # Without a type too: pages of other sites may send such bodies, and ask nobody before.
     media_type = request.headers.get("content-type", "").partition(";")[0]
     if media_type.strip().lower() != "application/json":
         raise ProblemResponse(415, "send JSON, with the header Content-Type: application/json")
     coding = _content_coding(request)
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > largest:
-        raise _too_large(largest)
+    if declared.isdecimal() and int(declared) > MAX_BODY:
+        raise _too_large()
     body = bytearray()
-    async for part in _decompressed(request, coding, largest) if coding else request.stream():
+    async for part in _decompressed(request, coding) if coding else _parts(request):
+        if len(body) + len(part) > MAX_BODY:
+            raise _too_large()
+        size.add(len(part))
         body += part
-        if len(body) > largest:
-            raise _too_large(largest)
     return bytes(body)
+
+
+async def _parts(request: Request) -> AsyncIterator[bytes]:
+    """Yield a body as it arrives. Raises ProblemResponse if that takes too long."""
+    loop = asyncio.get_running_loop()
+    started, received = loop.time(), 0
+    stream = request.stream()
+    while True:
+        seconds = min(BODY_SECONDS, SLOW_SECONDS + received / MIN_SPEED)
+        try:
+            async with asyncio.timeout_at(started + seconds):
+                part = await anext(stream, None)
+        except TimeoutError:
+            detail = f"the body arrives too slowly: send {MIN_SPEED:,} bytes a second or more"
+            raise ProblemResponse(408, detail) from None
+        if part is None:
+            return
+        received += len(part)
+        yield part
 
 
 def _content_coding(request: Request) -> str | None:
@@ -97,14 +131,14 @@ def _content_coding(request: Request) -> str | None:
     return coding
 
 
-async def _decompressed(request: Request, coding: str, largest: int) -> AsyncIterator[bytes]:
-    """Yield the pieces of a body that has at most `largest` bytes while it is compressed."""
+async def _decompressed(request: Request, coding: str) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body that has at most `MAX_BODY` bytes while it is compressed."""
     decompressor, received = Decompressor(coding), 0
     try:
-        async for part in request.stream():
+        async for part in _parts(request):
             received += len(part)
-            if received > largest:
-                raise _too_large(largest)
+            if received > MAX_BODY:
+                raise _too_large()
             for piece in decompressor.pieces(part):
                 yield piece
                 await asyncio.sleep(0)  # other requests go on
@@ -113,8 +147,20 @@ async def _decompressed(request: Request, coding: str, largest: int) -> AsyncIte
         raise ProblemResponse(400, str(error)) from None
 
 
-def _too_large(largest: int) -> ProblemResponse:
-    return ProblemResponse(413, f"the body may have at most {largest:,} bytes, decompressed")
+def _too_large() -> ProblemResponse:
+    detail = f"the body may have at most {MAX_BODY:,} bytes, decompressed: send fewer texts at once"
+    return ProblemResponse(413, detail)
+
+
+async def _validated(body: bytes, schema: type[BaseModel]) -> bytes:
+    """Return what `_validate` does. Large bodies are read in a thread. Raises ProblemResponse."""
+    if len(body) <= MAX_ON_LOOP:
+        return _validate(body, schema)
+    if not await asyncio.to_thread(is_plain, body):
+        raise ProblemResponse(
+            400, "the body has more values or space than 256 texts need; see /docs"
+        )
+    return await asyncio.to_thread(_validate, body, schema)
 
 
 def _validate(body: bytes, schema: type[BaseModel], *, may_repair: bool = True) -> bytes:

@@ -22,9 +22,9 @@ from feedsieve.store.ingest import Outcome
 from feedsieve.text import LONGEST
 
 MAX_TEXTS = 256  # a request
-MAX_NAMES = 6 * 500 + 2000  # characters of the other fields of a message
-MAX_BODY = MAX_TEXTS * LONGEST * 12 + 1024  # bytes, if all characters are \uD83D\uDE00
-MAX_MESSAGES_BODY = MAX_TEXTS * (LONGEST + MAX_NAMES) * 12 + 1024
+# Bytes. As many of Telegram's longest messages, 4,096 characters, have 2 MB in Cyrillic. Escaped as
+# \u0444 they have 6 MB, and have to be sent in two requests: JSON is parsed at once.
+MAX_BODY = 4_000_000
 
 Text = Annotated[str, Field(max_length=LONGEST)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]

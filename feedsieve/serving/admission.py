@@ -1,6 +1,6 @@
 """Admission control: reject work that would take too long or too much memory.
 
-feedsieve/api/load_shedding.py answers 503 for it.
+feedsieve/api/request_body.py answers 503 for it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,6 +13,8 @@ CHARACTERS_EACH = 100  # the fixed cost of a text, in characters
 FIRST_SPEED = 40_000.0  # characters a second, before anything was measured
 DECAY = 0.9  # of earlier measurements, at each new one
 RETRY_SOON, RETRY_LATER = 1, 5  # seconds
+SMALL_BODY = 65_536  # bytes; most requests have less
+SMALL_SHARE = 0.25  # of the memory for bodies, which larger ones leave to small ones
 
 
 class Overloaded(FeedsieveError):
@@ -31,10 +33,9 @@ class AdmissionControl:
     """
 
     def __init__(self, requests: int, size: int, seconds: float) -> None:
-        """Admit at most `requests` of together `size` bytes, and texts scored within `seconds`.
+        """Admit at most `requests`, `size` bytes of bodies, and texts scored within `seconds`.
 
-        Number and bytes bound memory. A request of more than a quarter of `size` counts as a
-        quarter, so that a large one neither starves nor keeps all others out.
+        Number and bytes bound memory.
         """
         self._requests = requests
         self._size = size
@@ -42,25 +43,31 @@ class AdmissionControl:
         self._requests_in_progress = 0
         self._bytes_in_progress = 0
         self._characters_waiting = 0
-        self._measured_characters = FIRST_SPEED
-        self._measured_seconds = 1.0
+        self._speed = Speed()
+
+    def check(self) -> None:
+        """Raise Overloaded if `request` would."""
+        if self._requests_in_progress >= self._requests:
+            raise Overloaded("too many requests wait to be scored", RETRY_SOON)
 
     @contextmanager
-    def request(self, size: int = 0) -> Iterator[None]:
-        """Admit a request of `size` bytes until the block ends. Raises Overloaded."""
-        size = min(size, self._size // 4)
-        if (
-            self._requests_in_progress == self._requests
-            or self._bytes_in_progress + size > self._size
-        ):
-            raise Overloaded("too many requests wait to be scored", RETRY_SOON)
+    def request(self) -> Iterator[None]:
+        """Admit a request, whose body is there, until the block ends. Raises Overloaded."""
+        self.check()
         self._requests_in_progress += 1
-        self._bytes_in_progress += size
         try:
             yield
         finally:
             self._requests_in_progress -= 1
-            self._bytes_in_progress -= size
+
+    @contextmanager
+    def body(self) -> Iterator["BodySize"]:
+        """Count the bytes of one body until the block ends."""
+        body = BodySize(self)
+        try:
+            yield body
+        finally:
+            self._bytes_in_progress -= body.bytes
 
     @contextmanager
     def scoring(self, texts: Iterable[str]) -> Iterator[None]:
@@ -68,10 +75,9 @@ class AdmissionControl:
 
         Raises Overloaded if scoring what waits before them would take longer than allowed.
         """
-        characters = _characters(texts)
-        speed = self._measured_characters / self._measured_seconds
+        characters = cost(texts)
         waiting = self._characters_waiting
-        if waiting and waiting + characters > self._seconds * speed:
+        if waiting and waiting + characters > self._seconds * self._speed.value:
             raise Overloaded("too many texts wait to be scored", RETRY_LATER)
         self._characters_waiting += characters
         try:
@@ -81,10 +87,48 @@ class AdmissionControl:
 
     def measured(self, texts: Iterable[str], seconds: float) -> None:
         """Update the estimate of speed: scoring `texts` took `seconds`, under the load of then."""
-        self._measured_characters = DECAY * self._measured_characters + _characters(texts)
-        self._measured_seconds = DECAY * self._measured_seconds + seconds
+        self._speed.measured(cost(texts), seconds)
 
 
-def _characters(texts: Iterable[str]) -> int:
+class BodySize:
+    """The bytes of one body that have arrived, decompressed."""
+
+    def __init__(self, admission: AdmissionControl) -> None:
+        self._admission = admission
+        self.bytes = 0
+
+    def add(self, size: int) -> None:
+        """Count `size` more bytes. Raises Overloaded if all bodies together have too many.
+
+        Large bodies cannot keep small ones out.
+        """
+        admission = self._admission
+        is_small = self.bytes + size <= SMALL_BODY
+        most = admission._size if is_small else admission._size * (1 - SMALL_SHARE)
+        if admission._bytes_in_progress + size > most:
+            raise Overloaded("too many bytes wait to be scored", RETRY_SOON)
+        self.bytes += size
+        admission._bytes_in_progress += size
+
+
+class Speed:
+    """The characters that are scored in a second, measured while serving."""
+
+    def __init__(self) -> None:
+        self._characters = FIRST_SPEED
+        self._seconds = 1.0
+
+    @property
+    def value(self) -> float:
+        """Characters a second, as `cost` counts them."""
+        return self._characters / self._seconds
+
+    def measured(self, characters: float, seconds: float) -> None:
+        """Update the estimate: scoring `characters` took `seconds`."""
+        self._characters = DECAY * self._characters + characters
+        self._seconds = DECAY * self._seconds + seconds
+
+
+def cost(texts: Iterable[str]) -> int:
     """Return the cost of scoring `texts`, in characters."""
     return sum(CHARACTERS_EACH + min(len(text), CHARACTERS_READ) for text in texts)

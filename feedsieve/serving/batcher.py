@@ -1,11 +1,12 @@
 """Dynamic batching: requests that wait are computed together as soon as the engine has room."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 from typing import Generic, TypeVar
 
 MAX_BATCHES = 2  # at once: a third would start small, since running batches take no requests
@@ -14,10 +15,13 @@ Answer = TypeVar("Answer")
 Compute = Callable[[Sequence[Request], Callable[[], object]], Answer]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(order=True, slots=True)
 class _Waiting(Generic[Request, Answer]):
-    request: Request
-    answer: asyncio.Future[Answer]
+    start: float  # on the queue's own clock, which counts costs
+    number: int
+    request: Request = field(compare=False)
+    cost: float = field(compare=False)
+    answer: asyncio.Future[Answer] = field(compare=False)
 
 
 _Batch = list[_Waiting[Request, Answer]]
@@ -26,45 +30,52 @@ _Batch = list[_Waiting[Request, Answer]]
 class DynamicBatcher(Generic[Request, Answer]):
     """Computes all waiting requests together once the batch before allows it.
 
-    A request whose task is cancelled is dropped if it still waits. For one event loop.
+    Clients that submit several requests at once take turns with others (start-time fair queueing):
+    each request starts as much later as those before it of the same client cost. A request whose
+    task is cancelled is dropped if it still waits. For one event loop.
     """
 
-    def __init__(self, name: str, compute: Compute[Request, Answer], max_size: int) -> None:
-        """Call `compute` in a thread with requests of together `max_size` items, or with one.
+    def __init__(self, name: str, compute: Compute[Request, Answer], max_cost: float) -> None:
+        """Call `compute` in a thread with requests that together cost `max_cost`, or with one.
 
         It returns one answer for all of them. Its second argument is a function to call once it
-        has only to wait: then the next batch starts, up to `MAX_BATCHES`.
+        has only to wait: then the next batch starts, up to `MAX_BATCHES`. `max_cost` may be
+        changed at any time.
         """
+        self.max_cost = max_cost
         self._compute = compute
-        self._max_size = max_size
-        self._queue: deque[_Waiting[Request, Answer]] = deque()
+        self._queue: list[_Waiting[Request, Answer]] = []  # a heap
+        self._numbers = count()
+        self._now = 0.0  # the start of the last request that was taken
         self._running = 0
         self._blocking: _Batch[Request, Answer] | None = None  # the next batch waits for it
         self._threads = ThreadPoolExecutor(MAX_BATCHES, name)
 
-    async def submit(self, request: Request) -> Answer:
-        """Return the answer of the batch with `request`. Raises what computing it raises."""
+    async def submit(
+        self, request: Request, cost: float | None = None, ahead: float = 0.0
+    ) -> Answer:
+        """Return the answer of the batch with `request`. Raises what computing it raises.
+
+        `cost` is the number of items by default; `ahead` is what the requests cost that the same
+        client submits with this one and that come before it.
+        """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        waiting = _Waiting(request, answer)
-        self._queue.append(waiting)
+        cost = len(request) if cost is None else cost
+        heappush(
+            self._queue,
+            _Waiting(self._now + ahead, next(self._numbers), request, cost, answer),
+        )
         if not self._blocking and len(self._queue) == 1:
             loop.call_soon(self._start)  # with all requests of this turn of the loop
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            if waiting in self._queue:
-                self._queue.remove(waiting)
-            raise
+        return await answer
 
     def _start(self) -> None:
-        if self._blocking or self._running == MAX_BATCHES or not self._queue:
+        if self._blocking or self._running == MAX_BATCHES:
             return
-        batch: _Batch[Request, Answer] = [self._queue.popleft()]
-        room = self._max_size - len(batch[0].request)
-        while self._queue and len(self._queue[0].request) <= room:
-            batch.append(self._queue.popleft())
-            room -= len(batch[-1].request)
+        batch = self._take()
+        if not batch:
+            return
         self._blocking = batch
         self._running += 1
         loop = asyncio.get_running_loop()
@@ -77,6 +88,19 @@ class DynamicBatcher(Generic[Request, Answer]):
             done = loop.create_future()
             done.set_exception(error)
         done.add_done_callback(partial(self._finish, batch))
+
+    def _take(self) -> _Batch[Request, Answer]:
+        """Take the requests of the next batch from the queue, without cancelled ones."""
+        batch: _Batch[Request, Answer] = []
+        room = self.max_cost
+        while self._queue and (not batch or self._queue[0].cost <= room):
+            waiting = heappop(self._queue)
+            if waiting.answer.done():  # cancelled
+                continue
+            self._now = waiting.start
+            batch.append(waiting)
+            room -= waiting.cost
+        return batch
 
     def _unblock(self, batch: _Batch[Request, Answer]) -> None:
         if self._blocking is batch:

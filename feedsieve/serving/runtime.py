@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, islice
+from itertools import accumulate, chain, compress, islice
 
 from feedsieve import metrics
 from feedsieve.errors import FeedsieveError
@@ -15,7 +15,7 @@ from feedsieve.scoring.classifier import import_lightgbm_alone
 from feedsieve.scoring.explain import Explanation, explain
 from feedsieve.scoring.model_store import ModelNotFound, load_scorer
 from feedsieve.scoring.scorer import ScoredText, Scorer
-from feedsieve.serving.admission import AdmissionControl
+from feedsieve.serving.admission import AdmissionControl, Speed, cost
 from feedsieve.serving.backfill import Throttle, backfill
 from feedsieve.serving.batcher import DynamicBatcher
 from feedsieve.serving.score_cache import ScoreCache
@@ -43,12 +43,13 @@ class Batch(tuple[Message, ...]):
 
 
 MAX_MESSAGES = 64  # read in one query
-MAX_BATCH = 256  # texts scored together
+MAX_PIECE = 4_400  # characters of a large request that are scored together: four long texts
+BATCH_SECONDS = 0.15  # of the encoder; a request waits for two batches at most, and its own
 MAX_STORED = 1024  # messages stored in one transaction
 # Characters that the event loop normalises itself: 0.1 ms, and 27 ms for the worst, whose normal
 # form is 18 times as long.
 MAX_ON_LOOP = 2_000
-MAX_BYTES = 8_000_000  # of request bodies in progress
+MAX_BYTES = 32_000_000  # of request bodies in progress
 MAX_WAIT = 40.0  # seconds; less than BentoML's timeout, since it is an estimate
 GC_THRESHOLDS = 10_000, 10, 100  # of `gc.set_threshold`
 POLL_INTERVAL = 5.0  # seconds between two checks for messages without a score
@@ -80,7 +81,10 @@ class Runtime:
         self._throttle = Throttle()
         self._cache = ScoreCache(settings.recalled)
         self.admission = AdmissionControl(settings.waiting, MAX_BYTES, MAX_WAIT)
-        self._scoring = DynamicBatcher[Texts, Scores]("scoring", self._compute, MAX_BATCH)
+        self._speed = Speed()  # of the encoder, without what the word model alone scores
+        self._scoring = DynamicBatcher[Texts, Scores](
+            "scoring", self._compute, BATCH_SECONDS * self._speed.value
+        )
         self._reading = DynamicBatcher[tuple[str, ...], dict[str, Scored]](
             "reading", self._read, MAX_MESSAGES
         )
@@ -148,10 +152,23 @@ class Runtime:
         metrics.RECALLED.inc(len(texts) - len(new))
         if new:
             with self.admission.scoring(new.values()):
-                scores = {**scores, **await self._scoring.submit(new)}
+                scores = {**scores, **await self._score_new(new)}
         if stored:
             self._unsaved.update({key: scores[key].score for key in keys})
         return [scores[key] for key in keys]
+
+    async def _score_new(self, texts: Texts) -> Scores:
+        """Score texts in pieces, so that other requests take turns with a large one."""
+        pieces = _pieces(texts)
+        costs = [cost(piece.values()) for piece in pieces]
+        ahead = accumulate(costs, initial=0)
+        submitted = map(self._scoring.submit, pieces, costs, ahead)
+        if len(pieces) == 1:
+            return await next(submitted)
+        answers = await asyncio.gather(*submitted)
+        return {
+            key: answer[key] for piece, answer in zip(pieces, answers, strict=True) for key in piece
+        }
 
     async def find(self, identifier: str) -> Scored | None:
         """Return a message and its score, or None if no message has this identifier.
@@ -195,13 +212,17 @@ class Runtime:
         started = time.monotonic()
         with self._throttle.request():
             scores = self.scorer.score_texts(list(new.values()), all_submitted=let_next)
-        self.admission.measured(new.values(), time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self.admission.measured(new.values(), seconds)
+        if embedded := list(compress(new.values(), ~scores.by_words)):
+            self._speed.measured(cost(embedded), seconds)
+            self._scoring.max_cost = max(MAX_PIECE, BATCH_SECONDS * self._speed.value)
         all_scores = cached | dict(zip(new, scores.each(), strict=True))
         self._cache.put(all_scores)
-        by_words = int(scores.by_words.sum())
+        by_words = len(new) - len(embedded)
         metrics.BATCH.observe(sum(map(len, requests)))
         metrics.BY_WORDS.inc(by_words)
-        metrics.EMBEDDED.inc(len(new) - by_words)
+        metrics.EMBEDDED.inc(len(embedded))
         metrics.RECALLED.inc(sum(map(len, requests)) - len(new))
         return all_scores
 
@@ -275,6 +296,25 @@ class Runtime:
         if self._stopping.is_set():
             raise _Stopped
         self._throttle.pause()
+
+
+def _pieces(texts: Texts) -> list[Texts]:
+    """Return the texts of a request in pieces of at most `MAX_PIECE` characters, or one text.
+
+    Shorter texts come first: those of a piece are of like lengths, and need little padding.
+    """
+    if cost(texts.values()) <= MAX_PIECE:
+        return [texts]
+    pieces: list[dict[str, str]] = []
+    room = 0
+    for key, text in sorted(texts.items(), key=lambda item: len(item[1])):
+        characters = cost([text])
+        if not pieces or characters > room:
+            pieces.append({})
+            room = MAX_PIECE
+        pieces[-1][key] = text
+        room -= characters
+    return list(pieces)
 
 
 async def _fingerprints(texts: Sequence[str]) -> list[str]:
