@@ -6,6 +6,23 @@ import pytest
 from feedsieve.api.page_cache import PageCache
 
 
+class Number(int):
+    """An answer of ten bytes."""
+
+    body = b"0123456789"
+
+
+class Waiting:
+    """Returns once the event is set."""
+
+    def __init__(self, end: asyncio.Event) -> None:
+        self.end = end
+
+    async def __call__(self):
+        await self.end.wait()
+        return Number(0)
+
+
 class Counting:
     """Returns its number of calls, after a moment."""
 
@@ -13,14 +30,14 @@ class Counting:
 
     async def __call__(self):
         self.count += 1
-        number = self.count
+        number = Number(self.count)
         await asyncio.sleep(0.02)
         return number
 
 
 def test_concurrent_requests_share_one_answer_until_it_expires():
     async def run():
-        cache, make = PageCache[int](seconds=0.3, most=10, at_once=9), Counting()
+        cache, make = PageCache[int](seconds=0.3, most_bytes=1000, at_once=9), Counting()
         assert await asyncio.gather(*(cache.get("a", make) for _ in range(5))) == [1] * 5
         assert await cache.get("a", make) == 1
         assert await cache.get("b", make) == 2
@@ -39,10 +56,10 @@ def test_computations_are_bounded():
         most = max(most, running)
         await asyncio.sleep(0.01)
         running -= 1
-        return most
+        return Number(most)
 
     async def run():
-        cache = PageCache[int](seconds=60, most=10, at_once=2)
+        cache = PageCache[int](seconds=60, most_bytes=1000, at_once=2)
         await asyncio.gather(*(cache.get(question, make) for question in range(7)))
 
     asyncio.run(run())
@@ -56,18 +73,18 @@ def test_age_counts_from_the_start_of_the_computation(monkeypatch):
     async def run():
         nonlocal now
         cache, make, end = (
-            PageCache[int](seconds=1, most=10, at_once=1),
+            PageCache[int](seconds=1, most_bytes=1000, at_once=1),
             Counting(),
             asyncio.Event(),
         )
-        slow = asyncio.create_task(cache.get("slow", end.wait))
+        slow = asyncio.create_task(cache.get("slow", Waiting(end)))
         first = asyncio.create_task(cache.get("a", make))
         await asyncio.sleep(0)
         now = 5.0
         second = asyncio.create_task(cache.get("a", make))
         await asyncio.sleep(0)
         end.set()
-        assert await asyncio.gather(slow, first, second) == [True, 1, 1]
+        assert await asyncio.gather(slow, first, second) == [0, 1, 1]
         now = 5.9
         assert await cache.get("a", make) == 1
         now = 6.0
@@ -81,7 +98,7 @@ def test_failure_and_disconnect_release_their_turn():
         raise KeyError
 
     async def run():
-        cache, make = PageCache[int](seconds=60, most=10, at_once=1), Counting()
+        cache, make = PageCache[int](seconds=60, most_bytes=1000, at_once=1), Counting()
         with pytest.raises(KeyError):
             await cache.get("a", fail)
         first, second = (asyncio.create_task(cache.get(name, make)) for name in "bc")
@@ -98,26 +115,38 @@ def test_too_long_wait_raises_timeout(monkeypatch):
 
     async def run():
         cache, make, end = (
-            PageCache[int](seconds=60, most=10, at_once=1),
+            PageCache[int](seconds=60, most_bytes=1000, at_once=1),
             Counting(),
             asyncio.Event(),
         )
-        slow = asyncio.create_task(cache.get("slow", end.wait))
+        slow = asyncio.create_task(cache.get("slow", Waiting(end)))
         await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
             await cache.get("a", make)
         end.set()
-        assert await slow
+        await slow
         assert await cache.get("a", make) == 1
 
     asyncio.run(run())
 
 
-def test_oldest_answer_is_evicted_first():
+def test_oldest_answers_are_evicted_first_by_their_bytes():
     async def run():
-        cache, make = PageCache[int](seconds=60, most=2, at_once=9), Counting()
-        assert [await cache.get(question, make) for question in "abac"] == [1, 2, 1, 3]
-        assert [await cache.get(question, make) for question in "cba"] == [3, 2, 4]
+        cache, make = PageCache[int](seconds=60, most_bytes=25, at_once=9), Counting()
+        assert [await cache.get(question, make) for question in "abacd"] == [1, 2, 1, 3, 4]
+        assert [await cache.get(question, make) for question in "dcba"] == [4, 3, 2, 5]
+
+    asyncio.run(run())
+
+
+def test_expired_answers_are_dropped():
+    async def run():
+        cache, make = PageCache[int](seconds=0.05, most_bytes=1000, at_once=9), Counting()
+        for question in range(10):
+            await cache.get(question, make)
+        await asyncio.sleep(0.1)
+        await cache.get("another", make)
+        assert list(cache._tasks) == ["another"]
 
     asyncio.run(run())
 
@@ -127,7 +156,7 @@ def test_failure_is_not_cached():
         raise KeyError
 
     async def run():
-        cache = PageCache[int](seconds=60, most=2, at_once=9)
+        cache = PageCache[int](seconds=60, most_bytes=20, at_once=9)
         with pytest.raises(KeyError):
             await cache.get("a", fail)
         assert await cache.get("a", Counting()) == 1
@@ -137,7 +166,7 @@ def test_failure_is_not_cached():
 
 def test_disconnect_does_not_cancel_other_waiters():
     async def run():
-        cache, make = PageCache[int](seconds=60, most=2, at_once=9), Counting()
+        cache, make = PageCache[int](seconds=60, most_bytes=20, at_once=9), Counting()
         first, second = (asyncio.create_task(cache.get("a", make)) for _ in range(2))
         await asyncio.sleep(0.01)
         first.cancel()

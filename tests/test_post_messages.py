@@ -44,6 +44,25 @@ def message(number, text="Сдаётся дом у моря", **fields):
     return {"source": CHAT, "id": str(number), "text": text} | fields
 
 
+@pytest.mark.parametrize(
+    "identifier", [".", "..", "%2E%2E", "a/../b", "a\nb\r\n", "a?b#c", "/", "a\u2028b", "é 😀"]
+)
+def test_links_of_any_identifier_work(writable, identifier):
+    text = f"Сдаётся дом {identifier!r}"
+    [answer] = post(writable, message(identifier, text)).json()
+    link = f"/messages/{quote(answer['id'], safe='')}"
+    segments = link.lower().replace("%2e", ".").split("/")
+    assert not {".", ".."} & set(segments), "a browser would take it out of the path"
+    assert writable.client.get(link).json()["text"] == text
+    assert writable.client.delete(link).status_code == 204
+
+
+def test_identifier_with_a_line_end_is_found_as_it_was_posted(writable):
+    post(writable, message("first\nsecond", "Сдаётся дом с террасой")).raise_for_status()
+    answer = writable.client.get("/messages/first%0Asecond")
+    assert answer.json()["text"] == "Сдаётся дом с террасой"
+
+
 class TestPost:
     def test_one_message_is_stored_and_scored(self, writable):
         body = message(

@@ -3,23 +3,32 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Generic, TypeVar
-
-Answer = TypeVar("Answer")
+from typing import Any, Generic, Protocol, TypeVar
 
 MAX_WAIT = 20.0  # seconds for a turn; clients would not wait much longer
+
+
+class Page(Protocol):
+    """An answer that has a size."""
+
+    @property
+    def body(self) -> bytes | memoryview:
+        """The content, whose length counts."""
+
+
+Answer = TypeVar("Answer", bound=Page)
 
 
 class PageCache(Generic[Answer]):
     """Caches answers for some time and limits how many are computed at once. For one event loop."""
 
-    def __init__(self, seconds: float, most: int, at_once: int) -> None:
-        """Cache at most `most` answers, for `seconds` from the start of their computation.
+    def __init__(self, seconds: float, most_bytes: int, at_once: int) -> None:
+        """Cache answers of together `most_bytes`, for `seconds` from the start of each computation.
 
         At most `at_once` are computed at a time.
         """
         self._seconds = seconds
-        self._most = most
+        self._most_bytes = most_bytes
         self._turn = asyncio.Semaphore(at_once)
         self._tasks: dict[Hashable, asyncio.Task[tuple[float, Answer]]] = {}  # oldest first
 
@@ -33,15 +42,24 @@ class PageCache(Generic[Answer]):
         """
         task = self._tasks.get(key)
         if task is None or self._is_expired(task):
+            self._evict()
             task = asyncio.create_task(self._compute(compute))
-            self._tasks.pop(key, None)
             self._tasks[key] = task
-            if len(self._tasks) > self._most:
-                del self._tasks[next(iter(self._tasks))]
         if not task.done():
             await asyncio.shield(task)  # other clients wait for it if this one disconnects
         _started, answer = task.result()
         return answer
+
+    def _evict(self) -> None:
+        """Drop what is expired, and the oldest answers that are too many bytes together."""
+        size = 0
+        for key, task in reversed(list(self._tasks.items())):
+            if self._is_expired(task):
+                del self._tasks[key]
+            elif task.done():
+                size += len(task.result()[1].body)
+                if size > self._most_bytes:
+                    del self._tasks[key]
 
     async def _compute(
         self, compute: Callable[[], Coroutine[Any, Any, Answer]]

@@ -1,13 +1,26 @@
-"""Route classes: HEAD on every GET route, and a direct call for requests without a query."""
+"""Route classes: HEAD on every GET route, and a direct call for requests without a query.
+
+Importing this module also lets paths have line ends, before BentoML mounts the routes.
+"""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi.routing import APIRoute
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
+
+
+class AnyPathConvertor(PathConvertor):
+    """The rest of a path, whatever it has; Starlette's ends before a line end."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("path", AnyPathConvertor())
 
 
 class HeadRoute(APIRoute):

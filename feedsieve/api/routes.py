@@ -1,6 +1,5 @@
 """The routes. BentoML serves `POST /score`, which calls `score_texts`."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +32,7 @@ from feedsieve.api.schemas import (
 )
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import StoreUnavailable
-from feedsieve.serving.admission import Overloaded
+from feedsieve.serving.admission import ExplanationQueue, Overloaded
 from feedsieve.serving.runtime import ModelNotReady, Runtime
 from feedsieve.settings import settings
 from feedsieve.store.feed import Cursor, FeedPage
@@ -42,6 +41,8 @@ _log = logging.getLogger("feedsieve")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 PAGE_SECONDS = 1.0  # largest age of a cached page of the feed
+MAX_PAGES_BYTES = 32_000_000  # cached; a page of 100 long messages has 2 MB
+MAX_EXPLANATIONS = 64  # that are waited for; each takes some 50 ms
 PAGES_AT_ONCE = 2  # pages rendered at once; more threads would wait for the interpreter
 
 ABOUT = "Ranks the messages of a chat, so that what matters comes first."
@@ -56,8 +57,8 @@ web = FastAPI(
 web.router.route_class = HeadRoute
 problems.install(web)
 runtime = Runtime(settings())
-pages = PageCache[Response](PAGE_SECONDS, most=256, at_once=PAGES_AT_ONCE)
-explaining = asyncio.Semaphore(1)  # requests wait here without holding a thread
+pages = PageCache[Response](PAGE_SECONDS, MAX_PAGES_BYTES, at_once=PAGES_AT_ONCE)
+explaining = ExplanationQueue(MAX_EXPLANATIONS)
 
 
 def _get_directly(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
@@ -191,7 +192,7 @@ async def message(identifier: str, request: Request, explain: Explain = "0") -> 
             [(score, _by)] = await runtime.score([message.text], stored=True)
     explanation = None
     if explain in ("1", "true"):
-        async with explaining:
+        async with explaining.turn():
             explanation = await run_in_threadpool(runtime.explain, message.text)
     answer = MessageAnswer(
         id=message.id,

@@ -3,8 +3,9 @@
 feedsieve/api/request_body.py answers 503 for it.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from feedsieve.errors import FeedsieveError
 
@@ -109,6 +110,27 @@ class BodySize:
             raise Overloaded("too many bytes wait to be scored", RETRY_SOON)
         self.bytes += size
         admission._bytes_in_progress += size
+
+
+class ExplanationQueue:
+    """Lets one explanation be computed at a time, and a bounded number wait, without threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._requests = 0
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, which ends with the block. Raises Overloaded."""
+        if self._requests >= self._most:
+            raise Overloaded("too many explanations are waited for", RETRY_LATER)
+        self._requests += 1
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._requests -= 1
 
 
 class Speed:

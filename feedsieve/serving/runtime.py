@@ -24,7 +24,7 @@ from feedsieve.serving.watch_runs import WatchThread
 from feedsieve.settings import Settings
 from feedsieve.store.ingest import Stored
 from feedsieve.store.store import MessageStore, Scored
-from feedsieve.text import fingerprint
+from feedsieve.text import fingerprint, route_id
 
 _log = logging.getLogger("feedsieve")
 
@@ -175,7 +175,8 @@ class Runtime:
 
         Concurrent calls share one query. Raises ModelNotReady and StoreUnavailable.
         """
-        return (await self._reading.submit((identifier,))).get(identifier)
+        name = route_id(identifier)
+        return (await self._reading.submit((name,))).get(name)
 
     async def add(self, messages: Sequence[Message]) -> list[Stored]:
         """Store messages; return the outcome of each once they are committed.

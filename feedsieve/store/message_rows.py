@@ -42,6 +42,7 @@ class Row:
         return self.source, self.text, self.time, self.sender, self.link, self.reply_to, self.edited
 
 
+_DOT_SEGMENTS = (".", "..")  # browsers take them out of a path, escaped or not
 _FIELDS = [field.name for field in fields(Row)]
 _COLUMNS = [messages.c[name] for name in _FIELDS]
 _UPDATE = update(messages).where(messages.c.id == bindparam("identifier"))
@@ -126,10 +127,10 @@ class Rows:
                 yield row, before
 
     def name_added(self) -> None:
-        """Give added rows identifiers: that of the source, unless it is taken."""
+        """Give added rows identifiers: that of the source, unless it is taken or no path has it."""
         unnamed = []
         for row in self.added:
-            if self._by_id[route_id(row.source_id)] is row:
+            if self._by_id[route_id(row.source_id)] is row and row.source_id not in _DOT_SEGMENTS:
                 row.id = route_id(row.source_id)
             else:
                 unnamed.append(row)
