@@ -57,6 +57,7 @@ CACHED_PAGES, RENDERED_PAGES = PAGES.labels("cached"), PAGES.labels("rendered")
 REFUSALS = Counter("feedsieve_refusals", "Requests that were refused", ["reason"])
 for _reason in (*OVERLOADS, "model", "store", *REFUSED_BY_STATUS.values()):
     REFUSALS.labels(_reason)  # from 0, or Prometheus would miss the first
+ERRORS = Counter("feedsieve_errors", "Requests that failed for a reason that nobody foresaw")
 _SCORE = Histogram("feedsieve_score", "New scores, each text once", ["origin"], buckets=SCORES)
 _POSITIVE = Counter("feedsieve_positive_scores", "New scores at or above the threshold", ["origin"])
 IN_PROGRESS = Gauge("feedsieve_requests_in_progress", "Requests without a complete answer")
@@ -183,6 +184,8 @@ class MetricsMiddleware:
             self._in_progress -= 1
             if status in REFUSED_BY_STATUS:
                 REFUSALS.labels(REFUSED_BY_STATUS[status]).inc()
+            elif status >= 500 and status != 503:
+                ERRORS.inc()
             key = endpoint(scope["path"].removeprefix(scope.get("root_path", ""))), status
             if key not in self._series:
                 self._series[key] = _SECONDS.labels(*key)
