@@ -34,6 +34,7 @@ IMAGE = (
     .python_packages("--constraint ../../src/constraints.txt")
     # For FEEDSIEVE_SOURCES: pyproject.toml's extra `watch`, of which BentoML reads no extras.
     .python_packages("feedparser", "httpx", "python-telegram-bot", "watchfiles")
+    .python_packages("psycopg[binary]")  # for FEEDSIEVE_DB in PostgreSQL, extra `postgres`; 13 MB
     .pyproject_toml()
 )
 

@@ -50,6 +50,7 @@ COMMANDS = {
         "loadtests.sections.backends",
         "loadtests.scaling",
         "loadtests.rehearse",
+        "loadtests.rehearse_deployment",
     ],
 }
 WIDTH = 88  # columns

@@ -4,16 +4,37 @@ BentoML's own have one series for each path, so for each message, and take longe
 work for a small request.
 """
 
+import asyncio
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedsieve import __version__
 from feedsieve.scoring.backend_selection import Selection
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+LAG_INTERVAL = 0.25  # seconds between two measurements of the event loop
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SCORES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+Overload = Literal["requests", "bytes", "wait"]  # why admission control refused
+OVERLOADS: tuple[Overload, ...] = ("requests", "bytes", "wait")
+# Answers of other kinds that refuse a request, by status.
+REFUSED_BY_STATUS = {
+    400: "invalid",
+    401: "key",
+    403: "scope",
+    408: "slow",
+    413: "too_large",
+    415: "media_type",
+    422: "invalid",
+    429: "rate",
+}
 ENDPOINTS = {
     "/",
     "/feed",
@@ -31,6 +52,19 @@ RECALLED = Counter("feedsieve_texts_recalled", "Texts in requests whose score wa
 BY_WORDS = Counter("feedsieve_texts_by_words", "Texts in requests scored by the word model alone")
 EMBEDDED = Counter("feedsieve_texts_embedded", "Texts in requests that the encoder embedded")
 BATCH = Histogram("feedsieve_batch_texts", "Texts scored together", buckets=TEXTS)
+PAGES = Counter("feedsieve_pages", "Pages of the feed that were asked for", ["outcome"])
+CACHED_PAGES, RENDERED_PAGES = PAGES.labels("cached"), PAGES.labels("rendered")
+REFUSALS = Counter("feedsieve_refusals", "Requests that were refused", ["reason"])
+for _reason in (*OVERLOADS, "model", "store", *REFUSED_BY_STATUS.values()):
+    REFUSALS.labels(_reason)  # from 0, or Prometheus would miss the first
+ERRORS = Counter("feedsieve_errors", "Requests that failed for a reason that nobody foresaw")
+_SCORE = Histogram("feedsieve_score", "New scores, each text once", ["origin"], buckets=SCORES)
+_POSITIVE = Counter("feedsieve_positive_scores", "New scores at or above the threshold", ["origin"])
+IN_PROGRESS = Gauge("feedsieve_requests_in_progress", "Requests without a complete answer")
+LAG = Histogram(
+    "feedsieve_loop_lag_seconds", "Seconds by which the event loop was late", buckets=LAGS
+)
+Info("feedsieve_build", "The version of feedsieve").info({"version": __version__})
 BACKEND = Info("feedsieve_backend", "The backend of the encoder, and how it was chosen")
 WATCHED = Counter(
     "feedsieve_watched_messages", "Messages of live sources that were stored", ["source", "change"]
@@ -47,6 +81,62 @@ _SECONDS = Histogram(
     ["endpoint", "status"],
     buckets=SECONDS,
 )
+
+
+class Queue:
+    """Texts in requests that wait to be scored or are being scored. For one event loop."""
+
+    def __init__(self) -> None:
+        self._entered: dict[object, tuple[float, int]] = {}  # oldest first: second, texts
+        gauge = Gauge("feedsieve_queue_requests", "Requests that wait for scores")
+        gauge.set_function(lambda: len(self._entered))
+        gauge = Gauge("feedsieve_queue_texts", "Texts that wait for scores")
+        gauge.set_function(lambda: sum(texts for _entered, texts in self._requests()))
+        gauge = Gauge("feedsieve_queue_oldest_seconds", "Age of the oldest of them, or 0")
+        gauge.set_function(self._oldest)
+
+    @contextmanager
+    def waiting(self, texts: int) -> Iterator[None]:
+        """Count a request with so many texts as waiting until the block ends."""
+        request = object()
+        self._entered[request] = time.monotonic(), texts
+        try:
+            yield
+        finally:
+            del self._entered[request]
+
+    def _requests(self) -> list[tuple[float, int]]:
+        return list(self._entered.values())  # a scrape runs in a thread
+
+    def _oldest(self) -> float:
+        requests = self._requests()
+        return time.monotonic() - requests[0][0] if requests else 0.0
+
+
+QUEUE = Queue()
+
+
+class ScoreDistribution:
+    """New scores of one origin: their histogram, and the number of positive ones."""
+
+    def __init__(self, origin: Literal["request", "backfill"]) -> None:
+        self._scores, self._positive = _SCORE.labels(origin), _POSITIVE.labels(origin)
+
+    def observe(self, scores: Iterable[float], threshold: float) -> None:
+        """Count `scores`, in (0, 1); those of `threshold` or more are positive."""
+        positive = 0
+        for score in scores:
+            self._scores.observe(score)
+            positive += score >= threshold
+        self._positive.inc(positive)
+
+
+REQUESTED_SCORES, BACKFILLED_SCORES = ScoreDistribution("request"), ScoreDistribution("backfill")
+
+
+def refused(reason: Overload | Literal["model", "store"]) -> None:
+    """Count a request that was answered with 503."""
+    REFUSALS.labels(reason).inc()
 
 
 def show_backend(model: str, selection: Selection) -> None:
@@ -69,11 +159,16 @@ class MetricsMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._series: dict[tuple[str, int], Histogram] = {}  # looking one up by its labels is slow
+        self._in_progress = 0
+        IN_PROGRESS.set_function(lambda: self._in_progress)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                _measure_lag(asyncio.get_running_loop())
             await self.app(scope, receive, send)
             return
+        self._in_progress += 1
         started = time.perf_counter()
         status = 499  # the client disconnected
 
@@ -86,10 +181,29 @@ class MetricsMiddleware:
         try:
             await self.app(scope, receive, send_and_note)
         finally:
+            self._in_progress -= 1
+            if status in REFUSED_BY_STATUS:
+                REFUSALS.labels(REFUSED_BY_STATUS[status]).inc()
+            elif status >= 500 and status != 503:
+                ERRORS.inc()
             key = endpoint(scope["path"].removeprefix(scope.get("root_path", ""))), status
             if key not in self._series:
                 self._series[key] = _SECONDS.labels(*key)
             self._series[key].observe(time.perf_counter() - started)
+
+
+def _measure_lag(loop: asyncio.AbstractEventLoop) -> None:
+    """Observe from now on how late `loop` runs a timer."""
+
+    def observe(due: float) -> None:
+        LAG.observe(max(0.0, loop.time() - due))
+        schedule()
+
+    def schedule() -> None:
+        due = loop.time() + LAG_INTERVAL
+        loop.call_at(due, observe, due)
+
+    schedule()
 
 
 def endpoint(path: str) -> str:

@@ -151,7 +151,7 @@ class _FeedHandler(_Handler):
 
 
 @contextmanager
-def _running(server: ThreadingHTTPServer) -> Iterator[None]:
+def run_server(server: ThreadingHTTPServer) -> Iterator[None]:
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -165,12 +165,12 @@ def _running(server: ThreadingHTTPServer) -> Iterator[None]:
 @pytest.fixture
 def bot_api() -> Iterator[BotApi]:
     server = BotApi()
-    with _running(server):
+    with run_server(server):
         yield server
 
 
 @pytest.fixture
 def feeds() -> Iterator[FeedServer]:
     server = FeedServer()
-    with _running(server):
+    with run_server(server):
         yield server

@@ -121,7 +121,7 @@ def test_it_serves_the_very_pair(server, elsewhere):
 def test_what_serves_is_small(commands):
     names = installed(commands)
     assert {"bentoml", "onnxruntime", "openvino", "lightgbm", "tokenizers"} <= names
-    assert {"feedparser", "httpx", "python-telegram-bot", "watchfiles"} <= names
+    assert {"feedparser", "httpx", "psycopg", "python-telegram-bot", "watchfiles"} <= names
     assert names & TRAINING == set()
 
 

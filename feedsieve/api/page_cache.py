@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
+from feedsieve import metrics
+
 MAX_WAIT = 20.0  # seconds for a turn; clients would not wait much longer
 
 
@@ -41,7 +43,10 @@ class PageCache(Generic[Answer]):
         if it has to wait longer than `MAX_WAIT` for others.
         """
         task = self._tasks.get(key)
-        if task is None or self._is_expired(task):
+        if task is not None and not self._is_expired(task):
+            metrics.CACHED_PAGES.inc()
+        else:
+            metrics.RENDERED_PAGES.inc()
             self._evict()
             task = asyncio.create_task(self._compute(compute))
             self._tasks[key] = task

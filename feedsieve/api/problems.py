@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedsieve import metrics
 from feedsieve.api.rendering import prefers_page, render
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import StoreUnavailable
@@ -80,6 +81,7 @@ def respond(
 def unavailable(request: Request | None, error: FeedsieveError) -> Response:
     """Return 503 with the error's message, and when to try again."""
     retry_after = error.retry_after if isinstance(error, Overloaded) else RETRY_AFTER
+    metrics.refused(error.kind if isinstance(error, Overloaded) else "model")
     return respond(request, HTTPStatus.SERVICE_UNAVAILABLE, str(error), retry_after=retry_after)
 
 
@@ -134,6 +136,7 @@ def install(web: FastAPI) -> None:
     @web.exception_handler(StoreUnavailable)
     def _(request: Request, error: StoreUnavailable) -> Response:
         _log.error("%s", error)
+        metrics.refused("store")
         detail = "the message store is unavailable"
         return respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail)
 

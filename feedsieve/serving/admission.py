@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from feedsieve.errors import FeedsieveError
+from feedsieve.metrics import Overload
 
 CHARACTERS_READ = 1000  # of a text; the encoder truncates it at about 256 tokens
 CHARACTERS_EACH = 100  # the fixed cost of a text, in characters
@@ -21,10 +22,11 @@ SMALL_SHARE = 0.25  # of the memory for bodies, which larger ones leave to small
 class Overloaded(FeedsieveError):
     """The service has all the work that it can do in time."""
 
-    def __init__(self, reason: str, retry_after: int) -> None:
-        """`retry_after` is in seconds."""
+    def __init__(self, reason: str, retry_after: int, kind: Overload = "requests") -> None:
+        """`retry_after` is in seconds, `kind` for the metrics."""
         super().__init__(reason)
         self.retry_after = retry_after
+        self.kind: Overload = kind
 
 
 class AdmissionControl:
@@ -79,7 +81,7 @@ class AdmissionControl:
         characters = cost(texts)
         waiting = self._characters_waiting
         if waiting and waiting + characters > self._seconds * self._speed.value:
-            raise Overloaded("too many texts wait to be scored", RETRY_LATER)
+            raise Overloaded("too many texts wait to be scored", RETRY_LATER, "wait")
         self._characters_waiting += characters
         try:
             yield
@@ -107,7 +109,7 @@ class BodySize:
         is_small = self.bytes + size <= SMALL_BODY
         most = admission._size if is_small else admission._size * (1 - SMALL_SHARE)
         if admission._bytes_in_progress + size > most:
-            raise Overloaded("too many bytes wait to be scored", RETRY_SOON)
+            raise Overloaded("too many bytes wait to be scored", RETRY_SOON, "bytes")
         self.bytes += size
         admission._bytes_in_progress += size
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from feedsieve import metrics
 from feedsieve.scoring.scorer import Scorer
 from feedsieve.store.store import MessageStore
 
@@ -36,6 +37,7 @@ def backfill(
             eager=False,
         )
         computed = dict(zip(new, scores.tolist(), strict=True))
+        metrics.BACKFILLED_SCORES.observe(computed.values(), scorer.threshold)
         store.save_scores(
             scorer.model,
             [(key, computed[key] if key in computed else precomputed[key]) for key, _text in batch],

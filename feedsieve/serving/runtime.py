@@ -151,7 +151,7 @@ class Runtime:
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in scores}
         metrics.RECALLED.inc(len(texts) - len(new))
         if new:
-            with self.admission.scoring(new.values()):
+            with self.admission.scoring(new.values()), metrics.QUEUE.waiting(len(new)):
                 scores = {**scores, **await self._score_new(new)}
         if stored:
             self._unsaved.update({key: scores[key].score for key in keys})
@@ -224,6 +224,7 @@ class Runtime:
         metrics.BATCH.observe(sum(map(len, requests)))
         metrics.BY_WORDS.inc(by_words)
         metrics.EMBEDDED.inc(len(embedded))
+        metrics.REQUESTED_SCORES.observe(scores.scores.tolist(), self.scorer.threshold)
         metrics.RECALLED.inc(sum(map(len, requests)) - len(new))
         return all_scores
 
