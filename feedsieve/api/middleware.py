@@ -3,13 +3,15 @@
 from typing import Any
 
 from feedsieve import metrics
+from feedsieve.api.authentication import AuthenticationMiddleware
 from feedsieve.api.cors import CrossOriginMiddleware
 from feedsieve.api.load_shedding import LoadSheddingMiddleware
 from feedsieve.api.problems import ProblemMiddleware
 from feedsieve.api.request_body import JsonBody, RequestBodyMiddleware
+from feedsieve.api.request_log import AccessLog, RequestLogMiddleware
 from feedsieve.api.root_path import RootPathMiddleware
 from feedsieve.api.schemas import MAX_BODY, MAX_MESSAGES_BODY, NewMessagesBody, ScoreRequest
-from feedsieve.serving.admission import AdmissionControl
+from feedsieve.serving.runtime import Runtime
 from feedsieve.settings import Settings
 
 BODIES = {
@@ -18,12 +20,15 @@ BODIES = {
 }
 
 
-def install_middleware(service: Any, admission: AdmissionControl, settings: Settings) -> None:
+def install_middleware(service: Any, runtime: Runtime, settings: Settings) -> None:
     """Add the middleware to a BentoML service."""
     service.add_asgi_middleware(RootPathMiddleware, root_path=settings.root_path)
+    log = AccessLog(settings.log_format) if settings.access_log else None
+    service.add_asgi_middleware(RequestLogMiddleware, log=log)
     service.add_asgi_middleware(metrics.MetricsMiddleware)
     if settings.cors_origins:
         service.add_asgi_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     service.add_asgi_middleware(ProblemMiddleware)
-    service.add_asgi_middleware(LoadSheddingMiddleware, admission=admission, bodies=BODIES)
+    service.add_asgi_middleware(AuthenticationMiddleware, keys=runtime.keys, settings=settings)
+    service.add_asgi_middleware(LoadSheddingMiddleware, admission=runtime.admission, bodies=BODIES)
     service.add_asgi_middleware(RequestBodyMiddleware, bodies=BODIES)

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse
 
 from feedsieve import __version__, metrics
 from feedsieve.api import problems
+from feedsieve.api.authentication import with_security
 from feedsieve.api.page_cache import PageCache
 from feedsieve.api.problems import ProblemResponse
 from feedsieve.api.rendering import page_or_json, prefers_page, unless_cached
@@ -170,7 +171,7 @@ def delete_message(identifier: str) -> Response:
     """Delete a message, its earlier texts, labels and scores. Later imports skip it."""
     if not runtime.store.delete(identifier, "api"):
         raise ProblemResponse(404, "no message has this identifier")
-    _log.info("deleted the message %s", identifier)
+    _log.info("deleted a message")  # its identifier may be a phone number
     return Response(status_code=204)
 
 
@@ -249,4 +250,5 @@ def install_openapi(service: Any, version: str) -> None:
         if root := request.scope["root_path"]:
             document |= {"servers": [{"url": root}]}
         errors = problems.documented(400, 413, 415, 503)
-        return problems.with_errors(document | {"info": about}, "/score", errors)
+        document = problems.with_errors(document | {"info": about}, "/score", errors)
+        return with_security(document, settings())
