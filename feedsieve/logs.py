@@ -7,6 +7,7 @@ import time
 import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from feedsieve.errors import FeedsieveError
@@ -64,7 +65,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": utc(record.created),
+            "time": utc(int(record.created)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -85,7 +86,8 @@ def install(form: Literal["text", "json"]) -> None:
                 handler.setFormatter(JsonLines())
 
 
-def utc(seconds: float) -> str:
+@lru_cache(maxsize=1)
+def utc(seconds: int) -> str:
     """Return a time, in seconds since 1970, as ISO 8601 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 

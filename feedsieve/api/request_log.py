@@ -23,7 +23,7 @@ _NAME = HEADER.lower().encode()
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Access:
     """An answer: `route` is a path's template, `size` the bytes of the body."""
 
@@ -53,7 +53,7 @@ class AccessLog:
         """Write a line, together with others that come soon."""
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        self._lines.append(self._format(access, utc(time.time())))
+        self._lines.append(self._format(access, utc(int(time.time()))))
 
     def flush(self) -> None:
         """Write the lines that wait."""
