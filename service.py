@@ -1,15 +1,13 @@
 """The Bento: image and service class. Routes and middleware are in feedsieve/api."""
 
-import logging
-
 import bentoml
 from bentoml.models import BentoModel
 
+from feedsieve import logs
 from feedsieve.api import http_protocol, http_server
 from feedsieve.api.middleware import install_middleware
 from feedsieve.api.routes import install_openapi, runtime, score_texts, web
 from feedsieve.api.schemas import Score, Texts
-from feedsieve.logs import OneLine
 from feedsieve.scoring import model_store
 from feedsieve.serving import server_exit
 from feedsieve.settings import settings
@@ -18,9 +16,7 @@ TIMEOUT = 60  # seconds; BentoML keeps 800 bytes of each request for as long
 
 # Exact tags: a Bento contains this pair, and `bentoml serve` fails if a model is missing.
 CLASSIFIER, ENCODER = model_store.find_pair(settings().model)
-logging.getLogger("feedsieve").setLevel(logging.INFO)
-for name in ("feedsieve", "bentoml.access"):  # a path may hold line ends
-    logging.getLogger(name).addFilter(OneLine())
+logs.install(settings().log_format)
 server_exit.install()
 http_protocol.install()
 http_server.install(settings().stop_seconds, runtime.begin_stop)
@@ -39,14 +35,14 @@ IMAGE = (
 )
 
 
-# Tracing, access log and BentoML's metrics take three times as long as a small request itself.
+# BentoML's tracing, access log and metrics take three times as long as a small request itself.
 @bentoml.service(
     name="feedsieve",
     image=IMAGE,
     traffic={"timeout": TIMEOUT},
     http={"host": "127.0.0.1"},  # BentoML's default is all interfaces, as in bentofile.yaml
     metrics={"enabled": False},  # feedsieve.metrics replaces them
-    logging={"access": {"enabled": False}},
+    logging={"access": {"enabled": False}},  # feedsieve.api.request_log replaces it
     tracing={"excluded_urls": ".*"},
 )
 @bentoml.asgi_app(web)
@@ -77,4 +73,4 @@ class Feedsieve:
 
 
 install_openapi(Feedsieve, CLASSIFIER)
-install_middleware(Feedsieve, runtime.admission, settings())
+install_middleware(Feedsieve, runtime, settings())

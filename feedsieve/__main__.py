@@ -14,6 +14,7 @@ from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, che
 from feedsieve.bulk.tables import ADDED, Columns
 from feedsieve.command import FAILED, run_command
 from feedsieve.import_files import FileImport
+from feedsieve.keys_command import keys
 from feedsieve.labels_command import labels
 from feedsieve.logs import OneLine
 from feedsieve.scoring.model_store import load_scorer
@@ -54,6 +55,7 @@ def feedsieve() -> None:
     """
 
 
+feedsieve.add_command(keys)
 feedsieve.add_command(labels)
 
 

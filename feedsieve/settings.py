@@ -119,6 +119,18 @@ class Settings(BaseSettings):
         description="names under which the service is reached, separated by commas, such as"
         " `feed.example.org` or `*.example.org`; `*`: any. IP addresses and localhost always are",
     )
+    reading_needs_key: bool = Field(
+        default=False,
+        description="1: reading needs an API key of the scope `read`; by default anyone who"
+        " reaches the server may read",
+    )
+    scoring_needs_key: bool = Field(
+        default=False, description="1: `/score` needs an API key of the scope `score`"
+    )
+    access_log: bool = Field(default=True, description="a log line for each request; 0: none")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="form of the log's lines: `text`, or `json` for collectors"
+    )
 
     @field_validator("root_path")
     @classmethod

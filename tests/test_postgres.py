@@ -40,6 +40,7 @@ from test_store import (
     TestWritingAtOnce,
     any_store,
 )
+from test_stored_keys import TestEarlierStore, TestKeys
 
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.store import database
@@ -52,9 +53,11 @@ __all__ = [  # pytest runs these with the fixture `new_location` of this file
     "TestChanges",
     "TestClashes",
     "TestCurated",
+    "TestEarlierStore",
     "TestFeed",
     "TestHostileStrings",
     "TestImportLabels",
+    "TestKeys",
     "TestResolvedLabels",
     "TestSample",
     "TestScores",

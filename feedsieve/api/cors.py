@@ -10,7 +10,11 @@ from starlette.types import ASGIApp
 from feedsieve.api.problems import respond
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
-EXPOSED = ("ETag", "Retry-After")  # what scripts may read beside the safelisted headers
+EXPOSED = (
+    "ETag",
+    "Retry-After",
+    "X-Request-ID",
+)  # what scripts may read beside the safelisted headers
 
 
 class CrossOriginMiddleware(CORSMiddleware):

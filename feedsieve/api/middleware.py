@@ -4,24 +4,29 @@ from typing import Any
 
 from feedsieve import metrics
 from feedsieve.api.allowed_hosts import AllowedHostsMiddleware
+from feedsieve.api.authentication import AuthenticationMiddleware
 from feedsieve.api.cors import CrossOriginMiddleware
 from feedsieve.api.problems import ProblemMiddleware
 from feedsieve.api.request_body import RequestBodyMiddleware
+from feedsieve.api.request_log import AccessLog, RequestLogMiddleware
 from feedsieve.api.root_path import RootPathMiddleware
 from feedsieve.api.schemas import NewMessagesBody, ScoreRequest
-from feedsieve.serving.admission import AdmissionControl
+from feedsieve.serving.runtime import Runtime
 from feedsieve.settings import Settings
 
 BODIES = {"/score": ScoreRequest, "/messages": NewMessagesBody}
 
 
-def install_middleware(service: Any, admission: AdmissionControl, settings: Settings) -> None:
+def install_middleware(service: Any, runtime: Runtime, settings: Settings) -> None:
     """Add the middleware to a BentoML service."""
     service.add_asgi_middleware(RootPathMiddleware, root_path=settings.root_path)
+    log = AccessLog(settings.log_format) if settings.access_log else None
+    service.add_asgi_middleware(RequestLogMiddleware, log=log)
     service.add_asgi_middleware(metrics.MetricsMiddleware)
     if "*" not in settings.allowed_hosts:
         service.add_asgi_middleware(AllowedHostsMiddleware, names=settings.allowed_hosts)
     if settings.cors_origins:
         service.add_asgi_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     service.add_asgi_middleware(ProblemMiddleware)
-    service.add_asgi_middleware(RequestBodyMiddleware, admission=admission, bodies=BODIES)
+    service.add_asgi_middleware(AuthenticationMiddleware, keys=runtime.keys, settings=settings)
+    service.add_asgi_middleware(RequestBodyMiddleware, admission=runtime.admission, bodies=BODIES)

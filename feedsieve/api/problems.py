@@ -16,8 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedsieve import metrics
 from feedsieve.api.rendering import prefers_page, render
+from feedsieve.api.root_path import route_path
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import StoreUnavailable
+from feedsieve.metrics import endpoint
 from feedsieve.serving.admission import Overloaded
 from feedsieve.serving.runtime import ModelNotReady
 
@@ -181,7 +183,7 @@ class ProblemMiddleware:
         except Exception:
             if started:
                 raise
-            _log.exception("%s %r failed", scope["method"], scope["path"])
+            _log.exception("%s %s failed", scope["method"], endpoint(route_path(scope)))
         else:
             if failed is None:
                 return

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse
 
 from feedsieve import __version__, metrics
 from feedsieve.api import problems
+from feedsieve.api.authentication import with_security
 from feedsieve.api.page_cache import PageCache
 from feedsieve.api.problems import ProblemResponse
 from feedsieve.api.rendering import page_or_json, prefers_page, unless_cached
@@ -121,7 +122,7 @@ def messages(limit: Limit = 10) -> MessageIds:
     "/messages",
     tags=["Feed"],
     response_model=list[StoredMessage],
-    responses=PROBLEMS | problems.documented(400, 413, 415),
+    responses=PROBLEMS | problems.documented(400, 408, 413, 415),
 )
 async def add_messages(body: NewMessages, wait: Wait = "1") -> Response:
     """Store one message or up to 256, and score them.
@@ -171,7 +172,7 @@ def delete_message(identifier: str) -> Response:
     """Delete a message, its earlier texts, labels and scores. Later imports skip it."""
     if not runtime.store.delete(identifier, "api"):
         raise ProblemResponse(404, "no message has this identifier")
-    _log.info("deleted the message %s", identifier)
+    _log.info("deleted a message")  # its identifier may be a phone number
     return Response(status_code=204)
 
 
@@ -249,5 +250,6 @@ def install_openapi(service: Any, version: str) -> None:
         about = {"title": "feedsieve", "description": ABOUT, "version": version}
         if root := request.scope["root_path"]:
             document |= {"servers": [{"url": root}]}
-        errors = problems.documented(400, 413, 415, 503)
-        return problems.with_errors(document | {"info": about}, "/score", errors)
+        errors = problems.documented(400, 408, 413, 415, 503)
+        document = problems.with_errors(document | {"info": about}, "/score", errors)
+        return with_security(document, settings())

@@ -18,6 +18,7 @@ from feedsieve.scoring.scorer import ScoredText, Scorer
 from feedsieve.serving.admission import AdmissionControl, Speed, cost
 from feedsieve.serving.backfill import Throttle, backfill
 from feedsieve.serving.batcher import DynamicBatcher
+from feedsieve.serving.key_cache import KeyCache
 from feedsieve.serving.score_cache import ScoreCache
 from feedsieve.serving.server_exit import end_server
 from feedsieve.serving.watch_runs import WatchThread
@@ -93,15 +94,18 @@ class Runtime:
         )
         self._thread = threading.Thread(target=self._run, name="backfill", daemon=True)
         self._watching = WatchThread(settings, self)
+        self.keys = KeyCache(settings, self)
 
     def start(self) -> None:
         self._thread.start()
         self._watching.start()
+        self.keys.start()
 
     def begin_stop(self) -> None:
         """Be no longer ready, and let the threads end after their batches. For signal handlers."""
         self._stopping.set()
         self._watching.stop()
+        self.keys.stop()
 
     def stop(self) -> None:
         """Stop the threads after their batches; do not wait longer than `STOP_TIMEOUT`."""
@@ -271,9 +275,9 @@ class Runtime:
                 self._store = self._complete_version = None
                 self._is_complete = False
             if self._store is None:
-                self._store = MessageStore.open(
-                    self._settings.db, state_folder=self._settings.state
-                )
+                store = MessageStore.open(self._settings.db, state_folder=self._settings.state)
+                self.keys.read(store)  # before anyone writes
+                self._store = store
             version = self._store.version()
             if version is not None and version == self._complete_version:
                 return

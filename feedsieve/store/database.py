@@ -83,6 +83,7 @@ def open_database(url: URL) -> Engine:
             pool_size=16,
             max_overflow=-1,
             pool_use_lifo=True,  # used in turns, each connection would fill its own cache
+            hide_parameters=True,  # errors are logged; parameters are texts and hashes of keys
         )
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -136,6 +137,7 @@ def _connect_to_postgresql(url: URL) -> Engine:
         engine = create_engine(
             url,
             pool_pre_ping=True,
+            hide_parameters=True,
             isolation_level="REPEATABLE READ",
             connect_args={"client_encoding": "utf8"},  # a database in SQL_ASCII would give bytes
         )
@@ -233,7 +235,8 @@ def _prepare_tables(engine: Engine) -> None:
         backup = _back_up(engine, found or "1")
         _log.info("migrating the message store%s", f"; a copy of it is {backup}" if backup else "")
         migrations.upgrade(connection)
-        connection.execute(curated_view)
+        if not inspect(connection).has_table(curated_messages.name):  # a migration removes it
+            connection.execute(curated_view)
         store_missing_facts(connection)
 
 

@@ -27,7 +27,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 Fingerprint = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
-REVISION = "2"
+REVISION = "3"
 """The revision of this schema in feedsieve/store/migrations."""
 
 metadata = sa.MetaData()
@@ -159,6 +159,27 @@ dump_extents = sa.Table(
     sa.Column("last_row", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.BigInteger, nullable=False),
     sa.Column("characters", sa.BigInteger, nullable=False),
+)
+
+# API keys: hashes of them, with what they allow. Keys of one name follow each other.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("name", Text, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("scopes", Text, nullable=False),  # separated by spaces
+    sa.Column("requests_per_minute", sa.Integer),  # null: no limit
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("last_used_at", UtcTime),
+    sa.Column("revoked_at", UtcTime),
+)
+sa.Index(
+    "api_keys_by_name",
+    api_keys.c.name,
+    unique=True,
+    sqlite_where=api_keys.c.revoked_at.is_(None),
+    postgresql_where=api_keys.c.revoked_at.is_(None),
 )
 
 _NOTICE_MENTIONS = 3  # a template sent to as many users is a bot's notice

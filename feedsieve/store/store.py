@@ -25,6 +25,7 @@ from feedsieve.store.ingest import (
     import_messages,
     store_messages,
 )
+from feedsieve.store.keys import KeyMethods
 from feedsieve.store.label_methods import LabelMethods
 from feedsieve.store.sampling import sample
 from feedsieve.store.schema import (
@@ -58,7 +59,7 @@ class Scored:
     score: float | None
 
 
-class MessageStore(LabelMethods):
+class MessageStore(LabelMethods, KeyMethods):
     """Messages and their scores in one database, which threads and processes may share.
 
     Every method raises StoreUnavailable, and writes nothing, if the database is gone, full, damaged
