@@ -18,6 +18,7 @@ COMMANDS = {
         "feedsieve import",
         "feedsieve watch",
         "feedsieve score",
+        "feedsieve deploy",
         "feedsieve labels",
         "feedsieve labels import",
         "feedsieve labels export",

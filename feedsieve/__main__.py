@@ -13,6 +13,7 @@ from tqdm import tqdm
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
 from feedsieve.bulk.tables import ADDED, Columns
 from feedsieve.command import FAILED, run_command
+from feedsieve.deploy_command import deploy
 from feedsieve.import_files import FileImport
 from feedsieve.labels_command import labels
 from feedsieve.logs import OneLine
@@ -55,6 +56,7 @@ def feedsieve() -> None:
 
 
 feedsieve.add_command(labels)
+feedsieve.add_command(deploy)
 
 
 @feedsieve.command("import")
