@@ -32,6 +32,11 @@ BY_WORDS = Counter("feedsieve_texts_by_words", "Texts in requests scored by the 
 EMBEDDED = Counter("feedsieve_texts_embedded", "Texts in requests that the encoder embedded")
 BATCH = Histogram("feedsieve_batch_texts", "Texts scored together", buckets=TEXTS)
 BACKEND = Info("feedsieve_backend", "The backend of the encoder, and how it was chosen")
+MODEL_SWAPS = Counter(
+    "feedsieve_model_swaps", "Deployed models that were loaded, or refused", ["outcome"]
+)
+for _outcome in ("done", "refused"):
+    MODEL_SWAPS.labels(_outcome)  # so that the first one is an increase
 WATCHED = Counter(
     "feedsieve_watched_messages", "Messages of live sources that were stored", ["source", "change"]
 )

@@ -12,6 +12,7 @@ from feedsieve.serving.admission import (
     Overloaded,
 )
 from feedsieve.serving.runtime import Runtime
+from feedsieve.serving.served_model import ServedModel
 from feedsieve.settings import Settings
 from feedsieve.text import fingerprint
 
@@ -124,16 +125,16 @@ def test_runtime_rejects_what_would_wait_too_long_and_admits_the_next(tmp_path, 
     reading = threading.Event()
     monkeypatch.setattr("feedsieve.serving.runtime.MAX_WAIT", 0.0)
     runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
-    monkeypatch.setattr(runtime._scoring, "_compute", compute := Computing(reading))
+    model = ServedModel(None, 0, compute := Computing(reading), 256)
 
     async def run():
-        first = asyncio.create_task(runtime.score(["first"]))
+        first = asyncio.create_task(runtime.score(model, ["first"]))
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded):
-            await runtime.score(["second"])
+            await runtime.score(model, ["second"])
         reading.set()
         assert await first == [0.5]
-        assert await runtime.score(["third"]) == [0.5]
+        assert await runtime.score(model, ["third"]) == [0.5]
         assert compute.read == ["first", "third"]
 
     asyncio.run(run())
@@ -151,9 +152,9 @@ def test_many_characters_are_normalised_in_a_thread(tmp_path, monkeypatch, count
     runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
     may = threading.Event()
     may.set()
-    monkeypatch.setattr(runtime._scoring, "_compute", Computing(may))
+    model = ServedModel(None, 0, Computing(may), 256)
     texts = [str(number).ljust(400, ".") for number in range(count)]
-    assert asyncio.run(runtime.score(texts)) == [0.5] * count
+    assert asyncio.run(runtime.score(model, texts)) == [0.5] * count
     assert (threads == {threading.current_thread()}) == on_loop
 
 
@@ -164,7 +165,7 @@ class Computing:
         self.may = may
         self.read: list[str] = []
 
-    def __call__(self, requests, _let_next):
+    def __call__(self, _scorer, _cache, requests, _let_next):
         self.may.wait(10)
         texts = {key: text for request in requests for key, text in request.items()}
         self.read += texts.values()

@@ -5,7 +5,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 
 from feedsieve import metrics
@@ -13,12 +13,14 @@ from feedsieve.errors import FeedsieveError
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.scoring.classifier import import_lightgbm_alone
 from feedsieve.scoring.explain import Explanation, explain
-from feedsieve.scoring.model_store import ModelNotFound, load_scorer
+from feedsieve.scoring.model_store import ModelNotFound
 from feedsieve.scoring.scorer import ScoredText, Scorer
 from feedsieve.serving.admission import AdmissionControl
 from feedsieve.serving.backfill import Throttle, backfill
 from feedsieve.serving.batcher import DynamicBatcher
+from feedsieve.serving.model_swap import CHECK_INTERVAL, ModelSwap
 from feedsieve.serving.score_cache import ScoreCache
+from feedsieve.serving.served_model import Scores, ServedModel, Texts
 from feedsieve.serving.server_exit import end_server
 from feedsieve.serving.watch_runs import WatchThread
 from feedsieve.settings import Settings
@@ -27,9 +29,6 @@ from feedsieve.store.store import MessageStore, Scored
 from feedsieve.text import fingerprint
 
 _log = logging.getLogger("feedsieve")
-
-Texts = Mapping[str, str]  # by fingerprint
-Scores = Mapping[str, ScoredText]  # by fingerprint
 
 
 class Batch(tuple[Message, ...]):
@@ -63,25 +62,24 @@ class ModelNotReady(FeedsieveError):
 class Runtime:
     """The model and the message store, each available as soon as it is loaded.
 
-    The model never changes. Messages that other processes add are scored within seconds.
+    The model changes when the store wants another one; a request keeps the one it began with.
+    Messages that other processes add are scored within seconds.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._scorer: Scorer | None = None
+        self._model: ServedModel | None = None
         self._store: MessageStore | None = None
         self._store_failure = "the message store is being opened"
         self._failure: Exception | None = None
-        self._unsaved: dict[str, float] = {}  # scores by fingerprint
         self._is_complete = False  # whether every message has had a score
         self._poll_seconds = 0.0  # duration of the last check, which reads all messages
         self._complete_version: int | None = None  # of the store when all had scores
         self._stopping = threading.Event()
         self._throttle = Throttle()
-        self._cache = ScoreCache(settings.recalled)
+        self._swap = ModelSwap(settings)
         self.admission = AdmissionControl(settings.waiting, MAX_BYTES, MAX_WAIT)
-        self._scoring = DynamicBatcher[Texts, Scores]("scoring", self._compute, MAX_BATCH)
-        self._reading = DynamicBatcher[tuple[str, ...], dict[str, Scored]](
+        self._reading = DynamicBatcher[tuple[tuple[str, str]], dict[tuple[str, str], Scored]](
             "reading", self._read, MAX_MESSAGES
         )
         self._writing = DynamicBatcher[Batch, dict[Batch, list[Stored]]](
@@ -106,7 +104,7 @@ class Runtime:
     @property
     def is_ready(self) -> bool:
         """True once texts can be scored."""
-        return self._scorer is not None
+        return self._model is not None
 
     @property
     def has_failed(self) -> bool:
@@ -114,15 +112,15 @@ class Runtime:
         return self._failure is not None
 
     @property
-    def scorer(self) -> Scorer:
-        """The scorer. Raises ModelNotReady."""
-        if self._scorer is None:
+    def model(self) -> ServedModel:
+        """The model in service; use the same one for all of a request. Raises ModelNotReady."""
+        if self._model is None:
             raise ModelNotReady(
                 "the model could not be loaded; the server's log says why"
                 if self._failure
                 else "the model is being loaded"
             )
-        return self._scorer
+        return self._model
 
     @property
     def store(self) -> MessageStore:
@@ -131,30 +129,33 @@ class Runtime:
             raise StoreUnavailable(self._store_failure)
         return self._store
 
-    async def score(self, texts: Sequence[str], stored: bool = False) -> list[ScoredText]:
+    async def score(
+        self, model: ServedModel, texts: Sequence[str], stored: bool = False
+    ) -> list[ScoredText]:
         """Return the score of each text, scored in one batch with those of other requests.
 
         Texts of one fingerprint are scored once, and not again if the score is cached. If they are
-        `stored`, the backfill saves their scores instead of computing them. Raises ModelNotReady,
-        and Overloaded if they would wait too long.
+        `stored`, the backfill saves their scores instead of computing them. Raises Overloaded if
+        they would wait too long.
         """
         keys = await _fingerprints(texts)
-        scores: Scores = self._cache.get(keys)
+        scores: Scores = model.cache.get(keys)
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in scores}
         metrics.RECALLED.inc(len(texts) - len(new))
         if new:
             with self.admission.scoring(new.values()):
-                scores = {**scores, **await self._scoring.submit(new)}
+                scores = {**scores, **await model.scoring.submit(new)}
         if stored:
-            self._unsaved.update({key: scores[key].score for key in keys})
+            model.unsaved.update({key: scores[key].score for key in keys})
         return [scores[key] for key in keys]
 
-    async def find(self, identifier: str) -> Scored | None:
-        """Return a message and its score, or None if no message has this identifier.
+    async def find(self, model: ServedModel, identifier: str) -> Scored | None:
+        """Return a message and the model's score, or None if no message has this identifier.
 
-        Concurrent calls share one query. Raises ModelNotReady and StoreUnavailable.
+        Concurrent calls share one query. Raises StoreUnavailable.
         """
-        return (await self._reading.submit((identifier,))).get(identifier)
+        key = model.scorer.model, identifier
+        return (await self._reading.submit((key,))).get(key)
 
     async def add(self, messages: Sequence[Message]) -> list[Stored]:
         """Store messages; return the outcome of each once they are committed.
@@ -164,15 +165,23 @@ class Runtime:
         batch = Batch(messages)
         return (await self._writing.submit(batch))[batch]
 
-    def explain(self, text: str) -> Explanation:
+    def explain(self, model: ServedModel, text: str) -> Explanation:
         """Explain the score of `text`. The backfill pauses meanwhile."""
         with self._throttle.request():
-            return explain(self.scorer, text)
+            return explain(model.scorer, text)
 
     def _read(
-        self, requests: Sequence[tuple[str, ...]], _let_next: Callable[[], object]
-    ) -> dict[str, Scored]:
-        return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
+        self, requests: Sequence[tuple[tuple[str, str]]], _let_next: Callable[[], object]
+    ) -> dict[tuple[str, str], Scored]:
+        """Find messages by their model and identifier; at a change there are two models."""
+        wanted: dict[str, list[str]] = {}
+        for model, identifier in chain.from_iterable(requests):
+            wanted.setdefault(model, []).append(identifier)
+        return {
+            (model, identifier): scored
+            for model, identifiers in wanted.items()
+            for identifier, scored in self.store.find(model, identifiers).items()
+        }
 
     def _write(
         self, requests: Sequence[Batch], _let_next: Callable[[], object]
@@ -180,20 +189,26 @@ class Runtime:
         stored = iter(self.store.save_messages(list(chain.from_iterable(requests))))
         return {request: list(islice(stored, len(request))) for request in requests}
 
-    def _compute(self, requests: Sequence[Texts], let_next: Callable[[], object]) -> Scores:
+    def _compute(
+        self,
+        scorer: Scorer,
+        cache: ScoreCache,
+        requests: Sequence[Texts],
+        let_next: Callable[[], object],
+    ) -> Scores:
         """Score the texts of `requests`, except those cached since.
 
         `let_next` is called when the last batch of the encoder is submitted.
         """
         texts = {key: text for request in requests for key, text in request.items()}
-        cached = self._cache.get(texts)
+        cached = cache.get(texts)
         new = {key: text for key, text in texts.items() if key not in cached}
         started = time.monotonic()
         with self._throttle.request():
-            scores = self.scorer.score_texts(list(new.values()), all_submitted=let_next)
+            scores = scorer.score_texts(list(new.values()), all_submitted=let_next)
         self.admission.measured(new.values(), time.monotonic() - started)
         all_scores = cached | dict(zip(new, scores.each(), strict=True))
-        self._cache.put(all_scores)
+        cache.put(all_scores)
         by_words = int(scores.by_words.sum())
         metrics.BATCH.observe(sum(map(len, requests)))
         metrics.BY_WORDS.inc(by_words)
@@ -203,11 +218,8 @@ class Runtime:
 
     def _run(self) -> None:
         try:
-            settings = self._settings
             import_lightgbm_alone()
-            scorer = load_scorer(settings.model, settings.threads, cascade=settings.cascade)
-            first = ["the first call is slow"]
-            scorer.classifier.score(first, scorer.encoder.encode(first))
+            scorer = self._swap.load_first()
         except Exception as error:
             self._failure = error
             if isinstance(error, ModelNotFound):
@@ -221,14 +233,36 @@ class Runtime:
         # would delay requests.
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        metrics.show_backend(scorer.model, scorer.encoder.selection)
-        self._scorer = scorer
-        _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
+        self._serve(scorer)
+        del scorer  # it goes with the last request once another one is served
         while not self._stopping.is_set():
-            self._backfill(scorer)
-            self._stopping.wait(max(POLL_INTERVAL, self._poll_seconds / MAX_POLL_SHARE))
+            self._backfill(self.model)
+            self._follow_deployments(max(POLL_INTERVAL, self._poll_seconds / MAX_POLL_SHARE))
 
-    def _backfill(self, scorer: Scorer) -> None:
+    def _serve(self, scorer: Scorer) -> None:
+        """Serve `scorer` from the next request on. Requests in progress keep the one before."""
+        metrics.show_backend(scorer.model, scorer.encoder.selection)
+        self._is_complete, self._complete_version = False, None
+        self._model = ServedModel(scorer, self._settings.recalled, self._compute, MAX_BATCH)
+        _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
+
+    def _follow_deployments(self, seconds: float) -> None:
+        """Wait for so long, or until another model is wanted and served."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
+            try:
+                if self._store:
+                    scorer = self._swap.load_wanted(self._store, self.model.scorer.model)
+                    if scorer:
+                        self._serve(scorer)
+                    self._swap.send_outcome(self._store, self.model.scorer.model)
+                    if scorer:
+                        return
+            except StoreUnavailable as error:
+                self._store_failure = str(error)  # the backfill tries again, and logs it
+            self._stopping.wait(min(left, CHECK_INTERVAL))
+
+    def _backfill(self, model: ServedModel) -> None:
         """Open the store if necessary, and score its new messages."""
         done = 0
 
@@ -251,15 +285,15 @@ class Runtime:
             if version is not None and version == self._complete_version:
                 return
             started = time.monotonic()
-            unscored = self._store.unscored(scorer.model, 1)
+            unscored = self._store.unscored(model.scorer.model, 1)
             self._poll_seconds = time.monotonic() - started
             if unscored or not self._is_complete:
                 self._throttle.resume()
-                backfill(self._store, scorer, self._unsaved, show, self._between_batches)
+                backfill(self._store, model.scorer, model.unsaved, show, self._between_batches)
                 self._is_complete = True
-                self._unsaved = {}
+                model.unsaved = {}
             self._complete_version = version
-        except _Stopped:
+        except _Interrupted:
             pass
         except StoreUnavailable as error:
             self._store_failure = str(error)
@@ -268,8 +302,8 @@ class Runtime:
             _log.exception("the backfill failed; trying again")
 
     def _between_batches(self) -> None:
-        if self._stopping.is_set():
-            raise _Stopped
+        if self._stopping.is_set() or (self._store and self._swap.is_due(self._store)):
+            raise _Interrupted
         self._throttle.pause()
 
 
@@ -284,5 +318,5 @@ async def _fingerprints(texts: Sequence[str]) -> list[str]:
     return await asyncio.to_thread(compute)
 
 
-class _Stopped(Exception):
-    """The service stops."""
+class _Interrupted(Exception):
+    """The service stops, or another model is wanted."""
