@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import tarfile
 import time
 import weakref
 from collections import Counter
@@ -15,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from model_copies import CLASSIFIER, ENCODER, change, copy_pair, newest, shifted
-from serving import Server, serve, wait_for, wait_until_ready
+from serving import BENTOML, ROOT, Server, serve, wait_for, wait_until_ready
 
 from feedsieve.message import Message
 from feedsieve.serving.model_swap import CHECK_INTERVAL, ModelSwap
@@ -232,6 +234,32 @@ def test_no_request_is_lost_at_a_change_there_and_back(home, store, first, secon
     assert clients.wrong == []
     assert min(clients.answers[model] for model in (first, second)) > CLIENTS
     assert changes >= 2
+
+
+def test_bento_takes_other_models_from_bentoml_home(home, small_home, second, tmp_path):
+    """As a container does with a mounted model store; its own pair is in the Bento."""
+    own, mounted = tmp_path / "own", tmp_path / "mounted"
+    shutil.copytree(small_home, own)
+    for name in (CLASSIFIER, ENCODER):
+        shutil.copytree(home / "models" / name / "second", mounted / "models" / name / "second")
+    run = {"cwd": ROOT, "env": os.environ | {"BENTOML_HOME": str(own)}, "check": True}
+    built = subprocess.run([BENTOML, "build", "--output", "tag"], capture_output=True, **run)
+    tag = built.stdout.decode().strip().rpartition("__tag__:")[2]
+    subprocess.run([BENTOML, "export", tag, tmp_path / "feedsieve.tar"], **run)
+    with tarfile.open(tmp_path / "feedsieve.tar") as archive:
+        archive.extractall(tmp_path / "bento", filter="data")
+    store = MessageStore.open(tmp_path / "messages.db")
+    environment = {
+        "BENTOML_HOME": str(mounted),
+        "FEEDSIEVE_DB": store.location,
+        "PYTHONPATH": str(tmp_path / "bento" / "src"),
+    }
+    with serve(environment, tmp_path, str(tmp_path / "bento"), source=tmp_path) as server:
+        serves(server, f"{CLASSIFIER}:{newest(own)}")
+        store.deploy(second, "test")
+        serves(server, second)
+        store.roll_back("test")  # to the pair in the Bento
+        serves(server, f"{CLASSIFIER}:{newest(own)}")
 
 
 class TestInProcess:
