@@ -22,6 +22,7 @@ COMMANDS = {
         "feedsieve keys add",
         "feedsieve keys list",
         "feedsieve keys revoke",
+        "feedsieve deploy",
         "feedsieve labels",
         "feedsieve labels import",
         "feedsieve labels export",

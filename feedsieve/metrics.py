@@ -66,6 +66,11 @@ LAG = Histogram(
 )
 Info("feedsieve_build", "The version of feedsieve").info({"version": __version__})
 BACKEND = Info("feedsieve_backend", "The backend of the encoder, and how it was chosen")
+MODEL_SWAPS = Counter(
+    "feedsieve_model_swaps", "Deployed models that were loaded, or refused", ["outcome"]
+)
+for _outcome in ("done", "refused"):
+    MODEL_SWAPS.labels(_outcome)  # so that the first one is an increase
 WATCHED = Counter(
     "feedsieve_watched_messages", "Messages of live sources that were stored", ["source", "change"]
 )

@@ -84,6 +84,16 @@ class Settings(BaseSettings):
         default=Path("~/.local/state/feedsieve"),
         description="folder of the message stores for read-only dumps",
     )
+    bentoml_home: Path = Field(
+        default=Path("~/bentoml"),
+        validation_alias="BENTOML_HOME",
+        description="BentoML's folder with the model store; BentoML's own variable",
+    )
+    bento_path: Path | None = Field(
+        default=None,
+        validation_alias="BENTO_PATH",
+        description="the Bento in a container; set by the image that BentoML makes",
+    )
     sources: str = Field(
         default="",
         description="live sources that the server follows, separated by spaces or commas:"
@@ -157,6 +167,7 @@ class Settings(BaseSettings):
     def model_post_init(self, _context: object) -> None:
         self.cache = self.cache.expanduser()
         self.state = self.state.expanduser()
+        self.bentoml_home = self.bentoml_home.expanduser()
 
 
 def is_root_path(path: str) -> bool:

@@ -15,7 +15,8 @@ from feedsieve.serving.admission import (
     Overloaded,
     cost,
 )
-from feedsieve.serving.runtime import MAX_PIECE, Runtime, _pieces
+from feedsieve.serving.runtime import Runtime
+from feedsieve.serving.served_model import MAX_PIECE, ServedModel, _pieces
 from feedsieve.settings import Settings
 from feedsieve.text import fingerprint
 
@@ -141,16 +142,16 @@ def test_runtime_rejects_what_would_wait_too_long_and_admits_the_next(tmp_path, 
     reading = threading.Event()
     monkeypatch.setattr("feedsieve.serving.runtime.MAX_WAIT", 0.0)
     runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
-    monkeypatch.setattr(runtime._scoring, "_compute", compute := Computing(reading))
+    model = ServedModel(None, 0, compute := Computing(reading))
 
     async def run():
-        first = asyncio.create_task(runtime.score(["first"]))
+        first = asyncio.create_task(runtime.score(model, ["first"]))
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded):
-            await runtime.score(["second"])
+            await runtime.score(model, ["second"])
         reading.set()
         assert await first == [0.5]
-        assert await runtime.score(["third"]) == [0.5]
+        assert await runtime.score(model, ["third"]) == [0.5]
         assert compute.read == ["first", "third"]
 
     asyncio.run(run())
@@ -168,9 +169,9 @@ def test_many_characters_are_normalised_in_a_thread(tmp_path, monkeypatch, count
     runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
     may = threading.Event()
     may.set()
-    monkeypatch.setattr(runtime._scoring, "_compute", Computing(may))
+    model = ServedModel(None, 0, Computing(may))
     texts = [str(number).ljust(400, ".") for number in range(count)]
-    assert asyncio.run(runtime.score(texts)) == [0.5] * count
+    assert asyncio.run(runtime.score(model, texts)) == [0.5] * count
     assert (threads == {threading.current_thread()}) == on_loop
 
 
@@ -181,7 +182,7 @@ class Computing:
         self.may = may
         self.read: list[str] = []
 
-    def __call__(self, requests, _let_next):
+    def __call__(self, _scorer, _cache, _speed, requests, _let_next):
         self.may.wait(10)
         texts = {key: text for request in requests for key, text in request.items()}
         self.read += texts.values()
@@ -191,17 +192,16 @@ class Computing:
 LONG = "сдаётся квартира у моря " * 50
 
 
-def test_large_request_is_scored_in_pieces_and_small_ones_go_between(tmp_path, monkeypatch):
+def test_large_request_is_scored_in_pieces_and_small_ones_go_between(tmp_path):
     may = threading.Event()
     runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
-    monkeypatch.setattr(runtime._scoring, "_compute", compute := Computing(may))
-    runtime._scoring.max_cost = MAX_PIECE
+    model = ServedModel(None, 0, compute := Computing(may))
     texts = [f"{number} {LONG}" for number in range(20)]
 
     async def run():
-        large = asyncio.create_task(runtime.score(texts))
+        large = asyncio.create_task(runtime.score(model, texts))
         await asyncio.sleep(0.05)  # its first piece is being scored
-        small = asyncio.create_task(runtime.score(["small"]))
+        small = asyncio.create_task(runtime.score(model, ["small"]))
         await asyncio.sleep(0.05)
         may.set()
         assert await small == [0.5]
@@ -212,19 +212,18 @@ def test_large_request_is_scored_in_pieces_and_small_ones_go_between(tmp_path, m
     assert compute.read.index("small") <= 2 * MAX_PIECE // COST
 
 
-def test_rest_of_a_large_request_is_dropped_when_its_client_leaves(tmp_path, monkeypatch):
+def test_rest_of_a_large_request_is_dropped_when_its_client_leaves(tmp_path):
     may = threading.Event()
     runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
-    monkeypatch.setattr(runtime._scoring, "_compute", compute := Computing(may))
-    runtime._scoring.max_cost = MAX_PIECE
+    model = ServedModel(None, 0, compute := Computing(may))
 
     async def run():
-        large = asyncio.create_task(runtime.score([f"{n} {LONG}" for n in range(20)]))
+        large = asyncio.create_task(runtime.score(model, [f"{n} {LONG}" for n in range(20)]))
         await asyncio.sleep(0.05)
         large.cancel()
         await asyncio.sleep(0)
         may.set()
-        assert await runtime.score(["small"]) == [0.5]
+        assert await runtime.score(model, ["small"]) == [0.5]
 
     asyncio.run(run())
     assert len(compute.read) == MAX_PIECE // COST + 1

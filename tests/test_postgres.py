@@ -28,6 +28,7 @@ from stores import (
     write_many,
 )
 from test_curation import TestCurated
+from test_deployments import TestDeployments
 from test_feed import TestFeed, TestSample, twelve
 from test_labels import TestAddLabels, TestImportLabels, TestResolvedLabels, one_message
 from test_store import (
@@ -53,6 +54,7 @@ __all__ = [  # pytest runs these with the fixture `new_location` of this file
     "TestChanges",
     "TestClashes",
     "TestCurated",
+    "TestDeployments",
     "TestEarlierStore",
     "TestFeed",
     "TestHostileStrings",

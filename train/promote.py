@@ -102,10 +102,7 @@ def main() -> int:
 
     def work() -> int:
         if options.champion:
-            champion = registry.behind(CHAMPION)
-            if champion is None:
-                raise VersionNotFound("there is no champion; `python -m train.promote` makes one")
-            print(champion.pair.classifier_tag)
+            print(registry.champion_tag())
         elif options.rollback:
             roll_back()
         else:

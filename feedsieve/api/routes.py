@@ -32,7 +32,7 @@ from feedsieve.api.schemas import (
     Wait,
 )
 from feedsieve.errors import FeedsieveError
-from feedsieve.message import StoreUnavailable
+from feedsieve.message import Label, StoreUnavailable
 from feedsieve.serving.admission import ExplanationQueue, Overloaded
 from feedsieve.serving.runtime import ModelNotReady, Runtime
 from feedsieve.settings import settings
@@ -77,10 +77,11 @@ def _get_directly(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
 async def score_texts(texts: list[str]) -> Response:
     """Return the scores of `texts` in their order, or a problem."""
     try:
-        scored = await runtime.score(texts)
+        model = runtime.model
+        scored = await runtime.score(model, texts)
     except FeedsieveError as error:
         return problems.unavailable(None, error)
-    label = runtime.scorer.label
+    label = model.scorer.label
     answer = [Score(score=score, label=label(score), by=by) for score, by in scored]
     # A Response: BentoML would validate the answer again and send it in two parts.
     return Response(SCORES.dump_json(answer), media_type="application/json")
@@ -106,8 +107,8 @@ async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -
 
 
 def _render_feed(request: Request, limit: int, after: Cursor | None) -> Response:
-    scorer, store = runtime.scorer, runtime.store  # the model loads first, so it is named first
-    page = store.feed(store.shown_model(scorer.model), limit, after)
+    model, store = runtime.model, runtime.store  # the model loads first, so it is named first
+    page = store.feed(store.shown_model(model.scorer.model), limit, after)
     return page_or_json(request, "feed.html", page, limit=limit, is_first=after is None)
 
 
@@ -133,7 +134,7 @@ async def add_messages(body: NewMessages, wait: Wait = "1") -> Response:
     """
     messages = [one.message() for one in body]
     stored = await runtime.add(messages)
-    scores: dict[str, float] = {}
+    scores: dict[str, tuple[float, Label]] = {}
     if wait in ("1", "true"):
         texts = {
             one.id: message.text
@@ -145,21 +146,24 @@ async def add_messages(body: NewMessages, wait: Wait = "1") -> Response:
         StoredMessage(
             id=one.id,
             outcome=one.outcome,
-            score=scores.get(one.id),
-            label=runtime.scorer.label(scores[one.id]) if one.id in scores else None,
+            score=score,
+            label=label,
         )
         for one in stored
+        for score, label in [scores.get(one.id, (None, None))]
     ]
     return Response(STORED.dump_json(answer), media_type="application/json")
 
 
-async def _scores_if_possible(texts: dict[str, str]) -> dict[str, float]:
-    """Return the scores of stored messages by identifier; none if scoring is refused."""
+async def _scores_if_possible(texts: dict[str, str]) -> dict[str, tuple[float, Label]]:
+    """Return scores and labels of stored messages by identifier; none if scoring is refused."""
     try:
-        scored = await runtime.score(list(texts.values()), stored=True)
+        model = runtime.model
+        scored = await runtime.score(model, list(texts.values()), stored=True)
     except (Overloaded, ModelNotReady):
         return {}
-    return {identifier: one.score for identifier, one in zip(texts, scored, strict=True)}
+    label = model.scorer.label
+    return {key: (one.score, label(one.score)) for key, one in zip(texts, scored, strict=True)}
 
 
 @web.delete(
@@ -184,17 +188,18 @@ def delete_message(identifier: str) -> Response:
 )
 async def message(identifier: str, request: Request, explain: Explain = "0") -> Response:
     """One message with its score, which is computed if missing."""
-    scorer, scored = runtime.scorer, await runtime.find(identifier)
+    model = runtime.model
+    scorer, scored = model.scorer, await runtime.find(model, identifier)
     if scored is None:
         raise ProblemResponse(404, "no message has this identifier")
     message, score = scored.message, scored.score
     if score is None:
         with runtime.admission.request():
-            [(score, _by)] = await runtime.score([message.text], stored=True)
+            [(score, _by)] = await runtime.score(model, [message.text], stored=True)
     explanation = None
     if explain in ("1", "true"):
         async with explaining.turn():
-            explanation = await run_in_threadpool(runtime.explain, message.text)
+            explanation = await run_in_threadpool(runtime.explain, model, message.text)
     answer = MessageAnswer(
         id=message.id,
         text=message.text,
@@ -219,7 +224,7 @@ def show_metrics() -> Response:
 @web.get("/version", tags=["Operations"], response_model=Version, responses=PROBLEMS)
 def version() -> Version:
     """The version of feedsieve, the pair of models, and the encoder's backend."""
-    scorer = runtime.scorer
+    scorer = runtime.model.scorer
     return Version(
         version=__version__,
         model=scorer.model,
@@ -241,12 +246,16 @@ def docs(request: Request) -> Response:
     )
 
 
-def install_openapi(service: Any, version: str) -> None:
-    """Add `/openapi.json`: BentoML's document of all routes, with our errors."""
+def install_openapi(service: Any, model: str) -> None:
+    """Add `/openapi.json`: BentoML's document of all routes, with our errors.
+
+    Its version is the served model, or the tag `model` until one is loaded.
+    """
 
     @web.get("/openapi.json", include_in_schema=False)
     def openapi(request: Request) -> dict[str, Any]:
         document = service.openapi_spec.asdict()
+        version = runtime.model.scorer.model if runtime.is_ready else model
         about = {"title": "feedsieve", "description": ABOUT, "version": version}
         if root := request.scope["root_path"]:
             document |= {"servers": [{"url": root}]}

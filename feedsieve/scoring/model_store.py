@@ -1,7 +1,7 @@
 """The BentoML model store: pairs of a classifier and its encoder."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import bentoml
@@ -13,6 +13,7 @@ from feedsieve.scoring.classifier import Classifier, ClassifierDescription
 from feedsieve.scoring.encoder import Encoder
 from feedsieve.scoring.reference import ReferenceScores
 from feedsieve.scoring.scorer import Scorer
+from feedsieve.settings import settings
 
 ENCODER = "feedsieve-encoder"
 CLASSIFIER = "feedsieve-classifier"
@@ -104,7 +105,22 @@ def _get(tag: str) -> bentoml.Model:
     try:
         return bentoml.models.get(tag)
     except (BentoMLException, ValueError) as error:  # absent; not a tag
+        if found := _beside_the_bento(tag):
+            return found
         raise ModelNotFound(
             f"the model store has no {tag}. `make train` makes a model of the sample corpus; "
             "`python -m train --data LABELED.csv` makes one of your own messages"
         ) from error
+
+
+def _beside_the_bento(tag: str) -> bentoml.Model | None:
+    """Return the model of an exact tag that is not in the store where BentoML looks.
+
+    While a Bento with models is served, BentoML looks into that Bento only; other models are in
+    BENTOML_HOME. For commands in a container it looks there; the Bento's are in BENTO_PATH.
+    """
+    homes = settings().bentoml_home, settings().bento_path
+    for home in filter(None, homes):
+        with suppress(BentoMLException, ValueError, OSError):  # absent, incomplete; not a tag
+            return bentoml.Model.from_path(home / "models" / bentoml.Tag.from_taglike(tag).path())
+    return None

@@ -5,21 +5,23 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, chain, compress, islice
+from collections.abc import Callable, Sequence
+from itertools import chain, compress, islice
 
 from feedsieve import metrics
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.scoring.classifier import import_lightgbm_alone
 from feedsieve.scoring.explain import Explanation, explain
-from feedsieve.scoring.model_store import ModelNotFound, load_scorer
+from feedsieve.scoring.model_store import ModelNotFound
 from feedsieve.scoring.scorer import ScoredText, Scorer
 from feedsieve.serving.admission import AdmissionControl, Speed, cost
 from feedsieve.serving.backfill import Throttle, backfill
 from feedsieve.serving.batcher import DynamicBatcher
 from feedsieve.serving.key_cache import KeyCache
+from feedsieve.serving.model_swap import CHECK_INTERVAL, ModelSwap
 from feedsieve.serving.score_cache import ScoreCache
+from feedsieve.serving.served_model import Scores, ServedModel, Texts
 from feedsieve.serving.server_exit import end_server
 from feedsieve.serving.watch_runs import WatchThread
 from feedsieve.settings import Settings
@@ -28,9 +30,6 @@ from feedsieve.store.store import MessageStore, Scored
 from feedsieve.text import fingerprint, route_id
 
 _log = logging.getLogger("feedsieve")
-
-Texts = Mapping[str, str]  # by fingerprint
-Scores = Mapping[str, ScoredText]  # by fingerprint
 
 
 class Batch(tuple[Message, ...]):
@@ -44,8 +43,6 @@ class Batch(tuple[Message, ...]):
 
 
 MAX_MESSAGES = 64  # read in one query
-MAX_PIECE = 4_400  # characters of a large request that are scored together: four long texts
-BATCH_SECONDS = 0.15  # of the encoder; a request waits for two batches at most, and its own
 MAX_STORED = 1024  # messages stored in one transaction
 # Characters that the event loop normalises itself: 0.1 ms, and 27 ms for the worst, whose normal
 # form is 18 times as long.
@@ -65,28 +62,24 @@ class ModelNotReady(FeedsieveError):
 class Runtime:
     """The model and the message store, each available as soon as it is loaded.
 
-    The model never changes. Messages that other processes add are scored within seconds.
+    The model changes when the store wants another one; a request keeps the one it began with.
+    Messages that other processes add are scored within seconds.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._scorer: Scorer | None = None
+        self._model: ServedModel | None = None
         self._store: MessageStore | None = None
         self._store_failure = "the message store is being opened"
         self._failure: Exception | None = None
-        self._unsaved: dict[str, float] = {}  # scores by fingerprint
         self._is_complete = False  # whether every message has had a score
         self._poll_seconds = 0.0  # duration of the last check, which reads all messages
         self._complete_version: int | None = None  # of the store when all had scores
         self._stopping = threading.Event()
         self._throttle = Throttle()
-        self._cache = ScoreCache(settings.recalled)
+        self._swap = ModelSwap(settings)
         self.admission = AdmissionControl(settings.waiting, MAX_BYTES, MAX_WAIT)
-        self._speed = Speed()  # of the encoder, without what the word model alone scores
-        self._scoring = DynamicBatcher[Texts, Scores](
-            "scoring", self._compute, BATCH_SECONDS * self._speed.value
-        )
-        self._reading = DynamicBatcher[tuple[str, ...], dict[str, Scored]](
+        self._reading = DynamicBatcher[tuple[tuple[str, str]], dict[tuple[str, str], Scored]](
             "reading", self._read, MAX_MESSAGES
         )
         self._writing = DynamicBatcher[Batch, dict[Batch, list[Stored]]](
@@ -118,7 +111,7 @@ class Runtime:
     @property
     def is_ready(self) -> bool:
         """True once texts can be scored, until the server ends."""
-        return self._scorer is not None and not self._stopping.is_set()
+        return self._model is not None and not self._stopping.is_set()
 
     @property
     def has_failed(self) -> bool:
@@ -126,15 +119,15 @@ class Runtime:
         return self._failure is not None
 
     @property
-    def scorer(self) -> Scorer:
-        """The scorer. Raises ModelNotReady."""
-        if self._scorer is None:
+    def model(self) -> ServedModel:
+        """The model in service; use the same one for all of a request. Raises ModelNotReady."""
+        if self._model is None:
             raise ModelNotReady(
                 "the model could not be loaded; the server's log says why"
                 if self._failure
                 else "the model is being loaded"
             )
-        return self._scorer
+        return self._model
 
     @property
     def store(self) -> MessageStore:
@@ -143,44 +136,33 @@ class Runtime:
             raise StoreUnavailable(self._store_failure)
         return self._store
 
-    async def score(self, texts: Sequence[str], stored: bool = False) -> list[ScoredText]:
+    async def score(
+        self, model: ServedModel, texts: Sequence[str], stored: bool = False
+    ) -> list[ScoredText]:
         """Return the score of each text, scored in one batch with those of other requests.
 
         Texts of one fingerprint are scored once, and not again if the score is cached. If they are
-        `stored`, the backfill saves their scores instead of computing them. Raises ModelNotReady,
-        and Overloaded if they would wait too long.
+        `stored`, the backfill saves their scores instead of computing them. Raises Overloaded if
+        they would wait too long.
         """
         keys = await _fingerprints(texts)
-        scores: Scores = self._cache.get(keys)
+        scores: Scores = model.cache.get(keys)
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in scores}
         metrics.RECALLED.inc(len(texts) - len(new))
         if new:
             with self.admission.scoring(new.values()), metrics.QUEUE.waiting(len(new)):
-                scores = {**scores, **await self._score_new(new)}
+                scores = {**scores, **await model.score_new(new)}
         if stored:
-            self._unsaved.update({key: scores[key].score for key in keys})
+            model.unsaved.update({key: scores[key].score for key in keys})
         return [scores[key] for key in keys]
 
-    async def _score_new(self, texts: Texts) -> Scores:
-        """Score texts in pieces, so that other requests take turns with a large one."""
-        pieces = _pieces(texts)
-        costs = [cost(piece.values()) for piece in pieces]
-        ahead = accumulate(costs, initial=0)
-        submitted = map(self._scoring.submit, pieces, costs, ahead)
-        if len(pieces) == 1:
-            return await next(submitted)
-        answers = await asyncio.gather(*submitted)
-        return {
-            key: answer[key] for piece, answer in zip(pieces, answers, strict=True) for key in piece
-        }
+    async def find(self, model: ServedModel, identifier: str) -> Scored | None:
+        """Return a message and the model's score, or None if no message has this identifier.
 
-    async def find(self, identifier: str) -> Scored | None:
-        """Return a message and its score, or None if no message has this identifier.
-
-        Concurrent calls share one query. Raises ModelNotReady and StoreUnavailable.
+        Concurrent calls share one query. Raises StoreUnavailable.
         """
-        name = route_id(identifier)
-        return (await self._reading.submit((name,))).get(name)
+        key = model.scorer.model, route_id(identifier)
+        return (await self._reading.submit((key,))).get(key)
 
     async def add(self, messages: Sequence[Message]) -> list[Stored]:
         """Store messages; return the outcome of each once they are committed.
@@ -190,15 +172,23 @@ class Runtime:
         batch = Batch(messages)
         return (await self._writing.submit(batch))[batch]
 
-    def explain(self, text: str) -> Explanation:
+    def explain(self, model: ServedModel, text: str) -> Explanation:
         """Explain the score of `text`. The backfill pauses meanwhile."""
         with self._throttle.request():
-            return explain(self.scorer, text)
+            return explain(model.scorer, text)
 
     def _read(
-        self, requests: Sequence[tuple[str, ...]], _let_next: Callable[[], object]
-    ) -> dict[str, Scored]:
-        return self.store.find(self.scorer.model, list(chain.from_iterable(requests)))
+        self, requests: Sequence[tuple[tuple[str, str]]], _let_next: Callable[[], object]
+    ) -> dict[tuple[str, str], Scored]:
+        """Find messages by their model and identifier; at a change there are two models."""
+        wanted: dict[str, list[str]] = {}
+        for model, identifier in chain.from_iterable(requests):
+            wanted.setdefault(model, []).append(identifier)
+        return {
+            (model, identifier): scored
+            for model, identifiers in wanted.items()
+            for identifier, scored in self.store.find(model, identifiers).items()
+        }
 
     def _write(
         self, requests: Sequence[Batch], _let_next: Callable[[], object]
@@ -206,39 +196,42 @@ class Runtime:
         stored = iter(self.store.save_messages(list(chain.from_iterable(requests))))
         return {request: list(islice(stored, len(request))) for request in requests}
 
-    def _compute(self, requests: Sequence[Texts], let_next: Callable[[], object]) -> Scores:
+    def _compute(
+        self,
+        scorer: Scorer,
+        cache: ScoreCache,
+        speed: Speed,
+        requests: Sequence[Texts],
+        let_next: Callable[[], object],
+    ) -> Scores:
         """Score the texts of `requests`, except those cached since.
 
         `let_next` is called when the last batch of the encoder is submitted.
         """
         texts = {key: text for request in requests for key, text in request.items()}
-        cached = self._cache.get(texts)
+        cached = cache.get(texts)
         new = {key: text for key, text in texts.items() if key not in cached}
         started = time.monotonic()
         with self._throttle.request():
-            scores = self.scorer.score_texts(list(new.values()), all_submitted=let_next)
+            scores = scorer.score_texts(list(new.values()), all_submitted=let_next)
         seconds = time.monotonic() - started
         self.admission.measured(new.values(), seconds)
         if embedded := list(compress(new.values(), ~scores.by_words)):
-            self._speed.measured(cost(embedded), seconds)
-            self._scoring.max_cost = max(MAX_PIECE, BATCH_SECONDS * self._speed.value)
+            speed.measured(cost(embedded), seconds)
         all_scores = cached | dict(zip(new, scores.each(), strict=True))
-        self._cache.put(all_scores)
+        cache.put(all_scores)
         by_words = len(new) - len(embedded)
         metrics.BATCH.observe(sum(map(len, requests)))
         metrics.BY_WORDS.inc(by_words)
         metrics.EMBEDDED.inc(len(embedded))
-        metrics.REQUESTED_SCORES.observe(scores.scores.tolist(), self.scorer.threshold)
+        metrics.REQUESTED_SCORES.observe(scores.scores.tolist(), scorer.threshold)
         metrics.RECALLED.inc(sum(map(len, requests)) - len(new))
         return all_scores
 
     def _run(self) -> None:
         try:
-            settings = self._settings
             import_lightgbm_alone()
-            scorer = load_scorer(settings.model, settings.threads, cascade=settings.cascade)
-            first = ["the first call is slow"]
-            scorer.classifier.score(first, scorer.encoder.encode(first))
+            scorer = self._swap.load_first()
         except Exception as error:
             self._failure = error
             if isinstance(error, ModelNotFound):
@@ -252,14 +245,36 @@ class Runtime:
         # would delay requests.
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        metrics.show_backend(scorer.model, scorer.encoder.selection)
-        self._scorer = scorer
-        _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
+        self._serve(scorer)
+        del scorer  # it goes with the last request once another one is served
         while not self._stopping.is_set():
-            self._backfill(scorer)
-            self._stopping.wait(max(POLL_INTERVAL, self._poll_seconds / MAX_POLL_SHARE))
+            self._backfill(self.model)
+            self._follow_deployments(max(POLL_INTERVAL, self._poll_seconds / MAX_POLL_SHARE))
 
-    def _backfill(self, scorer: Scorer) -> None:
+    def _serve(self, scorer: Scorer) -> None:
+        """Serve `scorer` from the next request on. Requests in progress keep the one before."""
+        metrics.show_backend(scorer.model, scorer.encoder.selection)
+        self._is_complete, self._complete_version = False, None
+        self._model = ServedModel(scorer, self._settings.recalled, self._compute)
+        _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
+
+    def _follow_deployments(self, seconds: float) -> None:
+        """Wait for so long, or until another model is wanted and served."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
+            try:
+                if self._store:
+                    scorer = self._swap.load_wanted(self._store, self.model.scorer.model)
+                    if scorer:
+                        self._serve(scorer)
+                    self._swap.send_outcome(self._store, self.model.scorer.model)
+                    if scorer:
+                        return
+            except StoreUnavailable as error:
+                self._store_failure = str(error)  # the backfill tries again, and logs it
+            self._stopping.wait(min(left, CHECK_INTERVAL))
+
+    def _backfill(self, model: ServedModel) -> None:
         """Open the store if necessary, and score its new messages."""
         done = 0
 
@@ -282,15 +297,15 @@ class Runtime:
             if version is not None and version == self._complete_version:
                 return
             started = time.monotonic()
-            unscored = self._store.unscored(scorer.model, 1)
+            unscored = self._store.unscored(model.scorer.model, 1)
             self._poll_seconds = time.monotonic() - started
             if unscored or not self._is_complete:
                 self._throttle.resume()
-                backfill(self._store, scorer, self._unsaved, show, self._between_batches)
+                backfill(self._store, model.scorer, model.unsaved, show, self._between_batches)
                 self._is_complete = True
-                self._unsaved = {}
+                model.unsaved = {}
             self._complete_version = version
-        except _Stopped:
+        except _Interrupted:
             pass
         except StoreUnavailable as error:
             self._store_failure = str(error)
@@ -299,28 +314,9 @@ class Runtime:
             _log.exception("the backfill failed; trying again")
 
     def _between_batches(self) -> None:
-        if self._stopping.is_set():
-            raise _Stopped
+        if self._stopping.is_set() or (self._store and self._swap.is_due(self._store)):
+            raise _Interrupted
         self._throttle.pause()
-
-
-def _pieces(texts: Texts) -> list[Texts]:
-    """Return the texts of a request in pieces of at most `MAX_PIECE` characters, or one text.
-
-    Shorter texts come first: those of a piece are of like lengths, and need little padding.
-    """
-    if cost(texts.values()) <= MAX_PIECE:
-        return [texts]
-    pieces: list[dict[str, str]] = []
-    room = 0
-    for key, text in sorted(texts.items(), key=lambda item: len(item[1])):
-        characters = cost([text])
-        if not pieces or characters > room:
-            pieces.append({})
-            room = MAX_PIECE
-        pieces[-1][key] = text
-        room -= characters
-    return list(pieces)
 
 
 async def _fingerprints(texts: Sequence[str]) -> list[str]:
@@ -334,5 +330,5 @@ async def _fingerprints(texts: Sequence[str]) -> list[str]:
     return await asyncio.to_thread(compute)
 
 
-class _Stopped(Exception):
-    """The service stops."""
+class _Interrupted(Exception):
+    """The service stops, or another model is wanted."""

@@ -27,7 +27,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 Fingerprint = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
-REVISION = "3"
+REVISION = "4"
 """The revision of this schema in feedsieve/store/migrations."""
 
 metadata = sa.MetaData()
@@ -119,6 +119,29 @@ watch_positions = sa.Table(
     metadata,
     sa.Column("source", Text, primary_key=True),
     sa.Column("position", Text, nullable=False),
+)
+
+# Models that were deployed, oldest first; the last one is wanted. A null tag stands for what each
+# server's FEEDSIEVE_MODEL names.
+deployments = sa.Table(
+    "deployments",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("tag", Text),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Column("who", Text, nullable=False),
+)
+
+# What each server made of the last deployment.
+deployment_outcomes = sa.Table(
+    "deployment_outcomes",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # of the deployment
+    sa.Column("server", Text, primary_key=True),
+    sa.Column("outcome", Text, nullable=False),  # done or refused
+    sa.Column("model", Text, nullable=False),  # that it serves
+    sa.Column("reason", Text),
+    sa.Column("time", UtcTime, nullable=False),
 )
 
 # The fields of `curation.TextFacts`, for every text ever imported.

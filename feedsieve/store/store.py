@@ -16,6 +16,7 @@ from feedsieve.message import Message, StoreUnavailable
 from feedsieve.sources.chats import sqlite_dump
 from feedsieve.store.database import find_database, open_database, without_password
 from feedsieve.store.deletion import delete_message
+from feedsieve.store.deployments import DeploymentMethods
 from feedsieve.store.dump_import import import_dump, unread_tables
 from feedsieve.store.feed import Cursor, FeedPage, model_to_show, read_page
 from feedsieve.store.ingest import (
@@ -59,7 +60,7 @@ class Scored:
     score: float | None
 
 
-class MessageStore(LabelMethods, KeyMethods):
+class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
     """Messages and their scores in one database, which threads and processes may share.
 
     Every method raises StoreUnavailable, and writes nothing, if the database is gone, full, damaged

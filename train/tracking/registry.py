@@ -93,6 +93,14 @@ def behind(alias: str) -> Version | None:
     return next((version for version in versions() if alias in version.aliases), None)
 
 
+def champion_tag() -> str:
+    """Return the tag of the champion's classifier. Raises VersionNotFound, TrackingUnavailable."""
+    champion = behind(CHAMPION)
+    if champion is None:
+        raise VersionNotFound("there is no champion; `python -m train.promote` makes one")
+    return champion.pair.classifier_tag
+
+
 def move(alias: str, number: int) -> None:
     """Move `alias` to the version `number`. Raises VersionNotFound and TrackingUnavailable."""
     numbers = [version.number for version in versions()]
