@@ -1,5 +1,6 @@
 """Settings from the environment: `FEEDSIEVE_` and the field's name in capitals."""
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ _ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+")
 _MAX_ROOT_PATH = 200  # characters
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_SERVER_PROCESS = "BENTO_SERVER_PROCESS"  # not a setting: a server hands it to its workers
 
 
 class Settings(BaseSettings):
@@ -153,6 +155,17 @@ def settings() -> Settings:
     except ValidationError as error:
         clauses = [f"FEEDSIEVE_{_name(part)}: {_reason(part)}" for part in error.errors()]
         raise InvalidSettings("; ".join(clauses)) from error
+
+
+def set_server_process() -> None:
+    """Let the workers of this server know its process id."""
+    os.environ[_SERVER_PROCESS] = str(os.getpid())
+
+
+def server_process() -> int | None:
+    """Return the process id of the server whose worker this is, or None if it is no worker."""
+    value = os.environ.get(_SERVER_PROCESS, "")
+    return int(value) if value.isdecimal() else None
 
 
 def _name(error: ErrorDetails) -> str:

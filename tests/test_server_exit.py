@@ -61,7 +61,7 @@ def test_worker_whose_parent_ended_before_ends(parent_lives):
     parent = os.getpid() if parent_lives else 2**22  # ids are below
     done = subprocess.run(
         [sys.executable, "-c", ORPHAN],
-        env=os.environ | {"FEEDSIEVE_SERVER_PROCESS": str(parent)},
+        env=os.environ | {"BENTO_SERVER_PROCESS": str(parent)},
         cwd=ROOT,
         capture_output=True,
         text=True,

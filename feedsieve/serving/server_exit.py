@@ -14,8 +14,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from feedsieve.settings import server_process, set_server_process
+
 _WORKER = "_bentoml_impl.worker.service"  # the module that BentoML runs in a worker
-_PARENT = "FEEDSIEVE_SERVER_PROCESS"  # the parent's id, in the environment of its workers
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
@@ -34,7 +35,7 @@ def install() -> None:
     if _is_worker():
         end_with_parent()
         return
-    os.environ[_PARENT] = str(os.getpid())
+    set_server_process()
     with suppress(OSError):
         _flag(os.getpid()).unlink()  # parents in containers have the same id
     atexit.register(_exit_if_ended)
@@ -49,7 +50,7 @@ def end_with_parent() -> None:
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
+    if server_process() not in (None, os.getppid()):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
