@@ -13,6 +13,7 @@ from tqdm import tqdm
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
 from feedsieve.bulk.tables import ADDED, Columns
 from feedsieve.command import FAILED, run_command
+from feedsieve.db_command import db
 from feedsieve.import_files import FileImport
 from feedsieve.labels_command import labels
 from feedsieve.logs import OneLine
@@ -54,6 +55,7 @@ def feedsieve() -> None:
     """
 
 
+feedsieve.add_command(db)
 feedsieve.add_command(labels)
 
 

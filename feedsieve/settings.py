@@ -168,6 +168,11 @@ def server_process() -> int | None:
     return int(value) if value.isdecimal() else None
 
 
+def environment_with(**variables: str) -> dict[str, str]:
+    """Return the environment of a program to start, with more variables."""
+    return os.environ | variables
+
+
 def _name(error: ErrorDetails) -> str:
     return "_".join(map(str, error["loc"])).upper()
 

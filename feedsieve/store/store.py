@@ -14,7 +14,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.sources.chats import sqlite_dump
-from feedsieve.store.database import find_database, open_database, without_password
+from feedsieve.store.database import (
+    find_database,
+    open_database,
+    unavailable,
+    without_password,
+)
 from feedsieve.store.deletion import delete_message
 from feedsieve.store.dump_import import import_dump, unread_tables
 from feedsieve.store.feed import Cursor, FeedPage, model_to_show, read_page
@@ -94,12 +99,12 @@ class MessageStore(LabelMethods):
             SQLAlchemyError,
             *_FILE_ERRORS,
         ) as error:
-            raise _unavailable(location, error) from error
+            raise unavailable(location, error) from error
         if dump is not None:
             try:
                 store._import_dump(dump, progress)
             except _FILE_ERRORS as error:
-                raise _unavailable(location, error) from error
+                raise unavailable(location, error) from error
         return store
 
     def close(self) -> None:
@@ -127,7 +132,7 @@ class MessageStore(LabelMethods):
                 pragma = "PRAGMA data_version"
                 return int(self._version_connection.exec_driver_sql(pragma).scalar_one())
         except (DBAPIError, TimeoutError) as error:
-            raise _unavailable(self.location, error) from error
+            raise unavailable(self.location, error) from error
 
     def add(
         self,
@@ -317,7 +322,7 @@ class MessageStore(LabelMethods):
             ):
                 yield connection
         except (DBAPIError, TimeoutError) as error:
-            raise _unavailable(self.location, error) from error
+            raise unavailable(self.location, error) from error
 
     def _import_dump(self, path: Path, progress: Progress | None) -> None:
         with sqlite_dump.open_read_only(path) as source:
@@ -350,9 +355,3 @@ def _file_id(engine: Engine) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _unavailable(location: str | Path, error: Exception) -> StoreUnavailable:
-    """Return the reason of `error` after the store's name, without its password."""
-    reason = getattr(error, "orig", None) or error
-    return StoreUnavailable(f"message store {without_password(location)}: {reason}")
