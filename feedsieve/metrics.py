@@ -5,6 +5,7 @@ work for a small request.
 """
 
 import time
+from datetime import datetime
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
 from starlette.responses import Response
@@ -30,8 +31,18 @@ MESSAGE = "/messages/{identifier}"
 RECALLED = Counter("feedsieve_texts_recalled", "Texts in requests whose score was cached")
 BY_WORDS = Counter("feedsieve_texts_by_words", "Texts in requests scored by the word model alone")
 EMBEDDED = Counter("feedsieve_texts_embedded", "Texts in requests that the encoder embedded")
+BACKFILLED = Counter("feedsieve_texts_backfilled", "Stored texts scored in the background")
 BATCH = Histogram("feedsieve_batch_texts", "Texts scored together", buckets=TEXTS)
 BACKEND = Info("feedsieve_backend", "The backend of the encoder, and how it was chosen")
+STORE_READABLE = Gauge("feedsieve_store_readable", "1 if the message store can be read, else 0")
+STORE_WRITABLE = Gauge("feedsieve_store_writable", "1 if the message store can be written, else 0")
+BACKLOG = Gauge("feedsieve_backlog_texts", "Stored texts without a score by the served model")
+NEWEST = Gauge(
+    "feedsieve_newest_message_timestamp_seconds",
+    "Seconds since 1970 at which the newest message was stored",
+)
+for gauge in (BACKLOG, NEWEST):
+    gauge.set(float("nan"))  # not known yet
 WATCHED = Counter(
     "feedsieve_watched_messages", "Messages of live sources that were stored", ["source", "change"]
 )
@@ -56,6 +67,11 @@ def show_backend(model: str, selection: Selection) -> None:
     }
     rejected = "; ".join(f"{name}: {why}" for name, why in selection.passed_over.items())
     BACKEND.info({"model": model, **labels, "passed_over": rejected})
+
+
+def show_newest(time: datetime | None) -> None:
+    """Set the time at which the newest message was stored."""
+    NEWEST.set(time.timestamp() if time else float("nan"))
 
 
 def show() -> Response:

@@ -6,8 +6,10 @@ from feedsieve import metrics
 from feedsieve.api.cors import CrossOriginMiddleware
 from feedsieve.api.load_shedding import LoadSheddingMiddleware
 from feedsieve.api.problems import ProblemMiddleware
+from feedsieve.api.readiness import ReadinessMiddleware
 from feedsieve.api.request_body import JsonBody, RequestBodyMiddleware
 from feedsieve.api.root_path import RootPathMiddleware
+from feedsieve.api.routes import web
 from feedsieve.api.schemas import MAX_BODY, MAX_MESSAGES_BODY, NewMessagesBody, ScoreRequest
 from feedsieve.serving.admission import AdmissionControl
 from feedsieve.settings import Settings
@@ -25,5 +27,6 @@ def install_middleware(service: Any, admission: AdmissionControl, settings: Sett
     if settings.cors_origins:
         service.add_asgi_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     service.add_asgi_middleware(ProblemMiddleware)
+    service.add_asgi_middleware(ReadinessMiddleware, web=web)
     service.add_asgi_middleware(LoadSheddingMiddleware, admission=admission, bodies=BODIES)
     service.add_asgi_middleware(RequestBodyMiddleware, bodies=BODIES)

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
 from feedsieve import __version__, metrics
-from feedsieve.api import problems
+from feedsieve.api import problems, readiness
 from feedsieve.api.page_cache import PageCache
 from feedsieve.api.problems import ProblemResponse
 from feedsieve.api.rendering import page_or_json, prefers_page, unless_cached
@@ -57,6 +57,8 @@ web.router.route_class = HeadRoute
 problems.install(web)
 runtime = Runtime(settings())
 pages = PageCache[Response](PAGE_SECONDS, most=256, at_once=PAGES_AT_ONCE)
+probe = readiness.StoreProbe(runtime)
+readiness.install(web, runtime, probe)
 explaining = asyncio.Semaphore(1)  # requests wait here without holding a thread
 
 
@@ -106,6 +108,9 @@ async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -
 def _render_feed(request: Request, limit: int, after: Cursor | None) -> Response:
     scorer, store = runtime.scorer, runtime.store  # the model loads first, so it is named first
     page = store.feed(store.shown_model(scorer.model), limit, after)
+    if failure := store.write_failure:
+        notice = f"New messages and scores cannot be stored: {failure}."
+        page = page.model_copy(update={"notice": notice})
     return page_or_json(request, "feed.html", page, limit=limit, is_first=after is None)
 
 
@@ -210,8 +215,9 @@ def index(request: Request) -> Response:
 
 
 @web.get("/metrics", include_in_schema=False)
-def show_metrics() -> Response:
-    return metrics.show()
+async def show_metrics() -> Response:
+    await probe.state()
+    return await run_in_threadpool(metrics.show)
 
 
 @web.get("/version", tags=["Operations"], response_model=Version, responses=PROBLEMS)

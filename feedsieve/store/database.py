@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from feedsieve.message import StoreUnavailable
 from feedsieve.settings import settings
@@ -36,7 +36,9 @@ _CACHE, _IMPORT_CACHE = 16_384, 131_072
 _ADVISORY_LOCK = int.from_bytes(b"feedsiev")  # serialises PostgreSQL's writers
 
 
-def find_database(location: str | Path, state_folder: Path | None) -> tuple[URL, Path | None]:
+def find_database(
+    location: str | Path, state_folder: Path | None, *, may_be_read_only: bool = False
+) -> tuple[URL, Path | None]:
     """Return the database of a path or URL, and the chat dump to import into it, if any.
 
     The database of a read-only dump is a file in `state_folder`. Raises StoreUnavailable, OSError,
@@ -47,7 +49,7 @@ def find_database(location: str | Path, state_folder: Path | None) -> tuple[URL,
         return url, None
     is_dump = _is_dump(path)
     file = path
-    if path.exists() and not sqlite_dump.is_writable(path):
+    if path.exists() and not sqlite_dump.is_writable(path) and (is_dump or not may_be_read_only):
         if not is_dump:
             raise StoreUnavailable("it may not be written, and it is not a chat dump to read")
         digest = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
@@ -122,7 +124,29 @@ def without_password(location: str | Path) -> str:
 def unavailable(location: str | Path, error: Exception) -> StoreUnavailable:
     """Return the reason of `error` on one line, after the store's name without its password."""
     reason = " ".join(str(getattr(error, "orig", None) or error).split())
-    return StoreUnavailable(f"message store {without_password(location)}: {reason}")
+    message = f"message store {without_password(location)}: {reason}"
+    return StoreUnavailable(message, _reason_for_clients(error))
+
+
+def _reason_for_clients(error: Exception) -> str:
+    """Return why a database failed, without paths, hosts and names of users."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, StoreUnavailable):
+        return cause.reason
+    if isinstance(cause, OSError):
+        return cause.strerror or type(cause).__name__
+    if isinstance(cause, sqlite3.Error):
+        return str(cause)
+    if isinstance(error, DBAPIError):  # of PostgreSQL, which says nothing if it is not reached
+        said = getattr(getattr(cause, "diag", None), "message_primary", None)
+        return said or "the database server cannot be reached"
+    return type(cause).__name__
+
+
+def is_lock(error: Exception) -> bool:
+    """Return whether a write failed because another process is writing."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlstate", None) == "55P03" or "locked" in str(cause)
 
 
 def _parse(location: str) -> URL:

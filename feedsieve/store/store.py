@@ -16,6 +16,7 @@ from feedsieve.message import Message, StoreUnavailable
 from feedsieve.sources.chats import sqlite_dump
 from feedsieve.store.database import (
     find_database,
+    is_lock,
     open_database,
     unavailable,
     without_password,
@@ -40,6 +41,7 @@ from feedsieve.store.schema import (
     upsert,
     watch_positions,
 )
+from feedsieve.store.state_methods import StateMethods, file_id
 from feedsieve.text import route_id
 
 _log = logging.getLogger("feedsieve")
@@ -63,7 +65,7 @@ class Scored:
     score: float | None
 
 
-class MessageStore(LabelMethods):
+class MessageStore(LabelMethods, StateMethods):
     """Messages and their scores in one database, which threads and processes may share.
 
     Every method raises StoreUnavailable, and writes nothing, if the database is gone, full, damaged
@@ -73,7 +75,8 @@ class MessageStore(LabelMethods):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._version_connection: Connection | None = None
-        self._file = _file_id(engine)
+        self._file = file_id(engine)
+        self.write_failure = None
         self.location = without_password(engine.url.render_as_string(hide_password=False))
 
     @classmethod
@@ -83,14 +86,16 @@ class MessageStore(LabelMethods):
         *,
         state_folder: Path | None = None,
         progress: Progress | None = None,
+        may_be_read_only: bool = False,
     ) -> Self:
         """Open the store at a path, or an SQLAlchemy URL of SQLite or PostgreSQL; create it if new.
 
         Import the new raw messages if the file is a chat dump, and leave its raw tables unchanged.
         The store of a read-only dump is a file in `state_folder`, by default that of the settings.
+        Another read-only file is refused unless it `may_be_read_only`.
         """
         try:
-            url, dump = find_database(location, state_folder)
+            url, dump = find_database(location, state_folder, may_be_read_only=may_be_read_only)
             store = cls(open_database(url))
         except (
             StoreUnavailable,
@@ -115,7 +120,7 @@ class MessageStore(LabelMethods):
 
     def is_replaced(self) -> bool:
         """Return whether the path now leads to another file than the one opened."""
-        file = _file_id(self._engine)
+        file = file_id(self._engine)
         return file is not None and file != self._file
 
     def version(self) -> int | None:
@@ -203,18 +208,20 @@ class MessageStore(LabelMethods):
         with self._transaction() as connection:
             return sample(connection, limit)
 
-    def unscored(self, model: str, limit: int, after: str = "") -> list[tuple[str, str]]:
+    def unscored(
+        self, model: str, limit: int, after: str = "", before: str = "g"
+    ) -> list[tuple[str, str]]:
         """Return up to `limit` fingerprints that the model has not scored, each with its text.
 
-        They are in order and follow the fingerprint `after`: pass the last one of the previous call
-        to go through the store once.
+        They are in order, follow the fingerprint `after` and precede `before`: pass the last one of
+        the previous call to go through the store once.
         """
         has_score = exists().where(
             scores.c.model == model, scores.c.fingerprint == messages.c.fingerprint
         )
         missing = (
             select(messages.c.fingerprint, func.min(messages.c.id).label("id"))
-            .where(messages.c.fingerprint > after, ~has_score)
+            .where(messages.c.fingerprint > after, messages.c.fingerprint < before, ~has_score)
             .group_by(messages.c.fingerprint)
             .order_by(messages.c.fingerprint)
             .limit(limit)
@@ -322,7 +329,12 @@ class MessageStore(LabelMethods):
             ):
                 yield connection
         except (DBAPIError, TimeoutError) as error:
-            raise unavailable(self.location, error) from error
+            failure = unavailable(self.location, error)
+            if writes and not is_lock(error):
+                self.write_failure = failure.reason
+            raise failure from error
+        if writes:
+            self.write_failure = None
 
     def _import_dump(self, path: Path, progress: Progress | None) -> None:
         with sqlite_dump.open_read_only(path) as source:
@@ -344,14 +356,3 @@ _FIND = (
     )
     .where(messages.c.id.in_(bindparam("identifiers", expanding=True)))
 )
-
-
-def _file_id(engine: Engine) -> tuple[int, int] | None:
-    """Return the device and inode of SQLite's file, or None if there is none."""
-    if engine.dialect.name != "sqlite":
-        return None
-    try:
-        status = Path(str(engine.url.database)).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
