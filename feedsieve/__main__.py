@@ -13,6 +13,7 @@ from tqdm import tqdm
 from feedsieve.bulk.score_file import ClusterUnavailable, Engine, InProcess, check_paths, score_file
 from feedsieve.bulk.tables import ADDED, Columns
 from feedsieve.command import FAILED, run_command
+from feedsieve.db_command import db
 from feedsieve.deploy_command import deploy
 from feedsieve.import_files import FileImport
 from feedsieve.keys_command import keys
@@ -57,6 +58,7 @@ def feedsieve() -> None:
 
 
 feedsieve.add_command(keys)
+feedsieve.add_command(db)
 feedsieve.add_command(labels)
 feedsieve.add_command(deploy)
 

@@ -38,6 +38,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def open_atomically(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
     """Open a temporary text file that replaces `path` when the block ends.

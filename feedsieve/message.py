@@ -15,7 +15,14 @@ class InvalidFile(FeedsieveError, ValueError):
 
 
 class StoreUnavailable(FeedsieveError):
-    """The message store cannot be reached, read or written. The message names it and the reason."""
+    """The message store cannot be reached, read or written. The message names it and the reason.
+
+    `reason` is for clients: it names neither the store's place nor a user.
+    """
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 @dataclass(frozen=True, slots=True)

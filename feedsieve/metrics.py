@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
@@ -51,6 +52,7 @@ MESSAGE = "/messages/{identifier}"
 RECALLED = Counter("feedsieve_texts_recalled", "Texts in requests whose score was cached")
 BY_WORDS = Counter("feedsieve_texts_by_words", "Texts in requests scored by the word model alone")
 EMBEDDED = Counter("feedsieve_texts_embedded", "Texts in requests that the encoder embedded")
+BACKFILLED = Counter("feedsieve_texts_backfilled", "Stored texts scored in the background")
 BATCH = Histogram("feedsieve_batch_texts", "Texts scored together", buckets=TEXTS)
 PAGES = Counter("feedsieve_pages", "Pages of the feed that were asked for", ["outcome"])
 CACHED_PAGES, RENDERED_PAGES = PAGES.labels("cached"), PAGES.labels("rendered")
@@ -71,6 +73,15 @@ MODEL_SWAPS = Counter(
 )
 for _outcome in ("done", "refused"):
     MODEL_SWAPS.labels(_outcome)  # so that the first one is an increase
+STORE_READABLE = Gauge("feedsieve_store_readable", "1 if the message store can be read, else 0")
+STORE_WRITABLE = Gauge("feedsieve_store_writable", "1 if the message store can be written, else 0")
+BACKLOG = Gauge("feedsieve_backlog_texts", "Stored texts without a score by the served model")
+NEWEST = Gauge(
+    "feedsieve_newest_message_timestamp_seconds",
+    "Seconds since 1970 at which the newest message was stored",
+)
+for gauge in (BACKLOG, NEWEST):
+    gauge.set(float("nan"))  # not known yet
 WATCHED = Counter(
     "feedsieve_watched_messages", "Messages of live sources that were stored", ["source", "change"]
 )
@@ -151,6 +162,11 @@ def show_backend(model: str, selection: Selection) -> None:
     }
     rejected = "; ".join(f"{name}: {why}" for name, why in selection.passed_over.items())
     BACKEND.info({"model": model, **labels, "passed_over": rejected})
+
+
+def show_newest(time: datetime | None) -> None:
+    """Set the time at which the newest message was stored."""
+    NEWEST.set(time.timestamp() if time else float("nan"))
 
 
 def show() -> Response:

@@ -1,5 +1,6 @@
 """Settings from the environment: `FEEDSIEVE_` and the field's name in capitals."""
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ _MAX_ROOT_PATH = 200  # characters
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_SERVER_PROCESS = "BENTO_SERVER_PROCESS"  # not a setting: a server hands it to its workers
 
 
 class Settings(BaseSettings):
@@ -205,6 +207,22 @@ def settings() -> Settings:
     except ValidationError as error:
         clauses = [f"FEEDSIEVE_{_name(part)}: {_reason(part)}" for part in error.errors()]
         raise InvalidSettings("; ".join(clauses)) from error
+
+
+def set_server_process() -> None:
+    """Let the workers of this server know its process id."""
+    os.environ[_SERVER_PROCESS] = str(os.getpid())
+
+
+def server_process() -> int | None:
+    """Return the process id of the server whose worker this is, or None if it is no worker."""
+    value = os.environ.get(_SERVER_PROCESS, "")
+    return int(value) if value.isdecimal() else None
+
+
+def environment_with(**variables: str) -> dict[str, str]:
+    """Return the environment of a program to start, with more variables."""
+    return os.environ | variables
 
 
 def _name(error: ErrorDetails) -> str:

@@ -304,7 +304,7 @@ class TestOperations:
 
     def test_server_is_alive_and_ready(self, server):
         assert server.client.get("/livez").status_code == 200
-        assert server.client.get("/readyz").status_code == 200
+        assert server.client.get("/readyz").json() == {"status": "ready"}
 
     def test_openapi_lists_every_route(self, server):
         document = server.client.get("/openapi.json").json()

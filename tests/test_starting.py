@@ -100,13 +100,18 @@ def test_store_is_opened_once_it_can_be(environment, tmp_path):
     folder = tmp_path / "not-a-file"
     folder.mkdir()
     with serve(environment | {"FEEDSIEVE_DB": str(folder)}, tmp_path) as server:
-        wait_until_ready(server)
+        wait_for(server, "/readyz", lambda answer: "a folder, not a file" in answer.text)
+        answer = server.client.get("/readyz")
+        assert answer.status_code == 503
+        assert str(folder) not in answer.text
+        assert server.client.get("/livez").status_code == 200
         answer = server.client.get("/feed")
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
         assert server.client.post("/score", json={"texts": ["text"]}).status_code == 200
         assert "a folder, not a file" in server.log.read_text()
         folder.rmdir()  # the server retries
+        wait_until_ready(server)
         wait_for(server, "/feed", lambda answer: answer.status_code == 200)
 
 

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
 from feedsieve import __version__, metrics
-from feedsieve.api import problems
+from feedsieve.api import problems, readiness
 from feedsieve.api.authentication import with_security
 from feedsieve.api.page_cache import PageCache
 from feedsieve.api.problems import ProblemResponse
@@ -60,6 +60,8 @@ problems.install(web)
 runtime = Runtime(settings())
 pages = PageCache[Response](PAGE_SECONDS, MAX_PAGES_BYTES, at_once=PAGES_AT_ONCE)
 explaining = ExplanationQueue(MAX_EXPLANATIONS)
+probe = readiness.StoreProbe(runtime)
+readiness.install(web, runtime, probe)
 
 
 def _get_directly(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
@@ -109,6 +111,9 @@ async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -
 def _render_feed(request: Request, limit: int, after: Cursor | None) -> Response:
     model, store = runtime.model, runtime.store  # the model loads first, so it is named first
     page = store.feed(store.shown_model(model.scorer.model), limit, after)
+    if failure := store.write_failure:
+        notice = f"New messages and scores cannot be stored: {failure}."
+        page = page.model_copy(update={"notice": notice})
     return page_or_json(request, "feed.html", page, limit=limit, is_first=after is None)
 
 
@@ -217,8 +222,9 @@ def index(request: Request) -> Response:
 
 
 @web.get("/metrics", include_in_schema=False)
-def show_metrics() -> Response:
-    return metrics.show()
+async def show_metrics() -> Response:
+    await probe.state()
+    return await run_in_threadpool(metrics.show)
 
 
 @web.get("/version", tags=["Operations"], response_model=Version, responses=PROBLEMS)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from feedsieve import metrics
 from feedsieve.scoring.scorer import Scorer
+from feedsieve.serving.claims import PARTS, Claims, NoClaims, bounds
 from feedsieve.store.store import MessageStore
 
 READ_AT_ONCE = 256  # texts; their scores are saved before the next are read
@@ -19,33 +20,69 @@ def backfill(
     progress: Callable[[int], object] | None = None,
     between_batches: Callable[[], object] | None = None,
     at_once: int = READ_AT_ONCE,
-) -> None:
-    """Score every text of `store` that the model has not scored, and mark the model complete.
+    claims: Claims | None = None,
+) -> bool:
+    """Score every text of `store` that the model has not scored; mark the model complete then.
 
-    Scores in `precomputed`, by fingerprint, are saved as they are. `progress` is called with the
-    number of texts done since its last call, `between_batches` between batches of the encoder; if
-    the latter raises, the scores of at most `at_once` texts are lost. Raises StoreUnavailable.
+    With `claims`, texts that another process has claimed are left to it. Return whether all texts
+    have scores. Scores in `precomputed`, by fingerprint, are saved as they are. `progress` is
+    called with the number of texts done since its last call, `between_batches` between batches of
+    the encoder; if the latter raises, the scores of at most `at_once` texts are lost. If scores
+    cannot be saved, they are added to `precomputed`. Raises StoreUnavailable.
     """
     store.start_model(scorer.model, scorer.threshold)
     precomputed = {} if precomputed is None else precomputed  # the caller may add scores meanwhile
-    after = ""
-    while batch := store.unscored(scorer.model, at_once, after):
+    for batch in _batches(store, scorer.model, at_once, claims or NoClaims()):
         new = {key: text for key, text in batch if key not in precomputed}
         scores = scorer.score(
             list(new.values()),
             (lambda _done: between_batches()) if between_batches else None,
             eager=False,
         )
-        computed = dict(zip(new, scores.tolist(), strict=True))
-        metrics.BACKFILLED_SCORES.observe(computed.values(), scorer.threshold)
-        store.save_scores(
-            scorer.model,
-            [(key, computed[key] if key in computed else precomputed[key]) for key, _text in batch],
-        )
+        metrics.BACKFILLED_SCORES.observe(scores.tolist(), scorer.threshold)
+        precomputed.update(zip(new, scores.tolist(), strict=True))
+        store.save_scores(scorer.model, [(key, precomputed[key]) for key, _text in batch])
+        for key in new:
+            precomputed.pop(key, None)
         if progress:
             progress(len(batch))
-        after = batch[-1][0]
+    if claims and store.unscored(scorer.model, 1):
+        return False
     store.mark_complete(scorer.model)
+    return True
+
+
+def _batches(
+    store: MessageStore, model: str, at_once: int, claims: Claims
+) -> Iterator[list[tuple[str, str]]]:
+    """Yield batches of texts without a score, claimed until the next one is asked for."""
+    batch: list[tuple[str, str]] = []
+    claimed: list[int] = []
+    for part in range(PARTS):
+        if not claims.claim(part):
+            continue
+        claimed.append(part)
+        after, end = bounds(part)
+        # Read after the claim: the process that had it before has saved its scores.
+        while found := store.unscored(model, at_once - len(batch), after, end):
+            batch += found
+            after = found[-1][0]
+            if len(batch) == at_once:
+                yield batch
+                batch = []
+                _release(claims, claimed[:-1])
+                claimed = [part]
+        if not batch:
+            _release(claims, claimed)
+            claimed = []
+    if batch:
+        yield batch
+    _release(claims, claimed)
+
+
+def _release(claims: Claims, parts: list[int]) -> None:
+    for part in parts:
+        claims.release(part)
 
 
 class Throttle:

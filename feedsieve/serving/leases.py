@@ -49,18 +49,18 @@ class _FileLease:
 class _SessionLease:
     def __init__(self, engine: Engine, connection: Connection) -> None:
         self._engine = engine
-        self._connection = connection
+        self.connection = connection
 
     def check(self) -> None:
         try:
-            self._connection.exec_driver_sql("SELECT 1")
+            self.connection.exec_driver_sql("SELECT 1")
         except SQLAlchemyError as error:
             reason = getattr(error, "orig", None) or error
             raise StoreUnavailable(f"the lease of a live source is lost: {reason}") from error
 
     def release(self) -> None:
-        self._connection.invalidate()  # the session ends, whatever state it is in
-        self._connection.close()
+        self.connection.invalidate()  # the session ends, whatever state it is in
+        self.connection.close()
         self._engine.dispose()
 
 
@@ -89,20 +89,28 @@ def _lock_file(path: Path) -> Lease | None:
     return _FileLease(file)
 
 
-def _lock_session(location: str, source: str) -> Lease | None:
+def open_session(location: str) -> tuple[Engine, Connection]:
+    """Return a session of PostgreSQL whose locks end soon after this process or its machine.
+
+    Raises SQLAlchemyError.
+    """
     keepalives = {f"keepalives_{name}": value for name, value in _SECONDS.items()}
+    engine = create_engine(
+        make_url(location),
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args=keepalives,
+    )
+    connection = engine.connect()
+    for name, value in _SECONDS.items():
+        connection.exec_driver_sql(f"SET tcp_keepalives_{name} = {value}")
+    return engine, connection
+
+
+def _lock_session(location: str, source: str) -> Lease | None:
     try:
-        engine = create_engine(
-            make_url(location),
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-            connect_args=keepalives,
-        )
-        connection = engine.connect()
-        lease = _SessionLease(engine, connection)
-        for name, value in _SECONDS.items():
-            connection.exec_driver_sql(f"SET tcp_keepalives_{name} = {value}")
-        has_lock = connection.exec_driver_sql(_TRY_LOCK, {"source": source}).scalar_one()
+        lease = _SessionLease(*open_session(location))
+        has_lock = lease.connection.exec_driver_sql(_TRY_LOCK, {"source": source}).scalar_one()
     except SQLAlchemyError as error:
         reason = getattr(error, "orig", None) or type(error).__name__
         raise StoreUnavailable(f"a live source cannot be leased: {reason}") from error

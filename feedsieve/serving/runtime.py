@@ -18,12 +18,15 @@ from feedsieve.scoring.scorer import ScoredText, Scorer
 from feedsieve.serving.admission import AdmissionControl, Speed, cost
 from feedsieve.serving.backfill import Throttle, backfill
 from feedsieve.serving.batcher import DynamicBatcher
+from feedsieve.serving.claims import open_claims
 from feedsieve.serving.key_cache import KeyCache
 from feedsieve.serving.model_swap import CHECK_INTERVAL, ModelSwap
 from feedsieve.serving.score_cache import ScoreCache
 from feedsieve.serving.served_model import Scores, ServedModel, Texts
 from feedsieve.serving.server_exit import end_server
+from feedsieve.serving.store_health import Backlog, StoreState, store_state
 from feedsieve.serving.watch_runs import WatchThread
+from feedsieve.serving.watching import sqlite_file
 from feedsieve.settings import Settings
 from feedsieve.store.ingest import Stored
 from feedsieve.store.store import MessageStore, Scored
@@ -51,6 +54,7 @@ MAX_BYTES = 32_000_000  # of request bodies in progress
 MAX_WAIT = 40.0  # seconds; less than BentoML's timeout, since it is an estimate
 GC_THRESHOLDS = 10_000, 10, 100  # of `gc.set_threshold`
 POLL_INTERVAL = 5.0  # seconds between two checks for messages without a score
+WRITE_INTERVAL = 60.0  # seconds between two checks that the store can be written
 MAX_POLL_SHARE = 0.05  # of the time, should the store grow so large that a check is slow
 STOP_TIMEOUT = 1.5  # seconds, after those of FEEDSIEVE_STOP_SECONDS
 
@@ -70,11 +74,12 @@ class Runtime:
         self._settings = settings
         self._model: ServedModel | None = None
         self._store: MessageStore | None = None
-        self._store_failure = "the message store is being opened"
+        self._store_failure = StoreUnavailable("the message store is being opened")
         self._failure: Exception | None = None
         self._is_complete = False  # whether every message has had a score
         self._poll_seconds = 0.0  # duration of the last check, which reads all messages
         self._complete_version: int | None = None  # of the store when all had scores
+        self._write_due = 0.0  # when to check that the store can be written
         self._stopping = threading.Event()
         self._throttle = Throttle()
         self._swap = ModelSwap(settings)
@@ -133,7 +138,7 @@ class Runtime:
     def store(self) -> MessageStore:
         """The message store. Raises StoreUnavailable."""
         if self._store is None:
-            raise StoreUnavailable(self._store_failure)
+            raise self._store_failure
         return self._store
 
     async def score(
@@ -171,6 +176,10 @@ class Runtime:
         """
         batch = Batch(messages)
         return (await self._writing.submit(batch))[batch]
+
+    def store_state(self) -> StoreState:
+        """Return whether the store can be read and written. It waits for the database."""
+        return store_state(self)
 
     def explain(self, model: ServedModel, text: str) -> Explanation:
         """Explain the score of `text`. The backfill pauses meanwhile."""
@@ -271,7 +280,7 @@ class Runtime:
                     if scorer:
                         return
             except StoreUnavailable as error:
-                self._store_failure = str(error)  # the backfill tries again, and logs it
+                self._store_failure = error  # the backfill tries again, and logs it
             self._stopping.wait(min(left, CHECK_INTERVAL))
 
     def _backfill(self, model: ServedModel) -> None:
@@ -281,6 +290,8 @@ class Runtime:
         def show(count: int) -> None:
             nonlocal done
             done += count
+            backlog.scored(count)
+            metrics.BACKFILLED.inc(count)
             _log.info("scored %d messages in the background", done)
 
         try:
@@ -290,28 +301,50 @@ class Runtime:
                 self._store = self._complete_version = None
                 self._is_complete = False
             if self._store is None:
-                store = MessageStore.open(self._settings.db, state_folder=self._settings.state)
+                store = MessageStore.open(
+                    self._settings.db, state_folder=self._settings.state, may_be_read_only=True
+                )
                 self.keys.read(store)  # before anyone writes
                 self._store = store
+            self._check_writing(self._store)
             version = self._store.version()
             if version is not None and version == self._complete_version:
                 return
             started = time.monotonic()
             unscored = self._store.unscored(model.scorer.model, 1)
+            metrics.show_newest(self._store.newest())
             self._poll_seconds = time.monotonic() - started
+            metrics.BACKLOG.set(len(unscored))
             if unscored or not self._is_complete:
                 self._throttle.resume()
-                backfill(self._store, model.scorer, model.unsaved, show, self._between_batches)
-                self._is_complete = True
+                backlog = Backlog(self._store, model.scorer.model)
+                self._poll_seconds += backlog.seconds
+                with open_claims(self._settings.db, sqlite_file(self._store)) as claims:
+                    self._is_complete = backfill(
+                        self._store,
+                        model.scorer,
+                        model.unsaved,
+                        show,
+                        self._between_batches,
+                        claims=claims,
+                    )
+                if not self._is_complete:  # another server has claimed the rest
+                    return
                 model.unsaved = {}
             self._complete_version = version
         except _Interrupted:
             pass
         except StoreUnavailable as error:
-            self._store_failure = str(error)
+            self._store_failure = error
             _log.error("%s; trying again", error)
         except Exception:
             _log.exception("the backfill failed; trying again")
+
+    def _check_writing(self, store: MessageStore) -> None:
+        """Write to the store if that failed before, and now and then. Raises StoreUnavailable."""
+        if store.write_failure or time.monotonic() > self._write_due:
+            self._write_due = time.monotonic() + WRITE_INTERVAL
+            store.check_writing()
 
     def _between_batches(self) -> None:
         if self._stopping.is_set() or (self._store and self._swap.is_due(self._store)):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from feedsieve.message import StoreUnavailable
 from feedsieve.settings import settings
@@ -36,45 +36,64 @@ _CACHE, _IMPORT_CACHE = 16_384, 131_072
 _ADVISORY_LOCK = int.from_bytes(b"feedsiev")  # serialises PostgreSQL's writers
 
 
-def find_database(location: str | Path, state_folder: Path | None) -> tuple[URL, Path | None]:
+def find_database(
+    location: str | Path, state_folder: Path | None, *, may_be_read_only: bool = False
+) -> tuple[URL, Path | None]:
     """Return the database of a path or URL, and the chat dump to import into it, if any.
 
     The database of a read-only dump is a file in `state_folder`. Raises StoreUnavailable, OSError,
     sqlite3.Error and SQLAlchemyError.
     """
-    if isinstance(location, str) and "://" in location:
-        url = _parse(location)
-        if url.get_backend_name() == "postgresql":
-            if url.drivername not in ("postgresql", "postgresql+psycopg"):
-                raise StoreUnavailable("PostgreSQL is read by psycopg 3 only: write postgresql://")
-            return url, None
-        if url.get_backend_name() != "sqlite":
-            raise StoreUnavailable("neither an SQLite file nor a PostgreSQL database")
-        if url.database in (None, "", ":memory:") or "uri" in url.query:
-            raise StoreUnavailable("a store in memory cannot be shared by threads; name a file")
-        location = Path(str(url.database))
-    else:
-        url = URL.create("sqlite")
-    path = Path(location).expanduser().resolve()
+    url, path = _resolve(location)
+    if path is None:
+        return url, None
     is_dump = _is_dump(path)
     file = path
-    if path.exists() and not sqlite_dump.is_writable(path):
+    if path.exists() and not sqlite_dump.is_writable(path) and (is_dump or not may_be_read_only):
         if not is_dump:
             raise StoreUnavailable("it may not be written, and it is not a chat dump to read")
         digest = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
         folder = (state_folder or settings().state).expanduser().resolve()
         file = folder / f"{path.stem}-{digest}.db"
         _log.warning("%s may not be written; its messages and scores are stored in %s", path, file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     return url.set(database=str(file)), path if is_dump else None
 
 
-def open_database(url: URL) -> Engine:
+def locate(location: str | Path, state_folder: Path | None, *, is_replaced: bool = False) -> URL:
+    """Return the database of a path or URL; a damaged file only if it `is_replaced`.
+
+    Raises StoreUnavailable.
+    """
+    try:
+        url, path = _resolve(location)
+        if is_replaced and path and path.is_file() and not sqlite_dump.is_sqlite(path):
+            return url.set(database=str(path))
+        url, _dump = find_database(location, state_folder)
+    except (StoreUnavailable, RuntimeError, OSError, sqlite3.Error, SQLAlchemyError) as error:
+        raise unavailable(location, error) from error
+    return url
+
+
+def open_database(url: URL, *, back_up: bool = True) -> Engine:
+    """Return the engine of a database, whose tables are created or migrated as necessary.
+
+    With `back_up`, SQLite's file is copied before it is migrated. Raises StoreUnavailable, OSError,
+    sqlite3.Error and SQLAlchemyError.
+    """
+    if url.get_backend_name() == "sqlite":
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = connect(url)
+    _prepare_tables(engine, back_up)  # before anything is changed in another program's database
+    if engine.dialect.name == "sqlite":
+        _use_write_ahead_log(engine)
+    return engine
+
+
+def connect(url: URL) -> Engine:
     """Return an engine whose transactions with the execution option `writes` run one by one.
 
     A transaction reads a snapshot; one that writes in PostgreSQL also sees what earlier ones wrote.
-    Missing tables are created, those of an earlier version migrated. Raises StoreUnavailable,
-    sqlite3.Error and SQLAlchemyError.
+    Raises StoreUnavailable.
     """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
@@ -87,12 +106,8 @@ def open_database(url: URL) -> Engine:
         )
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    else:
-        engine = _connect_to_postgresql(url)
-    _prepare_tables(engine)  # before anything is changed in another program's database
-    if engine.dialect.name == "sqlite":
-        _use_write_ahead_log(engine)
-    return engine
+        return engine
+    return _connect_to_postgresql(url)
 
 
 def without_password(location: str | Path) -> str:
@@ -107,6 +122,34 @@ def without_password(location: str | Path) -> str:
     return url.update_query_dict(hidden).render_as_string()
 
 
+def unavailable(location: str | Path, error: Exception) -> StoreUnavailable:
+    """Return the reason of `error` on one line, after the store's name without its password."""
+    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    message = f"message store {without_password(location)}: {reason}"
+    return StoreUnavailable(message, _reason_for_clients(error))
+
+
+def _reason_for_clients(error: Exception) -> str:
+    """Return why a database failed, without paths, hosts and names of users."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, StoreUnavailable):
+        return cause.reason
+    if isinstance(cause, OSError):
+        return cause.strerror or type(cause).__name__
+    if isinstance(cause, sqlite3.Error):
+        return str(cause)
+    if isinstance(error, DBAPIError):  # of PostgreSQL, which says nothing if it is not reached
+        said = getattr(getattr(cause, "diag", None), "message_primary", None)
+        return said or "the database server cannot be reached"
+    return type(cause).__name__
+
+
+def is_lock(error: Exception) -> bool:
+    """Return whether a write failed because another process is writing."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlstate", None) == "55P03" or "locked" in str(cause)
+
+
 def _parse(location: str) -> URL:
     try:
         url = make_url(location)
@@ -115,6 +158,24 @@ def _parse(location: str) -> URL:
     if "@" in (url.host or ""):
         raise StoreUnavailable("an @ in a URL's user or password must be written %40")
     return url
+
+
+def _resolve(location: str | Path) -> tuple[URL, Path | None]:
+    """Return the URL of a location, and SQLite's path. Raises StoreUnavailable."""
+    if isinstance(location, str) and "://" in location:
+        url = _parse(location)
+        if url.get_backend_name() == "postgresql":
+            if url.drivername not in ("postgresql", "postgresql+psycopg"):
+                raise StoreUnavailable("PostgreSQL is read by psycopg 3 only: write postgresql://")
+            return url, None
+        if url.get_backend_name() != "sqlite":
+            raise StoreUnavailable("neither an SQLite file nor a PostgreSQL database")
+        if url.database in (None, "", ":memory:") or "uri" in url.query:
+            raise StoreUnavailable("a store in memory cannot be shared by threads; name a file")
+        location = Path(str(url.database))
+    else:
+        url = URL.create("sqlite")
+    return url, Path(location).expanduser().resolve()
 
 
 def _is_dump(path: Path) -> bool:
@@ -211,28 +272,24 @@ def _use_write_ahead_log(engine: Engine) -> None:
         connection.close()
 
 
-def _prepare_tables(engine: Engine) -> None:
+def _prepare_tables(engine: Engine, back_up: bool) -> None:
     """Create the tables of a new store; migrate those of an earlier version."""
     with engine.connect() as connection:
-        if _revision(connection) == REVISION:
+        if find_revision(connection) == REVISION:
             return
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        found = _revision(connection)
+        found = find_revision(connection)
         if found == REVISION:  # another process was faster
             return
         logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs its plugins when imported
         from feedsieve.store import migrations  # 0.1 s
 
-        if found is not None and not migrations.is_known(found):
-            raise StoreUnavailable(
-                f"it was written by a newer version of feedsieve (its schema is {found}, this"
-                f" version's {REVISION}); update feedsieve"
-            )
-        if found is None and not _is_earlier_store(connection):
+        check_revision(found)
+        if found is None and not is_earlier_store(connection):
             metadata.create_all(connection)
             migrations.stamp(connection)
             return
-        backup = _back_up(engine, found or "1")
+        backup = _back_up(engine, found or "1") if back_up else None
         _log.info("migrating the message store%s", f"; a copy of it is {backup}" if backup else "")
         migrations.upgrade(connection)
         if not inspect(connection).has_table(curated_messages.name):  # a migration removes it
@@ -240,13 +297,25 @@ def _prepare_tables(engine: Engine) -> None:
         store_missing_facts(connection)
 
 
-def _revision(connection: Connection) -> str | None:
+def find_revision(connection: Connection) -> str | None:
+    """Return the revision of the tables, or None if they have none."""
     if not inspect(connection).has_table(revisions.name):
         return None
     return connection.execute(select(revisions.c.version_num)).scalar_one_or_none()
 
 
-def _is_earlier_store(connection: Connection) -> bool:
+def check_revision(found: str | None) -> None:
+    """Raise StoreUnavailable if a revision is newer than this version of feedsieve."""
+    from feedsieve.store import migrations  # 0.1 s
+
+    if found is not None and not migrations.is_known(found):
+        raise StoreUnavailable(
+            f"it was written by a newer version of feedsieve (its schema is {found}, this"
+            f" version's {REVISION}); update feedsieve"
+        )
+
+
+def is_earlier_store(connection: Connection) -> bool:
     """Return whether the database has the messages of a version that had no revisions.
 
     Raises StoreUnavailable if it has tables of another program by our names.

@@ -63,6 +63,11 @@ class FeedPage(BaseModel, frozen=True):
     next: Annotated[Cursor, PlainSerializer(Cursor.encode, return_type=str)] | None = Field(
         description="null on the last page"
     )
+    notice: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="present if new messages and scores cannot be stored: why",
+    )
 
 
 def read_page(connection: Connection, model: str, limit: int, after: Cursor | None) -> FeedPage:

@@ -1,6 +1,7 @@
-"""Random messages, drawn without reading the whole table."""
+"""Random messages, and the newest, found without reading the whole table where that is possible."""
 
 import random
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Integer, func, literal_column, select, tablesample
 
@@ -24,6 +25,15 @@ def sample(connection: Connection, limit: int) -> list[str]:
         identifiers = _identifiers(connection)
     random.shuffle(identifiers)
     return identifiers[:limit]
+
+
+def newest(connection: Connection) -> datetime | None:
+    """Return when the newest message was stored: in SQLite that of the last row."""
+    if connection.dialect.name == "sqlite":
+        last = select(messages.c.seen_at).order_by(_ROW_NUMBER.desc()).limit(1)
+    else:
+        last = select(func.max(messages.c.seen_at, type_=messages.c.seen_at.type))
+    return connection.execute(last).scalar_one_or_none()
 
 
 def _sample_rows(connection: Connection, limit: int) -> list[str]:

@@ -14,7 +14,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.sources.chats import sqlite_dump
-from feedsieve.store.database import find_database, open_database, without_password
+from feedsieve.store.database import (
+    find_database,
+    is_lock,
+    open_database,
+    unavailable,
+    without_password,
+)
 from feedsieve.store.deletion import delete_message
 from feedsieve.store.deployments import DeploymentMethods
 from feedsieve.store.dump_import import import_dump, unread_tables
@@ -37,6 +43,7 @@ from feedsieve.store.schema import (
     upsert,
     watch_positions,
 )
+from feedsieve.store.state_methods import StateMethods, file_id
 from feedsieve.text import route_id
 
 _log = logging.getLogger("feedsieve")
@@ -60,7 +67,7 @@ class Scored:
     score: float | None
 
 
-class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
+class MessageStore(LabelMethods, KeyMethods, DeploymentMethods, StateMethods):
     """Messages and their scores in one database, which threads and processes may share.
 
     Every method raises StoreUnavailable, and writes nothing, if the database is gone, full, damaged
@@ -70,7 +77,8 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._version_connection: Connection | None = None
-        self._file = _file_id(engine)
+        self._file = file_id(engine)
+        self.write_failure = None
         self.location = without_password(engine.url.render_as_string(hide_password=False))
 
     @classmethod
@@ -80,14 +88,16 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
         *,
         state_folder: Path | None = None,
         progress: Progress | None = None,
+        may_be_read_only: bool = False,
     ) -> Self:
         """Open the store at a path, or an SQLAlchemy URL of SQLite or PostgreSQL; create it if new.
 
         Import the new raw messages if the file is a chat dump, and leave its raw tables unchanged.
         The store of a read-only dump is a file in `state_folder`, by default that of the settings.
+        Another read-only file is refused unless it `may_be_read_only`.
         """
         try:
-            url, dump = find_database(location, state_folder)
+            url, dump = find_database(location, state_folder, may_be_read_only=may_be_read_only)
             store = cls(open_database(url))
         except (
             StoreUnavailable,
@@ -96,12 +106,12 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
             SQLAlchemyError,
             *_FILE_ERRORS,
         ) as error:
-            raise _unavailable(location, error) from error
+            raise unavailable(location, error) from error
         if dump is not None:
             try:
                 store._import_dump(dump, progress)
             except _FILE_ERRORS as error:
-                raise _unavailable(location, error) from error
+                raise unavailable(location, error) from error
         return store
 
     def close(self) -> None:
@@ -112,7 +122,7 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
 
     def is_replaced(self) -> bool:
         """Return whether the path now leads to another file than the one opened."""
-        file = _file_id(self._engine)
+        file = file_id(self._engine)
         return file is not None and file != self._file
 
     def version(self) -> int | None:
@@ -129,7 +139,7 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
                 pragma = "PRAGMA data_version"
                 return int(self._version_connection.exec_driver_sql(pragma).scalar_one())
         except (DBAPIError, TimeoutError) as error:
-            raise _unavailable(self.location, error) from error
+            raise unavailable(self.location, error) from error
 
     def add(
         self,
@@ -200,18 +210,20 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
         with self._transaction() as connection:
             return sample(connection, limit)
 
-    def unscored(self, model: str, limit: int, after: str = "") -> list[tuple[str, str]]:
+    def unscored(
+        self, model: str, limit: int, after: str = "", before: str = "g"
+    ) -> list[tuple[str, str]]:
         """Return up to `limit` fingerprints that the model has not scored, each with its text.
 
-        They are in order and follow the fingerprint `after`: pass the last one of the previous call
-        to go through the store once.
+        They are in order, follow the fingerprint `after` and precede `before`: pass the last one of
+        the previous call to go through the store once.
         """
         has_score = exists().where(
             scores.c.model == model, scores.c.fingerprint == messages.c.fingerprint
         )
         missing = (
             select(messages.c.fingerprint, func.min(messages.c.id).label("id"))
-            .where(messages.c.fingerprint > after, ~has_score)
+            .where(messages.c.fingerprint > after, messages.c.fingerprint < before, ~has_score)
             .group_by(messages.c.fingerprint)
             .order_by(messages.c.fingerprint)
             .limit(limit)
@@ -319,7 +331,12 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods):
             ):
                 yield connection
         except (DBAPIError, TimeoutError) as error:
-            raise _unavailable(self.location, error) from error
+            failure = unavailable(self.location, error)
+            if writes and not is_lock(error):
+                self.write_failure = failure.reason
+            raise failure from error
+        if writes:
+            self.write_failure = None
 
     def _import_dump(self, path: Path, progress: Progress | None) -> None:
         with sqlite_dump.open_read_only(path) as source:
@@ -341,20 +358,3 @@ _FIND = (
     )
     .where(messages.c.id.in_(bindparam("identifiers", expanding=True)))
 )
-
-
-def _file_id(engine: Engine) -> tuple[int, int] | None:
-    """Return the device and inode of SQLite's file, or None if there is none."""
-    if engine.dialect.name != "sqlite":
-        return None
-    try:
-        status = Path(str(engine.url.database)).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _unavailable(location: str | Path, error: Exception) -> StoreUnavailable:
-    """Return the reason of `error` after the store's name, without its password."""
-    reason = getattr(error, "orig", None) or error
-    return StoreUnavailable(f"message store {without_password(location)}: {reason}")
