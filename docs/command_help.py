@@ -15,6 +15,7 @@ import warnings
 COMMANDS = {
     "Runtime": [
         "feedsieve",
+        "feedsieve serve",
         "feedsieve import",
         "feedsieve watch",
         "feedsieve score",

@@ -1,6 +1,8 @@
 """Settings from the environment: `FEEDSIEVE_` and the field's name in capitals."""
 
+import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -153,6 +155,31 @@ def settings() -> Settings:
     except ValidationError as error:
         clauses = [f"FEEDSIEVE_{_name(part)}: {_reason(part)}" for part in error.errors()]
         raise InvalidSettings("; ".join(clauses)) from error
+
+
+def override(**values: object) -> None:
+    """Set fields in the environment, for this process and those it starts. Raises InvalidSettings.
+
+    Without a value, None, a field stays as it is.
+    """
+    for name, value in values.items():
+        if value is not None:
+            os.environ[_variable(name)] = str(value)
+    settings.cache_clear()
+    settings()
+
+
+def documented() -> Iterator[tuple[str, str, str]]:
+    """Yield each setting's variable, its default or an empty string, and its description."""
+    for name, field in Settings.model_fields.items():
+        variable, default = str(field.validation_alias or _variable(name)), field.default
+        if isinstance(default, bool):
+            default = int(default)
+        yield variable, "" if default in (None, "", ()) else str(default), field.description or ""
+
+
+def _variable(field: str) -> str:
+    return f"{Settings.model_config['env_prefix']}{field}".upper()
 
 
 def _name(error: ErrorDetails) -> str:

@@ -106,5 +106,6 @@ def _get(tag: str) -> bentoml.Model:
     except (BentoMLException, ValueError) as error:  # absent; not a tag
         raise ModelNotFound(
             f"the model store has no {tag}. `make train` makes a model of the sample corpus; "
-            "`python -m train --data LABELED.csv` makes one of your own messages"
+            "`python -m train --data LABELED.csv` makes one of your own messages; "
+            "`bentoml models import FILE` adds an exported one, with its encoder"
         ) from error
