@@ -16,5 +16,6 @@ Feedsieve.image = (  # type: ignore[attr-defined]
     .python_packages("--constraint ../../src/constraints.txt")
     # For FEEDSIEVE_SOURCES: pyproject.toml's extra `watch`, of which BentoML reads no extras.
     .python_packages("feedparser", "httpx", "python-telegram-bot", "watchfiles")
+    .python_packages("psycopg[binary]")  # the extra `postgres`
     .pyproject_toml()
 )

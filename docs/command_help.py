@@ -45,6 +45,7 @@ COMMANDS = {
         "labeling.simulate_rechecking",
     ],
     "Sample corpus": ["data.generate"],
+    "Release": ["deploy.image.check", "deploy.audit"],
     "Measurements": [
         "loadtests",
         "loadtests.benchmark",

@@ -107,5 +107,5 @@ def _get(tag: str) -> bentoml.Model:
         raise ModelNotFound(
             f"the model store has no {tag}. `make train` makes a model of the sample corpus; "
             "`python -m train --data LABELED.csv` makes one of your own messages; "
-            "`bentoml models import FILE` adds an exported one, with its encoder"
+            "`bentoml models import /PATH/TO/FILE` adds an exported one, with its encoder"
         ) from error
