@@ -14,6 +14,10 @@ NOTEBOOK_PORT ?= 8888
 BACKEND ?= docker
 TEST_PROCESSES ?= logical
 BUILD_FLAGS ?=
+IMAGE ?= feedsieve:latest
+IMAGE_SOURCE ?=
+CONTAINER_FLAGS ?=
+IMAGE_CHECK ?=
 BENCHMARK ?=
 LOADTEST ?=
 LABEL_STUDIO_PORT ?= 8080
@@ -30,7 +34,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help coverage setup sample labelstudio features train mlflow notebook screenshots docs promote serve test test-lab lint format bento package container build benchmark loadtest cluster constraints clean
+.PHONY: help coverage setup sample labelstudio features train mlflow notebook screenshots docs promote serve test test-lab lint format bento package wheel container image-check sbom audit build benchmark loadtest cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,7 +58,12 @@ $(VENV)/lab: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing what tests need: a minute or two"
 	$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/train $(VENV)/lab
+	@touch $@ $(VENV)/train $(VENV)/lab $(VENV)/release
+
+$(VENV)/release: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing what a release needs: a minute or two"
+	$(PIP) --editable '.[train,release]'
+	@touch $@ $(VENV)/train
 
 $(VENV)/screenshots: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing what the lab and its pictures need: a minute or two"
@@ -138,8 +147,32 @@ package: bento ## write the newest Bento to dist/feedsieve.bento
 	rm -f dist/feedsieve.bento
 	$(BIN)/bentoml export feedsieve:latest "$(CURDIR)/dist/feedsieve.bento"
 
-container: bento ## make a container image of the newest Bento
-	$(BIN)/bentoml containerize feedsieve:latest --backend $(BACKEND) --image-tag feedsieve:latest
+# Buildah and podman would leave out the health check in OCI's own format.
+container: package ## make the container image IMAGE (feedsieve:latest) of the newest Bento, by BACKEND (docker)
+	rm -rf build/image
+	mkdir -p build/image/bento
+	tar -xf dist/feedsieve.bento -C build/image/bento
+	cp deploy/image/* build/image/
+	BUILDAH_FORMAT=docker $(BACKEND) build --tag $(IMAGE) --build-arg SOURCE=$(IMAGE_SOURCE) \
+		--build-arg VERSION=$$($(BIN)/python -c 'import feedsieve; print(feedsieve.__version__)') \
+		--build-arg REVISION=$$(sed -n 's/^  commit: //p' build/image/bento/bento.yaml) \
+		$(CONTAINER_FLAGS) build/image
+
+# As root on a machine with buildah, whose store has the image and its base.
+image-check: $(VENV)/dev ## check the image IMAGE in buildah's store: labels, size, start, scores, SIGTERM under load
+	$(BIN)/python -m deploy.image.check --image localhost/$(IMAGE) $(IMAGE_CHECK)
+
+# setuptools would add what an earlier build left in build/.
+wheel: $(VENV)/train ## write the wheel to dist/
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+sbom: $(VENV)/release package ## list what the newest Bento installs, as CycloneDX, in dist/feedsieve.cdx.json
+	tar -xOf dist/feedsieve.bento ./env/python/requirements.txt | $(BIN)/cyclonedx-py requirements - \
+		--pyproject pyproject.toml --output-reproducible --output-file dist/feedsieve.cdx.json
+
+audit: $(VENV)/release ## look up the versions in constraints.txt in PyPI's database of vulnerabilities
+	$(BIN)/python -m deploy.audit
 
 build: ## make the image of the dev container, feedsieve-lab, by BACKEND (docker): all of the lab, for a mounted checkout
 	$(BACKEND) build --file .devcontainer/Dockerfile --tag feedsieve-lab \

@@ -15,6 +15,7 @@ import warnings
 COMMANDS = {
     "Runtime": [
         "feedsieve",
+        "feedsieve serve",
         "feedsieve import",
         "feedsieve watch",
         "feedsieve score",
@@ -53,6 +54,7 @@ COMMANDS = {
         "labeling.simulate_rechecking",
     ],
     "Sample corpus": ["data.generate"],
+    "Release": ["deploy.image.check", "deploy.audit"],
     "Measurements": [
         "loadtests",
         "loadtests.benchmark",

@@ -14,7 +14,7 @@ from typing import Any
 
 import feedsieve
 from feedsieve.errors import FeedsieveError
-from feedsieve.settings import Settings
+from feedsieve.settings import documented
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,17 +31,16 @@ def settings_table() -> Iterator[str]:
     """Yield a Markdown table of the fields of `Settings`."""
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
-    prefix = Settings.model_config["env_prefix"]
-    for name, field in Settings.model_fields.items():
-        variable = field.validation_alias or f"{prefix}{name}".upper()
-        default = f"`{_text(field.default)}`" if field.default not in (None, "", ()) else "–"
-        yield f"| `{variable}` | {default} | {field.description} |"
+    for variable, default, description in documented():
+        shown = f"`{default}`" if default else "–"
+        yield f"| `{variable}` | {shown} | {description} |"
 
 
 def errors_table() -> Iterator[str]:
     """Yield a Markdown table of the exceptions that feedsieve raises."""
     for module in pkgutil.walk_packages(feedsieve.__path__, "feedsieve."):
-        importlib.import_module(module.name)
+        if module.name != "feedsieve.service":  # it needs a model
+            importlib.import_module(module.name)
     yield "| error | meaning |"
     yield "|---|---|"
     errors = {error for error in _subclasses(FeedsieveError) if error.__module__ != "__main__"}
@@ -69,10 +68,6 @@ def _subclasses(error: type[FeedsieveError]) -> Iterator[type[FeedsieveError]]:
     for subclass in error.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
-
-
-def _text(default: object) -> str:
-    return str(int(default)) if isinstance(default, bool) else str(default)
 
 
 MARKERS: dict[str, Callable[[], Iterator[str]]] = {

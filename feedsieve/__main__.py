@@ -1,4 +1,4 @@
-"""The `feedsieve` command: import messages into the store, follow live sources, score files."""
+"""The `feedsieve` command: serve, import messages, follow live sources, score files."""
 
 import logging
 import sys
@@ -20,6 +20,7 @@ from feedsieve.keys_command import keys
 from feedsieve.labels_command import labels
 from feedsieve.logs import OneLine
 from feedsieve.scoring.model_store import load_scorer
+from feedsieve.serve_command import serve
 from feedsieve.serving.watch_runs import watch_sources
 from feedsieve.settings import settings
 from feedsieve.sources.readers import FORMATS
@@ -51,7 +52,7 @@ def _run(arguments: Sequence[str] | None) -> int | None:
 def feedsieve() -> None:
     """Turn a noisy chat into a ranked feed.
 
-    `bentoml serve` shows the feed. These commands bring messages into its store, and score files
+    `serve` shows the feed. The other commands bring messages into its store, and score files
     without it. Settings are read from the environment: FEEDSIEVE_DB (the message store),
     FEEDSIEVE_MODEL (the classifier's tag), FEEDSIEVE_THREADS.
     """
@@ -61,6 +62,7 @@ feedsieve.add_command(keys)
 feedsieve.add_command(db)
 feedsieve.add_command(labels)
 feedsieve.add_command(deploy)
+feedsieve.add_command(serve)
 
 
 @feedsieve.command("import")

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -223,6 +224,31 @@ def server_process() -> int | None:
 def environment_with(**variables: str) -> dict[str, str]:
     """Return the environment of a program to start, with more variables."""
     return os.environ | variables
+
+
+def override(**values: object) -> None:
+    """Set fields in the environment, for this process and those it starts. Raises InvalidSettings.
+
+    Without a value, None, a field stays as it is.
+    """
+    for name, value in values.items():
+        if value is not None:
+            os.environ[_variable(name)] = str(value)
+    settings.cache_clear()
+    settings()
+
+
+def documented() -> Iterator[tuple[str, str, str]]:
+    """Yield each setting's variable, its default or an empty string, and its description."""
+    for name, field in Settings.model_fields.items():
+        variable, default = str(field.validation_alias or _variable(name)), field.default
+        if isinstance(default, bool):
+            default = int(default)
+        yield variable, "" if default in (None, "", ()) else str(default), field.description or ""
+
+
+def _variable(field: str) -> str:
+    return f"{Settings.model_config['env_prefix']}{field}".upper()
 
 
 def _name(error: ErrorDetails) -> str:

@@ -55,13 +55,14 @@ def serve(
 ) -> Iterator[Server]:
     """Run `bentoml serve` during the block, on a free port by default.
 
+    Without a `bento`, `bentoml` is another command of the same options: `feedsieve`.
     `source` is its current directory; its log is written to `folder`.
     """
     port = port or free_port()
     log = folder / f"server-{port}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [bentoml, "serve", bento, *host, "--port", str(port)],
+            [bentoml, "serve", *([bento] if bento else []), *host, "--port", str(port)],
             cwd=source,
             env=os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | dict(environment),
             stdin=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from train.tracking import git_tags
+from feedsieve import commit
 from train.tracking.git_tags import commit_tags
 
 
@@ -15,7 +15,7 @@ class TestCommit:
         (tmp_path / "code.py").write_text("first\n")
         self.git(tmp_path, "add", "code.py")
         self.git(tmp_path, "commit", "--quiet", "--message", "first")
-        monkeypatch.setattr(git_tags, "_HERE", tmp_path / "code.py")
+        monkeypatch.setattr(commit, "_HERE", tmp_path / "code.py")
         return tmp_path
 
     @staticmethod
@@ -34,7 +34,7 @@ class TestCommit:
         assert commit_tags()["git.dirty"] == "true"
 
     def test_untracked_code_has_no_commit(self, checkout, monkeypatch):
-        monkeypatch.setattr(git_tags, "_HERE", checkout / "installed.py")
+        monkeypatch.setattr(commit, "_HERE", checkout / "installed.py")
         assert commit_tags() == {}
         shutil.rmtree(checkout / ".git")
         assert commit_tags() == {}

@@ -33,7 +33,8 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 import feedsieve
 for module in pkgutil.walk_packages(feedsieve.__path__, "feedsieve."):
-    importlib.import_module(module.name)
+    if module.name != "feedsieve.service":  # it needs a model
+        importlib.import_module(module.name)
 from feedsieve.scoring.classifier import import_lightgbm_alone
 import_lightgbm_alone()
 import onnxruntime, openvino  # which feedsieve imports when it loads a model

@@ -1,6 +1,7 @@
 """CI workflows: their commands are targets that run anywhere, and are run here."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,17 +11,26 @@ import pytest
 import yaml
 from serving import ROOT
 
+from feedsieve import __version__
+
 WORKFLOWS = ROOT / ".github" / "workflows"
 DOWNLOAD = (
     'gh run download "$(gh run list --workflow release.yml --status success --limit 1'
     " --json databaseId --jq '.[].databaseId')\" --name preproduction --dir preproduction || true"
 )
+PUBLISHED = 'make wheel sbom container IMAGE_SOURCE="$GITHUB_SERVER_URL/$GITHUB_REPOSITORY"'
+BUILDS = ("release.yml", "publish.yml", "tests.yml")  # in the order of a release
 NOT_HERE = {
     ".ci/run": "it is what runs all tests but these",
     "make test-lab": "it is what runs this",
     DOWNLOAD: "there is no earlier run",
+    DOWNLOAD.removesuffix(" || true"): "there is no earlier run",
     'gh pr comment "$PULL_REQUEST" --body-file reports/promotion.md': "there is no pull request",
+    "make audit": "an index here may have no database of vulnerabilities",
+    "docker save feedsieve:latest | gzip > dist/image.tar.gz": "there is no engine",
 }
+INSTEAD = {PUBLISHED: "make wheel sbom"}  # there is no engine
+PINNED = re.compile(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 
 
 def workflow(name: str) -> Any:
@@ -28,7 +38,8 @@ def workflow(name: str) -> Any:
 
 
 def commands(name: str) -> list[str]:
-    jobs = workflow(name)["jobs"].values()
+    """Return what a workflow runs of the repository's code."""
+    jobs = [job for key, job in workflow(name)["jobs"].items() if key != "publish"]
     return [step["run"] for job in jobs for step in job["steps"] if "run" in step]
 
 
@@ -58,6 +69,40 @@ def test_workflows_run_on_their_events():
     assert job["if"] == "startsWith(github.head_ref, 'feature/')"
 
 
+@pytest.mark.parametrize("file", sorted(WORKFLOWS.glob("*.yml")), ids=lambda file: file.name)
+def test_actions_are_pinned_by_commit(file):
+    for line in file.read_text(encoding="utf-8").splitlines():
+        assert "uses:" not in line or PINNED.search(line), line
+
+
+class TestPublishing:
+    JOBS = workflow("publish.yml")["jobs"]
+
+    def test_it_runs_for_tags_of_versions_and_in_no_fork(self):
+        assert workflow("publish.yml")[True] == {"push": {"tags": ["v[0-9]*"]}}
+        assert self.JOBS["build"]["if"] == "github.event.repository.fork == false"
+        assert self.JOBS["publish"]["needs"] == "build"  # skipped with it
+
+    def test_code_of_the_repository_runs_without_permission_to_publish(self):
+        assert workflow("publish.yml")["permissions"] == {}
+        assert set(self.JOBS["build"]["permissions"].values()) == {"read"}
+        steps = self.JOBS["publish"]["steps"]
+        assert not any("checkout" in step.get("uses", "") for step in steps)
+        assert not any("make " in step.get("run", "") for step in steps)
+
+    def test_no_secret_but_the_token_of_the_run_is_used(self):
+        text = (WORKFLOWS / "publish.yml").read_text(encoding="utf-8")
+        assert "secrets." not in text
+
+    @pytest.mark.parametrize(("tag", "code"), [(f"v{__version__}", 0), ("v999", 1)])
+    def test_tag_has_to_be_the_version(self, tag, code):
+        [command] = [one for one in commands("publish.yml") if one.startswith("test ")]
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, env=os.environ | {"GITHUB_REF_NAME": tag}
+        )
+        assert done.returncode == code
+
+
 @pytest.mark.lab
 @pytest.mark.skipif(not (ROOT / ".venv" / "train").exists(), reason="`make setup` made no .venv")
 def test_commands_of_workflows_succeed(checkout, tmp_path):
@@ -65,12 +110,16 @@ def test_commands_of_workflows_succeed(checkout, tmp_path):
         **os.environ,
         "BENTOML_HOME": str(tmp_path / "preproduction" / "bentoml"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'preproduction' / 'mlflow.db'}",
+        "GITHUB_ENV": str(tmp_path / "github.env"),
+        "GITHUB_REF_NAME": f"v{__version__}",
     }
     ran = []
-    for file in sorted(WORKFLOWS.glob("*.yml")):
-        for command in commands(file.name):
-            if command in NOT_HERE:
+    assert {file.name for file in WORKFLOWS.glob("*.yml")} == set(BUILDS)
+    for name in BUILDS:
+        for written in commands(name):
+            if written in NOT_HERE:
                 continue
+            command = INSTEAD.get(written, written)
             done = subprocess.run(
                 command,
                 shell=True,
@@ -82,7 +131,10 @@ def test_commands_of_workflows_succeed(checkout, tmp_path):
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
             ran.append(command)
-    assert ran == ["make setup", "make train", "make promote", "make package"]
+    made = [command for command in ran if command.startswith("make ")]
+    assert made == ["make setup", "make train", "make promote", "make package", "make wheel sbom"]
+    assert "FEEDSIEVE_MODEL=feedsieve-classifier:" in (tmp_path / "github.env").read_text()
+    assert "openvino" in (checkout / "dist" / "feedsieve.cdx.json").read_text()
     assert "is champion now" in (checkout / "reports" / "promotion.md").read_text()
     assert (checkout / "dist" / "feedsieve.bento").stat().st_size > 10_000_000
     for file in (".ci/run", "reports/promotion.md"):

@@ -229,10 +229,11 @@ async def show_metrics() -> Response:
 
 @web.get("/version", tags=["Operations"], response_model=Version, responses=PROBLEMS)
 def version() -> Version:
-    """The version of feedsieve, the pair of models, and the encoder's backend."""
+    """The version and commit of feedsieve, the pair of models, and the encoder's backend."""
     scorer = runtime.model.scorer
     return Version(
         version=__version__,
+        commit=web.state.commit,
         model=scorer.model,
         encoder=scorer.classifier.description.encoder_tag,
         backend=Backend(**scorer.encoder.selection.figures()),

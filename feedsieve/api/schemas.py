@@ -147,6 +147,7 @@ class Version(BaseModel):
     """Versions of feedsieve and its models, and the encoder's backend."""
 
     version: str = Field(description="feedsieve's own")
+    commit: str | None = Field(description="git's, with -dirty if files differ; null if unknown")
     model: str = Field(description="tag of the classifier")
     encoder: str = Field(description="tag of the encoder")
     backend: Backend

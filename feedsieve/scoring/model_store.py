@@ -109,7 +109,8 @@ def _get(tag: str) -> bentoml.Model:
             return found
         raise ModelNotFound(
             f"the model store has no {tag}. `make train` makes a model of the sample corpus; "
-            "`python -m train --data LABELED.csv` makes one of your own messages"
+            "`python -m train --data LABELED.csv` makes one of your own messages; "
+            "`bentoml models import /PATH/TO/FILE` adds an exported one, with its encoder"
         ) from error
 
 
