@@ -20,6 +20,8 @@ CONTAINER_FLAGS ?=
 IMAGE_CHECK ?=
 BENCHMARK ?=
 LOADTEST ?=
+SOAK ?=
+FUZZ ?=
 LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,7 +36,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 SAMPLE := data/messages.db data/labeled_messages.csv
 
-.PHONY: help coverage setup sample labelstudio features train mlflow notebook screenshots docs promote serve test test-lab lint format bento package wheel container image-check sbom audit build benchmark loadtest cluster constraints clean
+.PHONY: help coverage setup sample labelstudio features train mlflow notebook screenshots docs promote serve test test-lab lint format bento package wheel container image-check sbom audit build benchmark loadtest soak fuzz cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -183,6 +185,12 @@ benchmark: $(VENV)/dev ## measure engine, service, feed and start beside others,
 
 loadtest: $(VENV)/dev ## load a server that this starts, write reports/loadtest.html, fail if a threshold is broken
 	$(BIN)/python -m loadtests $(LOADTEST)
+
+soak: $(VENV)/dev ## load a server for ten minutes, fail if its memory grows by more than 5 %
+	$(BIN)/python -m loadtests.soak $(SOAK)
+
+fuzz: $(VENV)/dev ## send a server ten minutes of requests made up from its OpenAPI document
+	$(BIN)/python -m loadtests.fuzz $(FUZZ)
 
 cluster: $(VENV)/lab ## start a Dask scheduler and two workers, for --cluster; dashboard on 127.0.0.1:8787
 	$(BIN)/python -m train.cluster

@@ -59,6 +59,8 @@ COMMANDS = {
         "loadtests",
         "loadtests.benchmark",
         "loadtests.sections.backends",
+        "loadtests.soak",
+        "loadtests.fuzz",
         "loadtests.scaling",
         "loadtests.rehearse",
         "loadtests.rehearse_deployment",

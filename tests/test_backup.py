@@ -1,7 +1,5 @@
 """`feedsieve db backup` and `restore`: nothing is lost, and nothing is left behind."""
 
-import itertools
-import json
 import os
 import shutil
 import signal
@@ -13,18 +11,26 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from db_commands import (
+    change,
+    damage,
+    environment,
+    everything,
+    failure,
+    fill,
+    new_schema,
+    place,
+    run,
+)
 from limits import largest_file
 from postgres_server import IN_URL, PASSWORD, postgres
 from serving import ROOT
-from stores import MODEL, chat, content, make_dump, query, score_all
+from stores import chat, make_dump, query
 
-from feedsieve.__main__ import main
 from feedsieve.message import Message
-from feedsieve.settings import settings
 from feedsieve.store.store import MessageStore
-from feedsieve.text import fingerprint
 
-__all__ = ["postgres"]
+__all__ = ["environment", "place", "postgres"]
 
 WRITE = """
 import itertools, sys
@@ -35,67 +41,6 @@ for number in itertools.count():
     store.add([Message(f"new{number}", f"text {number}")])
     print(f"new{number}", flush=True)
 """
-NUMBERS = itertools.count()
-
-
-@pytest.fixture
-def environment(monkeypatch, tmp_path):
-    """Return a function that makes a place the store of the commands."""
-
-    def choose(location) -> None:
-        monkeypatch.setenv("FEEDSIEVE_DB", str(location))
-        monkeypatch.setenv("FEEDSIEVE_STATE", str(tmp_path / "state"))
-        settings.cache_clear()
-
-    yield choose
-    settings.cache_clear()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request, tmp_path, environment):
-    """The location of a new store, which is that of the commands."""
-    location = tmp_path / "store.db"
-    if request.param == "postgresql":
-        location = new_schema(request.getfixturevalue("postgres"))
-    environment(location)
-    return location
-
-
-def new_schema(server) -> str:
-    name = f"backup{next(NUMBERS)}"
-    server.run(f"CREATE SCHEMA {name}")
-    return f"{server.url('postgres')}?options=-csearch_path%3D{name}"
-
-
-def fill(location, count: int = 30) -> MessageStore:
-    store = MessageStore.open(location)
-    store.add(chat(count))
-    store.add([Message("m00001", "edited\\. \tand\nmore")])
-    score_all(store, lambda text: len(text) % 7 / 7)
-    store.delete("m00002", "a person")
-    return store
-
-
-def change(location, statement: str) -> None:
-    query(location, f"{statement} RETURNING 1")
-
-
-def everything(location):
-    tables = ("sources", "scores", "models", "deletions", "labels")
-    return content(location) + [
-        query(location, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables
-    ]
-
-
-def run(*arguments) -> int:
-    return main(["db", *map(str, arguments)])
-
-
-def failure(capsys, *arguments) -> str:
-    assert run(*arguments) == 1
-    [line] = capsys.readouterr().err.strip().splitlines()
-    assert "Traceback" not in line
-    return line
 
 
 class TestBackup:
@@ -165,12 +110,6 @@ class TestBackup:
         damage(path)
         assert "damaged" in failure(capsys, "backup", tmp_path / "copy")
         assert list(tmp_path.iterdir()) == [path]
-
-
-def damage(path: Path) -> None:
-    whole = path.read_bytes()
-    middle = len(whole) // 2
-    path.write_bytes(whole[:middle] + b"\xff" * 20_000 + whole[middle + 20_000 :])
 
 
 class TestRestore:
@@ -383,54 +322,3 @@ class TestPostgres:
             ("b", "two"),
         ]
         assert query(other, "SELECT count(*) FROM curated_messages") == [(2,)]
-
-
-class TestCheck:
-    def test_sound_store_is_counted(self, place, capsys):
-        fill(place).close()
-        assert run("check") == 0
-        printed = capsys.readouterr().out
-        assert "29 messages, 1 sources, 0 labels" in printed
-        assert "defect" not in printed
-
-    @pytest.mark.parametrize(
-        ("statement", "defect"),
-        [
-            ("INSERT INTO scores VALUES ('model:gone', 'a', 0.5)", "scores of models"),
-            ("DELETE FROM texts", "messages without the facts"),
-            (
-                "INSERT INTO labels (message, fingerprint, label, who, time, origin,"
-                " is_ground_truth) VALUES ('gone', 'a', 'positive', 'p', '2026-01-01', 'o', '0')",
-                "1 labels of messages that are not there",
-            ),
-            ("UPDATE feedsieve_revision SET version_num = '999'", "newer version of feedsieve"),
-        ],
-    )
-    def test_defect_is_named_and_the_exit_code(self, place, capsys, statement, defect):
-        fill(place).close()
-        change(place, statement)
-        assert run("check") == 1
-        assert defect in capsys.readouterr().out
-
-    def test_damage_is_named_as_json_too(self, tmp_path, environment, capsys):
-        environment(tmp_path / "store.db")
-        fill(tmp_path / "store.db", 3000).close()
-        damage(tmp_path / "store.db")
-        assert run("check", "--json") == 1
-        answer = json.loads(capsys.readouterr().out)
-        assert answer["problems"] and not answer["is_sound"]
-
-    def test_scores_of_edited_texts_are_no_defect(self, place, capsys):
-        store = MessageStore.open(place)
-        store.add([Message("1", "text")])
-        score_all(store, lambda text: 0.5)
-        store.add([Message("1", "other text")])
-        assert list(store.scores_by(MODEL)) == [fingerprint("text")]
-        assert run("check") == 0
-        assert "1 scores of earlier texts" in capsys.readouterr().out
-        store.close()
-
-    def test_missing_store_is_named_and_not_made(self, tmp_path, environment, capsys):
-        environment(tmp_path / "store.db")
-        assert "there is no such file" in failure(capsys, "check")
-        assert not list(tmp_path.iterdir())

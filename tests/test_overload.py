@@ -110,6 +110,27 @@ def test_answer_to_a_disconnected_client_ends_the_request():
     ]
 
 
+def test_request_that_takes_too_long_is_answered_with_a_problem(monkeypatch):
+    monkeypatch.setattr("feedsieve.api.problems.ANSWER_SECONDS", 0.05)
+
+    async def never(scope, receive, send):
+        await asyncio.sleep(60)
+
+    async def run():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/score", "headers": []}
+        await ProblemMiddleware(never)(scope, None, send)
+        return sent
+
+    start, body = asyncio.run(run())
+    assert start["status"] == 504
+    assert b"no answer within" in body["body"]
+
+
 @pytest.mark.parametrize("length", [b"Transfer-Encoding: chunked", b"Content-Length: 100"])
 def test_half_sent_bodies_take_no_place(crowded, length):
     host, port = crowded.url.removeprefix("http://").split(":")

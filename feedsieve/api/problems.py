@@ -1,5 +1,6 @@
 """Errors as problem details (RFC 9457): JSON for programs, a page for browsers, never a trace."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -27,10 +28,12 @@ _log = logging.getLogger("feedsieve")
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected
+ANSWER_SECONDS = 60  # clients and proxies would not wait longer
 RETRY_AFTER = 5  # seconds for a model to load or a lock to end
 _DETAILS = {
     404: "nothing is at this address; /docs lists all routes",
     500: "an unexpected error; the server's log has the details",
+    504: f"no answer within {ANSWER_SECONDS} seconds; try again, or send fewer texts at once",
     503: "the service is unavailable; try again",
 }
 
@@ -178,12 +181,17 @@ class ProblemMiddleware:
                 await send(message)
 
         status, allow = HTTPStatus.INTERNAL_SERVER_ERROR, None
+        limit = asyncio.timeout(ANSWER_SECONDS)
         try:
-            await self.app(scope, receive, send_or_hold)
+            async with limit:
+                await self.app(scope, receive, send_or_hold)
         except Exception:
             if started:
                 raise
-            _log.exception("%s %s failed", scope["method"], endpoint(route_path(scope)))
+            if limit.expired():
+                status = HTTPStatus.GATEWAY_TIMEOUT
+            else:
+                _log.exception("%s %s failed", scope["method"], endpoint(route_path(scope)))
         else:
             if failed is None:
                 return

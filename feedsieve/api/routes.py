@@ -47,7 +47,7 @@ MAX_EXPLANATIONS = 64  # that are waited for; each takes some 50 ms
 PAGES_AT_ONCE = 2  # pages rendered at once; more threads would wait for the interpreter
 
 ABOUT = "Ranks the messages of a chat, so that what matters comes first."
-PROBLEMS = problems.documented(422, 503)
+PROBLEMS = problems.documented(422, 503, 504)
 
 web = FastAPI(
     docs_url=None,
@@ -266,6 +266,6 @@ def install_openapi(service: Any, model: str) -> None:
         about = {"title": "feedsieve", "description": ABOUT, "version": version}
         if root := request.scope["root_path"]:
             document |= {"servers": [{"url": root}]}
-        errors = problems.documented(400, 408, 413, 415, 503)
+        errors = problems.documented(400, 408, 413, 415, 503, 504)
         document = problems.with_errors(document | {"info": about}, "/score", errors)
         return with_security(document, settings())
