@@ -16,6 +16,7 @@ from feedsieve.store import postgres_backup, sqlite_backup
 from feedsieve.store.backup import Progress, check_backup, check_target, refuse_to_replace
 from feedsieve.store.check import check_store
 from feedsieve.store.database import locate, without_password
+from feedsieve.store.store import MessageStore
 
 _FILE = click.Path(path_type=Path)
 
@@ -70,6 +71,8 @@ def restore(file: Path, force: bool) -> None:
             restored = postgres_backup.restore(file, url, progress, replace=force)
     kept = f"; the replaced store is {restored.replaced}" if restored.replaced else ""
     click.echo(f"{_store(url)}: {restored.messages:,} messages of {file}{kept}")
+    if not MessageStore.open(settings().db).valid_keys():
+        click.echo("it has no valid API key: anyone who reaches a server of it may write", err=True)
 
 
 @db.command()

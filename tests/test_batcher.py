@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import threading
+import weakref
 from collections import defaultdict
 
 import pytest
@@ -39,7 +41,7 @@ def test_waiting_requests_are_computed_together():
             6,
             8,
         ]
-        assert doubling.done == [[1], [2, 3, 4]]
+        assert doubling.done == [[1], [4, 2, 3]]  # smaller ones first
 
     asyncio.run(run())
 
@@ -52,7 +54,7 @@ def test_batches_are_bounded_except_for_one_large_request():
         )
         doubling.free.set()
         await asyncio.gather(*tasks)
-        assert doubling.done == [[1], [2, 3, 4], [5, 6, 7, 8], [9]]
+        assert doubling.done == [[1], [4, 9], [2, 3], [5, 6, 7, 8]]
 
     asyncio.run(run())
 
@@ -193,7 +195,7 @@ def test_pieces_of_a_large_request_take_turns_with_other_requests():
         await asyncio.sleep(0.05)
         doubling.free.set()
         await asyncio.gather(first, small, *large)
-        assert doubling.done == [[0], [1], [9], [2], [3], [4]]
+        assert doubling.done == [[0], [9], [1], [2], [3], [4]]
 
     asyncio.run(run())
 
@@ -215,6 +217,49 @@ def test_two_large_requests_take_turns():
         assert doubling.done == [[0], [10], [20], [11], [21], [12], [22]]
 
     asyncio.run(run())
+
+
+def test_large_request_is_not_starved_by_small_ones():
+    async def run():
+        batches = DynamicBatcher("test", lambda requests, _let_next: None, 10)
+        small = 0
+
+        async def keep_asking():
+            nonlocal small
+            while not large.done():
+                await batches.submit([0], 1)
+                small += 1
+
+        large = asyncio.gather(*(batches.submit([1], 5, ahead) for ahead in range(0, 50, 5)))
+        await asyncio.wait_for(asyncio.gather(large, *(keep_asking() for _ in range(32))), 10)
+        assert small < 32 * 60  # each of them has its share, as the large one has
+
+    asyncio.run(run())
+
+
+def test_cancelled_request_is_forgotten_at_once():
+    async def run():
+        doubling = Doubling()
+        batches = DynamicBatcher("test", doubling, 1)
+        running = asyncio.create_task(batches.submit([0]))
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(batches.submit(request := Forgettable([1])))
+        await asyncio.sleep(0.05)
+        reference = weakref.ref(request)
+        del request
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        del waiting
+        gc.collect()
+        assert reference() is None
+        doubling.free.set()
+        await running
+
+    asyncio.run(run())
+
+
+class Forgettable(list):
+    """A list that can be referred to weakly."""
 
 
 def test_request_that_arrives_later_does_not_overtake_all_of_an_earlier_one():

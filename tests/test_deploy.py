@@ -163,9 +163,10 @@ class TestKubernetes:
         deployment = OBJECTS["Deployment", "feedsieve"]["spec"]
         assert deployment["selector"]["matchLabels"].items() <= labels
         assert OBJECTS["Service", "feedsieve"]["spec"]["selector"].items() <= labels
+        [autoscaler] = [one for (kind, _name), one in OBJECTS.items() if "Autoscaler" in kind]
         budget = OBJECTS["PodDisruptionBudget", "feedsieve"]["spec"]
         assert budget["selector"]["matchLabels"].items() <= labels
-        assert budget["minAvailable"] < deployment["replicas"]
+        assert budget["minAvailable"] < autoscaler["spec"]["minReplicas"]
         network = OBJECTS["NetworkPolicy", "feedsieve"]["spec"]
         assert network["podSelector"]["matchLabels"].items() <= labels
         target = OBJECTS["HorizontalPodAutoscaler", "feedsieve"]["spec"]["scaleTargetRef"]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from feedsieve.api.page_cache import PageCache
+from feedsieve.serving.admission import Overloaded
 
 
 class Number(int):
@@ -133,8 +134,17 @@ def test_too_long_wait_raises_timeout(monkeypatch):
 def test_oldest_answers_are_evicted_first_by_their_bytes():
     async def run():
         cache, make = PageCache[int](seconds=60, most_bytes=25, at_once=9), Counting()
-        assert [await cache.get(question, make) for question in "abacd"] == [1, 2, 1, 3, 4]
-        assert [await cache.get(question, make) for question in "dcba"] == [4, 3, 2, 5]
+        assert [await cache.get(question, make) for question in "abac"] == [1, 2, 1, 3]
+        assert [await cache.get(question, make) for question in "cba"] == [3, 2, 4]
+
+    asyncio.run(run())
+
+
+def test_bytes_are_bounded_for_answers_computed_together():
+    async def run():
+        cache, make = PageCache[int](seconds=60, most_bytes=25, at_once=9), Counting()
+        await asyncio.gather(*(cache.get(question, make) for question in range(20)))
+        assert len(cache._answers) == 2
 
     asyncio.run(run())
 
@@ -146,7 +156,23 @@ def test_expired_answers_are_dropped():
             await cache.get(question, make)
         await asyncio.sleep(0.1)
         await cache.get("another", make)
-        assert list(cache._tasks) == ["another"]
+        assert list(cache._answers) == ["another"]
+
+    asyncio.run(run())
+
+
+def test_answers_that_wait_are_bounded(monkeypatch):
+    monkeypatch.setattr("feedsieve.api.page_cache.MAX_WAITING", 3)
+
+    async def run():
+        cache, end = PageCache[int](seconds=60, most_bytes=1000, at_once=1), asyncio.Event()
+        waiting = [asyncio.create_task(cache.get(name, Waiting(end))) for name in "abca"]
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded, match="too many pages"):
+            await cache.get("d", Counting())
+        end.set()
+        assert await asyncio.gather(*waiting) == [0] * 4
+        assert await cache.get("d", Counting()) == 1
 
     asyncio.run(run())
 

@@ -86,6 +86,19 @@ def test_open_connection_is_answered_once_more_and_closed(server):
     assert server.process.wait(15) == 0
 
 
+def test_first_request_that_offers_to_upgrade_is_answered_while_the_server_ends(server):
+    address = ("127.0.0.1", server.client.base_url.port)
+    with socket.create_connection(address, timeout=10) as connection:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.4)
+        connection.sendall(
+            b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+            b"Upgrade: h2c\r\n\r\n"
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(15) == 0
+
+
 def test_request_that_never_ends_is_cut_off_at_the_deadline(small_home, tmp_path):
     environment = {
         "BENTOML_HOME": str(small_home),

@@ -15,7 +15,7 @@ from feedsieve.api.problems import respond
 from feedsieve.api.root_path import route_path
 
 ALWAYS = ("localhost", "*.localhost")
-_PROBES = ("/livez", "/readyz")  # they tell nothing, and load balancers send any name
+_PROBES = ("/livez", "/readyz")  # no messages in them, and load balancers send any name
 
 
 class AllowedHostsMiddleware:

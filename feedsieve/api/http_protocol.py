@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 MAX_HEAD = 32_768  # bytes of request line and headers, as in nginx
 MAX_HEADERS = 100
+WRITE_SECONDS = 30.0  # that a client may read nothing of its answer
 HEAD_SECONDS = 10.0  # for a whole head; a connection without a request is closed as soon
 LAST_REQUEST_SECONDS = 1.0  # for a request that is on its way when the server ends
 
@@ -32,6 +33,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._head_size: int | None = None  # of the parts after the first, which may hold others
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._framing = 0  # bytes after a head that are none of the body: chunks, trailers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request."""
@@ -41,13 +44,26 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the request in progress."""
         self._cancel_head_timer()
+        self._cancel_write_timer()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """Begin a head."""
+        self._unset_keepalive_if_required()  # not before: other bytes must not keep it open
         super().on_message_begin()
         self._is_in_head = True
         self._head_size = None
+        self._framing = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header; not a trailer, which nobody reads."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Add a part of the body."""
+        self._framing -= 9 * len(body)  # as much as chunks of a byte need
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Start to answer a request. Raises _HeadTooLarge, which ends parsing."""
@@ -57,8 +73,18 @@ class HttpProtocol(HttpToolsProtocol):
         if size > MAX_HEAD or len(self.headers) > MAX_HEADERS:
             raise _HeadTooLarge
         super().on_headers_complete()
-        if self._is_ending:
+        if self._is_ending and self.cycle is not None:  # none yet if it offers to upgrade
             self.cycle.keep_alive = False
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read, for a time."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on with the answer."""
+        self._cancel_write_timer()
+        super().resume_writing()
 
     def shutdown(self) -> None:
         """Answer the request in progress, or one that arrives within a second; then close."""
@@ -73,8 +99,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
-        self._unset_keepalive_if_required()
+        if not self._is_in_head:
+            self._framing += len(data)
         self._parse(data)
+        if self._framing > MAX_HEAD:
+            self.transport.close()
         if not self._is_in_head or self.transport.is_closing():
             return
         self._head_size = 0 if self._head_size is None else self._head_size + len(data)
@@ -112,6 +141,9 @@ class HttpProtocol(HttpToolsProtocol):
     def _close_slow(self) -> None:
         """Close a connection on which no whole head arrived in time."""
         self._head_timer = None
+        if self.flow.read_paused:  # by us, until the requests before it are answered
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_slow)
+            return
         if self._is_in_head:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the headers arrived too slowly")
         else:
@@ -126,6 +158,11 @@ class HttpProtocol(HttpToolsProtocol):
         length = b"content-length: %d\r\n\r\n" % len(message)
         self.transport.write(STATUS_LINE[status] + head + length + message.encode())
         self.transport.close()
+
+    def _cancel_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _cancel_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -8,6 +8,7 @@ import asyncio
 import functools
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -49,7 +50,8 @@ async def _stop_listening(sockets: Sequence[socket.socket]) -> None:
     """Let the kernel refuse connections to these sockets, whatever process holds them too."""
     await asyncio.sleep(ACCEPT_SECONDS)
     for listening in sockets:
-        listening.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # another worker was faster
+            listening.shutdown(socket.SHUT_RDWR)
 
 
 def install(stop_seconds: float, on_exit: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 def is_plain(body: bytes) -> bool:
     """Return whether JSON has few values, so that parsing it takes no longer than its texts do.
 
-    Bytes that are not JSON are judged alike: parsers read strings as this does up to the error.
+    It holds for other bytes as well: up to the error, parsers read strings as this does.
     """
     strings, other, at = 0, 0, 0
     while (begin := body.find(b'"', at)) >= 0:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
 from feedsieve import metrics
+from feedsieve.serving.admission import RETRY_SOON, Overloaded
 
 MAX_WAIT = 20.0  # seconds for a turn; clients would not wait much longer
+MAX_WAITING = 64  # different answers being computed or waiting for it
 
 
 class Page(Protocol):
@@ -32,7 +34,9 @@ class PageCache(Generic[Answer]):
         self._seconds = seconds
         self._most_bytes = most_bytes
         self._turn = asyncio.Semaphore(at_once)
-        self._tasks: dict[Hashable, asyncio.Task[tuple[float, Answer]]] = {}  # oldest first
+        self._computing: dict[Hashable, asyncio.Task[Answer]] = {}
+        self._answers: dict[Hashable, tuple[float, Answer]] = {}  # with their start, oldest first
+        self._bytes = 0  # of the answers
 
     async def get(
         self, key: Hashable, compute: Callable[[], Coroutine[Any, Any, Answer]]
@@ -40,46 +44,52 @@ class PageCache(Generic[Answer]):
         """Return the cached answer, the one being computed, or the result of `compute`.
 
         Errors of `compute` are raised for all waiting callers and not cached. Raises TimeoutError
-        if it has to wait longer than `MAX_WAIT` for others.
+        if it has to wait longer than `MAX_WAIT` for others, and Overloaded if too many wait.
         """
-        task = self._tasks.get(key)
-        if task is not None and not self._is_expired(task):
+        cached = self._answers.get(key)
+        task = self._computing.get(key)
+        if cached and not self._is_expired(cached):
+            metrics.CACHED_PAGES.inc()
+            return cached[1]
+        if task:
             metrics.CACHED_PAGES.inc()
         else:
+            if len(self._computing) >= MAX_WAITING:
+                raise Overloaded("too many pages are waited for", RETRY_SOON)
             metrics.RENDERED_PAGES.inc()
-            self._evict()
-            task = asyncio.create_task(self._compute(compute))
-            self._tasks[key] = task
-        if not task.done():
-            await asyncio.shield(task)  # other clients wait for it if this one disconnects
-        _started, answer = task.result()
-        return answer
-
-    def _evict(self) -> None:
-        """Drop what is expired, and the oldest answers that are too many bytes together."""
-        size = 0
-        for key, task in reversed(list(self._tasks.items())):
-            if self._is_expired(task):
-                del self._tasks[key]
-            elif task.done():
-                size += len(task.result()[1].body)
-                if size > self._most_bytes:
-                    del self._tasks[key]
+            task = asyncio.create_task(self._compute(key, compute))
+            self._computing[key] = task
+        return await asyncio.shield(task)  # other clients wait for it if this one disconnects
 
     async def _compute(
-        self, compute: Callable[[], Coroutine[Any, Any, Answer]]
-    ) -> tuple[float, Answer]:
-        async with asyncio.timeout(MAX_WAIT):
-            await self._turn.acquire()
+        self, key: Hashable, compute: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
         try:
-            return time.monotonic(), await compute()
+            async with asyncio.timeout(MAX_WAIT):
+                await self._turn.acquire()
+            try:
+                started, answer = time.monotonic(), await compute()
+            finally:
+                self._turn.release()
         finally:
-            self._turn.release()
+            del self._computing[key]
+        self._store(key, started, answer)
+        return answer
 
-    def _is_expired(self, task: asyncio.Task[tuple[float, Answer]]) -> bool:
-        if not task.done():
-            return False
-        if task.cancelled() or task.exception() is not None:
-            return True
-        started, _answer = task.result()
-        return time.monotonic() - started >= self._seconds
+    def _store(self, key: Hashable, started: float, answer: Answer) -> None:
+        """Cache an answer; drop what is expired, and the oldest that are too many bytes."""
+        self._drop(key)
+        self._answers[key] = started, answer
+        self._bytes += len(answer.body)
+        while self._answers:
+            oldest = next(iter(self._answers))
+            if self._bytes <= self._most_bytes and not self._is_expired(self._answers[oldest]):
+                return
+            self._drop(oldest)
+
+    def _drop(self, key: Hashable) -> None:
+        if key in self._answers:
+            self._bytes -= len(self._answers.pop(key)[1].body)
+
+    def _is_expired(self, cached: tuple[float, Answer]) -> bool:
+        return time.monotonic() - cached[0] >= self._seconds

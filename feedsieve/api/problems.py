@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -86,7 +86,8 @@ def respond(
 def unavailable(request: Request | None, error: FeedsieveError) -> Response:
     """Return 503 with the error's message, and when to try again."""
     retry_after = error.retry_after if isinstance(error, Overloaded) else RETRY_AFTER
-    metrics.refused(error.kind if isinstance(error, Overloaded) else "model")
+    other: Literal["model", "store"] = "model" if isinstance(error, ModelNotReady) else "store"
+    metrics.refused(error.kind if isinstance(error, Overloaded) else other)
     return respond(request, HTTPStatus.SERVICE_UNAVAILABLE, str(error), retry_after=retry_after)
 
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,7 +34,8 @@ class StoreProbe:
     def __init__(self, runtime: Runtime, seconds: float = 1.0) -> None:
         self._runtime = runtime
         self._seconds = seconds
-        self._reading: asyncio.Task[StoreState] | None = None
+        self._reading: asyncio.Future[StoreState] | None = None
+        self._thread = ThreadPoolExecutor(1, "probe")  # requests may hold all others
         self._started = 0.0
 
     async def state(self) -> StoreState:
@@ -43,7 +44,8 @@ class StoreProbe:
         is_old = now - self._started >= self._seconds
         if self._reading is None or (self._reading.done() and is_old):
             self._started = now
-            self._reading = asyncio.create_task(run_in_threadpool(self._runtime.store_state))
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(self._thread, self._runtime.store_state)
         try:
             async with asyncio.timeout(MAX_WAIT):
                 return await asyncio.shield(self._reading)  # others wait for it

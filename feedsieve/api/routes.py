@@ -1,7 +1,9 @@
 """The routes. BentoML serves `POST /score`, which calls `score_texts`."""
 
+import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -59,6 +61,7 @@ web.router.route_class = HeadRoute
 problems.install(web)
 runtime = Runtime(settings())
 pages = PageCache[Response](PAGE_SECONDS, MAX_PAGES_BYTES, at_once=PAGES_AT_ONCE)
+deleting = ThreadPoolExecutor(1, "deleting")
 explaining = ExplanationQueue(MAX_EXPLANATIONS)
 probe = readiness.StoreProbe(runtime)
 readiness.install(web, runtime, probe)
@@ -177,9 +180,11 @@ async def _scores_if_possible(texts: dict[str, str]) -> dict[str, tuple[float, L
     status_code=204,
     responses=PROBLEMS | problems.documented(404),
 )
-def delete_message(identifier: str) -> Response:
+async def delete_message(identifier: str) -> Response:
     """Delete a message, its earlier texts, labels and scores. Later imports skip it."""
-    if not runtime.store.delete(identifier, "api"):
+    # One at a time: those that wait for an import hold no thread that others need.
+    loop = asyncio.get_running_loop()
+    if not await loop.run_in_executor(deleting, runtime.store.delete, identifier, "api"):
         raise ProblemResponse(404, "no message has this identifier")
     _log.info("deleted a message")  # its identifier may be a phone number
     return Response(status_code=204)

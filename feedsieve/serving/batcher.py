@@ -17,9 +17,9 @@ Compute = Callable[[Sequence[Request], Callable[[], object]], Answer]
 
 @dataclass(order=True, slots=True)
 class _Waiting(Generic[Request, Answer]):
-    start: float  # on the queue's own clock, which counts costs
+    finish: float  # on the queue's own clock, which counts costs
     number: int
-    request: Request = field(compare=False)
+    request: Request | None = field(compare=False)  # none once it is cancelled
     cost: float = field(compare=False)
     answer: asyncio.Future[Answer] = field(compare=False)
 
@@ -30,9 +30,9 @@ _Batch = list[_Waiting[Request, Answer]]
 class DynamicBatcher(Generic[Request, Answer]):
     """Computes all waiting requests together once the batch before allows it.
 
-    Clients that submit several requests at once take turns with others (start-time fair queueing):
-    each request starts as much later as those before it of the same client cost. A request whose
-    task is cancelled is dropped if it still waits. For one event loop.
+    Clients that submit several requests at once take turns with others (self-clocked fair queueing,
+    Golestani 1994): a request's turn comes as much later as it and those before it of the same
+    client cost. A request whose task is cancelled is dropped if it still waits. For one event loop.
     """
 
     def __init__(self, name: str, compute: Compute[Request, Answer], max_cost: float) -> None:
@@ -46,7 +46,7 @@ class DynamicBatcher(Generic[Request, Answer]):
         self._compute = compute
         self._queue: list[_Waiting[Request, Answer]] = []  # a heap
         self._numbers = count()
-        self._now = 0.0  # the start of the last request that was taken
+        self._now = 0.0  # the finish of the last request that was taken
         self._running = 0
         self._blocking: _Batch[Request, Answer] | None = None  # the next batch waits for it
         self._threads = ThreadPoolExecutor(MAX_BATCHES, name)
@@ -62,13 +62,16 @@ class DynamicBatcher(Generic[Request, Answer]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
         cost = len(request) if cost is None else cost
-        heappush(
-            self._queue,
-            _Waiting(self._now + ahead, next(self._numbers), request, cost, answer),
-        )
+        finish = self._now + ahead + cost
+        waiting = _Waiting(finish, next(self._numbers), request, cost, answer)
+        heappush(self._queue, waiting)
         if not self._blocking and len(self._queue) == 1:
             loop.call_soon(self._start)  # with all requests of this turn of the loop
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            waiting.request = None  # its memory must not wait for its turn
+            raise
 
     def _start(self) -> None:
         if self._blocking or self._running == MAX_BATCHES:
@@ -79,7 +82,7 @@ class DynamicBatcher(Generic[Request, Answer]):
         self._blocking = batch
         self._running += 1
         loop = asyncio.get_running_loop()
-        requests = [waiting.request for waiting in batch]
+        requests = [one.request for one in batch if one.request is not None]
         let_next = partial(loop.call_soon_threadsafe, self._unblock, batch)
         done: asyncio.Future[Answer]
         try:
@@ -97,7 +100,7 @@ class DynamicBatcher(Generic[Request, Answer]):
             waiting = heappop(self._queue)
             if waiting.answer.done():  # cancelled
                 continue
-            self._now = waiting.start
+            self._now = max(self._now, waiting.finish)
             batch.append(waiting)
             room -= waiting.cost
         return batch

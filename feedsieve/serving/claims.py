@@ -91,7 +91,8 @@ def open_claims(location: str, file: Path | None) -> Iterator[Claims]:
     try:
         lock = path.open("w")
     except OSError as error:
-        raise StoreUnavailable(f"{path}: cannot be locked: {error.strerror or error}") from error
+        reason = f"the backfill cannot be shared: {error.strerror or type(error).__name__}"
+        raise StoreUnavailable(f"{path}: {reason}", reason) from error
     with lock:
         yield _FileClaims(lock)
 

@@ -281,6 +281,8 @@ class Runtime:
                         return
             except StoreUnavailable as error:
                 self._store_failure = error  # the backfill tries again, and logs it
+            except Exception:
+                _log.exception("the wanted model cannot be read; trying again")
             self._stopping.wait(min(left, CHECK_INTERVAL))
 
     def _backfill(self, model: ServedModel) -> None:
