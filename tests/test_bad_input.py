@@ -132,14 +132,14 @@ class TestBodies:
         assert len(response.content) < 500  # the text is not quoted
 
     def test_too_large_body_is_rejected(self, server):
-        assert_problem(post(server, b" " * 31_000_000), 413, "at most 4,000,000 bytes")
+        assert_problem(post(server, b" " * 31_000_000), 413, "at most 6,500,000 bytes")
 
     def test_too_large_chunked_body_is_rejected(self, server):
         def parts():
             for _ in range(40):
                 yield b" " * 1_000_000
 
-        assert_problem(post(server, parts()), 413, "at most 4,000,000 bytes")
+        assert_problem(post(server, parts()), 413, "at most 6,500,000 bytes")
 
     @pytest.mark.parametrize(
         "media_type",

@@ -68,7 +68,7 @@ REQUESTS = {  # what is asked, and the status of the answer
     "bad body": ("POST", "/score", JSON, b"{", 400),
     "bad type": ("POST", "/score", {"Content-Type": "text/plain"}, BODY, 415),
     "bad coding": ("POST", "/score", JSON | {"Content-Encoding": "br"}, BODY, 415),
-    "too large": ("POST", "/score", JSON, b" " * 4_000_001, 413),
+    "too large": ("POST", "/score", JSON, b" " * 6_500_001, 413),
     "ready": ("GET", "/readyz", {}, None, 200),
 }
 requests = pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)

@@ -40,14 +40,19 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(small_environment, tmp_path_factory) -> Iterator[Watched]:
+def watched(small_home, tmp_path_factory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
     port, report = free_port(), folder / "slow.txt"
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("slow_callbacks.py"), str(port), report],
             cwd=ROOT,
-            env=os.environ | small_environment | {"PYTHONPATH": str(ROOT)},
+            env=os.environ
+            | {
+                "PYTHONPATH": str(ROOT),
+                "BENTOML_HOME": str(small_home),
+                "FEEDSIEVE_DB": str(folder / "messages.db"),
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
         )

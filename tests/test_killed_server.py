@@ -93,7 +93,7 @@ async def kill_while_posting(environment, folder, servers, acknowledged) -> None
             while len(acknowledged) < kill * MESSAGES / (KILLS + 1) and not posting.done():
                 await asyncio.sleep(0.01)
             assert not posting.done(), "the posts ended before the last kill"
-            await places[kill % servers].kill_and_start()
+            places[kill % servers].kill_and_start()
         await posting
     finally:
         for place in places:
@@ -114,16 +114,20 @@ class Restarting:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self._running = serve(self._environment, self._folder, port=self.port)
-        self._server = self._running.__enter__()
-        self.port = int(self._server.url.rpartition(":")[2])
+        self._start()
         await asyncio.to_thread(self._wait)
 
-    async def kill_and_start(self) -> None:
+    def kill_and_start(self) -> None:
+        """Do not wait until it is ready: the next kill comes after some more posts."""
         os.killpg(self._server.process.pid, signal.SIGKILL)
         self._server.process.wait()
         self.end()
-        await self.start()
+        self._start()
+
+    def _start(self) -> None:
+        self._running = serve(self._environment, self._folder, port=self.port)
+        self._server = self._running.__enter__()
+        self.port = int(self._server.url.rpartition(":")[2])
 
     def end(self) -> None:
         if self._running:

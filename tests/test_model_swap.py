@@ -329,8 +329,8 @@ class TestInProcess:
         assert swap.load_first().model == first
         assert swap.load_wanted(store, first) is None  # not tried again
         swap.send_outcome(store, first)
-        [answer] = store.deployment_outcomes(store.wanted().number)
-        assert (answer.outcome, answer.model) == ("refused", first)
+        answers = store.deployment_outcomes(store.wanted().number)  # a server of another test's too
+        assert ("refused", first) in {(answer.outcome, answer.model) for answer in answers}
         store.deploy(f"{CLASSIFIER}:damaged", "test")  # a new request is
         assert swap.is_due(store)
 

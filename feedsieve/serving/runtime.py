@@ -81,6 +81,7 @@ class Runtime:
         self._complete_version: int | None = None  # of the store when all had scores
         self._write_due = 0.0  # when to check that the store can be written
         self._stopping = threading.Event()
+        self._scored_at = 0.0  # when the last batch of requests ended
         self._throttle = Throttle()
         self._swap = ModelSwap(settings)
         self.admission = AdmissionControl(settings.waiting, MAX_BYTES, MAX_WAIT)
@@ -166,6 +167,8 @@ class Runtime:
 
         Concurrent calls share one query. Raises StoreUnavailable.
         """
+        if "\x00" in identifier:  # nothing is stored with it
+            return None
         key = model.scorer.model, route_id(identifier)
         return (await self._reading.submit((key,))).get(key)
 
@@ -223,7 +226,9 @@ class Runtime:
         started = time.monotonic()
         with self._throttle.request():
             scores = scorer.score_texts(list(new.values()), all_submitted=let_next)
-        seconds = time.monotonic() - started
+        ended = time.monotonic()
+        seconds = ended - max(started, self._scored_at)  # two batches overlap
+        self._scored_at = ended
         self.admission.measured(new.values(), seconds)
         if embedded := list(compress(new.values(), ~scores.by_words)):
             speed.measured(cost(embedded), seconds)
