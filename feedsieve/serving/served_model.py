@@ -14,7 +14,7 @@ Texts = Mapping[str, str]  # by fingerprint
 Scores = Mapping[str, ScoredText]  # by fingerprint
 Compute = Callable[[Scorer, ScoreCache, Speed, Sequence[Texts], Callable[[], object]], Scores]
 
-MAX_PIECE = 4_400  # characters of a large request that are scored together: four long texts
+MAX_PIECE = 2_200  # characters of a large request that are scored together: two long texts
 BATCH_SECONDS = 0.15  # of the encoder; a request waits for two batches at most, and its own
 
 
