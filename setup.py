@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 sys.path.insert(0, str(Path(__file__).parent))
-from feedsieve.commit import COMMIT_FILE, commit
+from feedsieve.commit import COMMIT_FILE, find_commit
 
 
 class WithCommit(build_py):
@@ -15,7 +15,7 @@ class WithCommit(build_py):
 
     def run(self) -> None:
         super().run()
-        known = commit()
+        known = find_commit()
         if known and not self.editable_mode:  # an editable installation asks git
             Path(self.build_lib, "feedsieve", COMMIT_FILE).write_text(known, encoding="utf-8")
 

@@ -7,7 +7,7 @@ _HERE = Path(__file__)
 COMMIT_FILE = "commit.txt"  # written into wheels by setup.py
 
 
-def commit() -> str | None:
+def find_commit() -> str | None:
     """Return 40 hexadecimal digits, with `-dirty` if tracked files differ; None if it is unknown.
 
     A checkout asks git. A wheel has a file; a Bento has a label instead, and no file.

@@ -9,10 +9,10 @@ import click
 from feedsieve.errors import FeedsieveError, quote
 from feedsieve.serving.key_cache import REFRESH
 from feedsieve.settings import settings
-from feedsieve.store.keys import SCOPES, ApiKey, Scope
+from feedsieve.store.keys import SCOPES, ApiKey, KeyScope
 from feedsieve.store.store import MessageStore
 
-DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "score", "write")
+DEFAULT_SCOPES: tuple[KeyScope, ...] = ("read", "score", "write")
 MAX_RATE = 1_000_000  # requests a minute
 _NAME = re.compile(r"[\w@][\w.@-]{0,63}")  # stands in logs as it is
 
@@ -46,7 +46,7 @@ def keys() -> None:
     type=click.IntRange(1, MAX_RATE),
     help="At most N requests a minute with this key, by each server.  [default: no limit]",
 )
-def add(name: str, scopes: tuple[Scope, ...], rate: int | None) -> None:
+def add(name: str, scopes: tuple[KeyScope, ...], rate: int | None) -> None:
     """Add a key and print it.
 
     The key is printed on stdout, this once: the store has only a hash of it. NAME says whose key it
@@ -126,6 +126,6 @@ def _time(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M}"
 
 
-def _joined(scopes: tuple[Scope, ...]) -> str:
+def _joined(scopes: tuple[KeyScope, ...]) -> str:
     *others, last = scopes
     return f"{', '.join(others)} and {last}" if others else last

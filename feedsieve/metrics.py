@@ -54,12 +54,12 @@ BY_WORDS = Counter("feedsieve_texts_by_words", "Texts in requests scored by the 
 EMBEDDED = Counter("feedsieve_texts_embedded", "Texts in requests that the encoder embedded")
 BACKFILLED = Counter("feedsieve_texts_backfilled", "Stored texts scored in the background")
 BATCH = Histogram("feedsieve_batch_texts", "Texts scored together", buckets=TEXTS)
-PAGES = Counter("feedsieve_pages", "Pages of the feed that were asked for", ["outcome"])
+PAGES = Counter("feedsieve_pages", "Requested pages of the feed", ["outcome"])
 CACHED_PAGES, RENDERED_PAGES = PAGES.labels("cached"), PAGES.labels("rendered")
 REFUSALS = Counter("feedsieve_refusals", "Requests that were refused", ["reason"])
 for _reason in (*OVERLOADS, "model", "store", *REFUSED_BY_STATUS.values()):
     REFUSALS.labels(_reason)  # from 0, or Prometheus would miss the first
-ERRORS = Counter("feedsieve_errors", "Requests that failed for a reason that nobody foresaw")
+ERRORS = Counter("feedsieve_errors", "Requests that failed with an unexpected error")
 _SCORE = Histogram("feedsieve_score", "New scores, each text once", ["origin"], buckets=SCORES)
 _POSITIVE = Counter("feedsieve_positive_scores", "New scores at or above the threshold", ["origin"])
 IN_PROGRESS = Gauge("feedsieve_requests_in_progress", "Requests without a complete answer")

@@ -11,7 +11,7 @@ from feedsieve.api.middleware import install_middleware
 from feedsieve.api.problems import ANSWER_SECONDS
 from feedsieve.api.routes import install_openapi, runtime, score_texts, web
 from feedsieve.api.schemas import Score, Texts
-from feedsieve.commit import commit as current_commit
+from feedsieve.commit import find_commit
 from feedsieve.scoring import model_store
 from feedsieve.serving import server_exit
 from feedsieve.settings import settings
@@ -21,7 +21,7 @@ TIMEOUT = ANSWER_SECONDS + 5
 
 # Exact tags: a Bento contains this pair, and `bentoml serve` fails if a model is missing.
 CLASSIFIER, ENCODER = model_store.find_pair(settings().model)
-COMMIT = current_commit()
+COMMIT = find_commit()
 logs.install(settings().log_format)
 server_exit.install()
 http_protocol.install()

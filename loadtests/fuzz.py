@@ -12,7 +12,7 @@ from pathlib import Path
 
 from feedsieve.command import run_command
 from feedsieve.message import Message
-from feedsieve.store.keys import Scope
+from feedsieve.store.keys import KeyScope
 from feedsieve.store.store import MessageStore
 from loadtests.harness.processes import bento
 
@@ -24,7 +24,7 @@ CHECKS = (
     "response_schema_conformance",
     "ignored_auth",
 )
-SCOPES: tuple[Scope, ...] = ("read", "score", "write")
+SCOPES: tuple[KeyScope, ...] = ("read", "score", "write")
 
 
 def main() -> int:

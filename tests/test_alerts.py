@@ -39,18 +39,19 @@ needs_prometheus = pytest.mark.skipif(
 def promtool(*arguments):
     done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 class TestRules:
     @needs_prometheus
     def test_files_are_valid(self):
-        promtool("check", "config", "prometheus.yml")
-        promtool("check", "rules", RULES.name)
+        assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
+        assert "SUCCESS" in promtool("check", "rules", RULES.name)
 
     @needs_prometheus
     @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.name)
     def test_alerts_fire_on_what_they_watch(self, file):
-        promtool("test", "rules", file.name)
+        assert "SUCCESS" in promtool("test", "rules", file.name)
 
     def test_each_alert_is_fired_by_a_test(self):
         fired = {
@@ -159,15 +160,15 @@ class TestRealAlerts:
             with ThreadPoolExecutor(8) as clients:
                 assert 503 in list(clients.map(post, range(16)))
             time.sleep(1)
-        metrics.wait_for(firing("FeedsieveOverloaded"), 20)
+        assert metrics.wait_for(firing("FeedsieveOverloaded"), 20)
 
     def test_a_silent_source_fires(self, watched):
         _server, page, metrics = watched
         page.status = 500
-        metrics.wait_for(firing("FeedsieveSourceSilent"), 30)
+        assert metrics.wait_for(firing("FeedsieveSourceSilent"), 30)
 
     def test_a_server_that_ended_fires(self, watched):
         server, _page, metrics = watched
         server.process.terminate()
         server.process.wait(30)
-        metrics.wait_for(firing("FeedsieveDown"), 20)
+        assert metrics.wait_for(firing("FeedsieveDown"), 20)

@@ -117,6 +117,8 @@ class TestKubernetes:
         import kubernetes_validate
 
         kubernetes_validate.validate(one, version, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(one | {"metadata": "wrong"}, version, strict=True)
 
     def test_kustomization_names_every_file(self):
         kustomization = load(KUBERNETES / "kustomization.yaml")

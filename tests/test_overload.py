@@ -88,11 +88,8 @@ def test_texts_of_a_disconnected_client_are_not_scored(crowded):
     assert "Traceback" not in log and "never retrieved" not in log
 
 
-def test_answer_to_a_disconnected_client_ends_the_request():
-    """BentoML's timeout and a server that stops wait for it."""
-
-    async def answer(scope, receive, send):
-        await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
+def messages_of(app):
+    """Return what `ProblemMiddleware` around `app` sends for a POST to /score."""
 
     async def run():
         sent = []
@@ -101,10 +98,19 @@ def test_answer_to_a_disconnected_client_ends_the_request():
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": "/score", "headers": []}
-        await ProblemMiddleware(answer)(scope, None, send)
-        return [(message["type"], message.get("status")) for message in sent]
+        await ProblemMiddleware(app)(scope, None, send)
+        return sent
 
-    assert asyncio.run(run()) == [
+    return asyncio.run(run())
+
+
+def test_answer_to_a_disconnected_client_ends_the_request():
+    """BentoML's timeout and a server that stops wait for it."""
+
+    async def answer(scope, receive, send):
+        await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
+
+    assert [(message["type"], message.get("status")) for message in messages_of(answer)] == [
         ("http.response.start", CLIENT_CLOSED_REQUEST),
         ("http.response.body", None),
     ]
@@ -116,17 +122,7 @@ def test_request_that_takes_too_long_is_answered_with_a_problem(monkeypatch):
     async def never(scope, receive, send):
         await asyncio.sleep(60)
 
-    async def run():
-        sent = []
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/score", "headers": []}
-        await ProblemMiddleware(never)(scope, None, send)
-        return sent
-
-    start, body = asyncio.run(run())
+    start, body = messages_of(never)
     assert start["status"] == 504
     assert b"no answer within" in body["body"]
 

@@ -104,7 +104,8 @@ class TestEarlierStore:
         url, _dump = database.find_database(location, None)
         engine = database.create_engine(url)
         with engine.begin() as connection:
-            connection.exec_driver_sql("DROP TABLE api_keys")
+            for table in ("api_keys", "deployments", "deployment_outcomes"):
+                connection.exec_driver_sql(f"DROP TABLE {table}")
             connection.exec_driver_sql("UPDATE feedsieve_revision SET version_num = '2'")
         engine.dispose()
         opened = MessageStore.open(location)

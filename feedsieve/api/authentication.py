@@ -16,7 +16,7 @@ from feedsieve.api.root_path import route_path
 from feedsieve.logs import request_context
 from feedsieve.serving.key_cache import KeyCache, KeysUnknown
 from feedsieve.settings import Settings
-from feedsieve.store import keys as stored
+from feedsieve.store.keys import PREFIX, KeyScope
 
 OPEN = frozenset({"/livez", "/readyz", "/healthz"})
 """Paths that are read without a key: whoever asks for them restarts servers, and has none."""
@@ -67,7 +67,7 @@ class AuthenticationMiddleware:
         except KeysUnknown as error:
             return problems.unavailable(Request(scope), error)
 
-    def _is_closed(self, needed: stored.Scope) -> bool:
+    def _is_closed(self, needed: KeyScope) -> bool:
         """Return whether a key is needed. Raises KeysUnknown."""
         if needed == "read":
             return self.settings.reading_needs_key
@@ -76,7 +76,7 @@ class AuthenticationMiddleware:
         return bool(self.keys.valid())
 
     def _refusal_of_key(
-        self, scope: Scope, needed: stored.Scope, given: str, *, is_closed: bool
+        self, scope: Scope, needed: KeyScope, given: str, *, is_closed: bool
     ) -> Response | None:
         try:
             key = self.keys.find(given)
@@ -85,7 +85,7 @@ class AuthenticationMiddleware:
                 raise
             return None
         if key is None:
-            is_ours = given.startswith(stored.PREFIX)
+            is_ours = given.startswith(PREFIX)
             return _unauthorised(scope, needed, is_known=False) if is_closed or is_ours else None
         if context := request_context.get():
             context.key = key.name
@@ -100,7 +100,7 @@ class AuthenticationMiddleware:
         return None
 
 
-def scope_needed(method: str, path: str) -> stored.Scope | None:
+def scope_needed(method: str, path: str) -> KeyScope | None:
     """Return the scope that a request belongs to; None if it never needs a key."""
     if method in _SAFE_METHODS:
         return None if path in OPEN else "read"
@@ -121,9 +121,8 @@ def with_security(document: dict[str, Any], settings: Settings) -> dict[str, Any
             closed = {"read": settings.reading_needs_key, "score": settings.scoring_needs_key}
             operation["security"] = ways if closed.get(needed) else [{}, *ways]
             statuses = (401, 403, 429, 503) if closed.get(needed, True) else (401, 429)
-            for status, answer in problems.documented(*statuses).items():
-                if status not in operation["responses"]:
-                    operation["responses"].setdefault(str(status), answer)
+            answers = problems.documented(*statuses) | operation["responses"]
+            operation["responses"] = {str(status): answer for status, answer in answers.items()}
     return document
 
 
@@ -155,7 +154,7 @@ def _password(credentials: str) -> str | None:
     return pair.partition(":")[2]
 
 
-def _unauthorised(scope: Scope, needed: stored.Scope, *, is_known: bool) -> Response:
+def _unauthorised(scope: Scope, needed: KeyScope, *, is_known: bool) -> Response:
     """Return 401, which lets browsers ask for a key where they read pages."""
     request = Request(scope)
     detail = "this API key is not valid: it is revoked, or another server's"

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feedsieve.api import problems
+from feedsieve.api.root_path import route_path
 from feedsieve.serving.runtime import Runtime
 from feedsieve.serving.store_health import StoreState
 
@@ -84,7 +85,5 @@ class ReadinessMiddleware:
         self.web = web
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_ours = scope["type"] == "http" and (
-            scope["path"].removeprefix(scope.get("root_path", "")) == PATH
-        )
+        is_ours = scope["type"] == "http" and route_path(scope) == PATH
         await (self.web if is_ours else self.app)(scope, receive, send)

@@ -9,18 +9,17 @@ from datetime import UTC, datetime
 
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import StoreUnavailable
-from feedsieve.serving.exposure import log_address, who_may
+from feedsieve.serving.startup_log import log_address, who_may
 from feedsieve.serving.watching import HasStore
 from feedsieve.settings import Settings
-from feedsieve.store.keys import ApiKey, hash_key, new_key
+from feedsieve.store.keys import KEY_LENGTH, ApiKey, hash_key
 from feedsieve.store.store import MessageStore
 
 _log = logging.getLogger("feedsieve")
 
 REFRESH = 2.0  # seconds between two reads: a key is revoked or valid after as long
-MAX_AGE = 15.0  # seconds that keys are used without being read again; then nobody knows them
+MAX_AGE = 15.0  # seconds that keys are used without being read again
 RECORD_INTERVAL = 60.0  # seconds between two records of the use of a key
-_LENGTH = len(new_key())
 
 
 class KeysUnknown(FeedsieveError):
@@ -44,7 +43,7 @@ class KeyCache:
         self._announced: list[str] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
-        self._recording = threading.Thread(target=self._record)
+        self._recording: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread, and log who reaches the server."""
@@ -79,7 +78,7 @@ class KeyCache:
         """Return the valid key that this is, and note its use. Raises KeysUnknown."""
         found = None
         valid = self.valid()
-        if len(key) == _LENGTH:  # of any other length it is none, and need not be hashed
+        if len(key) == KEY_LENGTH:  # any other is none, and need not be hashed
             hashed = hash_key(key)
             for one in valid:  # the time does not depend on where the hashes differ
                 if hmac.compare_digest(one.hash, hashed):
@@ -108,7 +107,8 @@ class KeyCache:
             except Exception:
                 _log.exception("the API keys cannot be read; trying again")
             # In a thread of its own: it may wait for a writer for a minute.
-            if not self._recording.is_alive() and self._unrecorded():
+            is_recording = self._recording is not None and self._recording.is_alive()
+            if not is_recording and self._unrecorded():
                 self._recording = threading.Thread(target=self._record, daemon=True)
                 self._recording.start()
 

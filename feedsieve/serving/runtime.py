@@ -292,6 +292,49 @@ class Runtime:
 
     def _backfill(self, model: ServedModel) -> None:
         """Open the store if necessary, and score its new messages."""
+        try:
+            store = self._open_store()
+            self._check_writing(store)
+            version = store.version()
+            if version is not None and version == self._complete_version:
+                return
+            started = time.monotonic()
+            unscored = store.unscored(model.scorer.model, 1)
+            metrics.show_newest(store.newest())
+            self._poll_seconds = time.monotonic() - started
+            metrics.BACKLOG.set(len(unscored))
+            if unscored or not self._is_complete:
+                self._is_complete = self._score_stored(store, model)
+            if self._is_complete:  # else another server has claimed the rest
+                self._complete_version = version
+        except _Interrupted:
+            pass
+        except StoreUnavailable as error:
+            self._store_failure = error
+            _log.error("%s; trying again", error)
+        except Exception:
+            _log.exception("the backfill failed; trying again")
+
+    def _open_store(self) -> MessageStore:
+        """Return the store, opened anew if its file was replaced. Raises StoreUnavailable."""
+        if self._store and self._store.is_replaced():
+            _log.warning("%s is another file now; opening it again", self._store.location)
+            self._store.close()
+            self._store = self._complete_version = None
+            self._is_complete = False
+        if self._store is None:
+            store = MessageStore.open(
+                self._settings.db, state_folder=self._settings.state, may_be_read_only=True
+            )
+            self.keys.read(store)  # before anyone writes
+            self._store = store
+        return self._store
+
+    def _score_stored(self, store: MessageStore, model: ServedModel) -> bool:
+        """Score the stored texts that no other server scores; return whether all have a score."""
+        self._throttle.resume()
+        backlog = Backlog(store, model.scorer.model)
+        self._poll_seconds += backlog.seconds
         done = 0
 
         def show(count: int) -> None:
@@ -301,51 +344,12 @@ class Runtime:
             metrics.BACKFILLED.inc(count)
             _log.info("scored %d messages in the background", done)
 
-        try:
-            if self._store and self._store.is_replaced():
-                _log.warning("%s is another file now; opening it again", self._store.location)
-                self._store.close()
-                self._store = self._complete_version = None
-                self._is_complete = False
-            if self._store is None:
-                store = MessageStore.open(
-                    self._settings.db, state_folder=self._settings.state, may_be_read_only=True
-                )
-                self.keys.read(store)  # before anyone writes
-                self._store = store
-            self._check_writing(self._store)
-            version = self._store.version()
-            if version is not None and version == self._complete_version:
-                return
-            started = time.monotonic()
-            unscored = self._store.unscored(model.scorer.model, 1)
-            metrics.show_newest(self._store.newest())
-            self._poll_seconds = time.monotonic() - started
-            metrics.BACKLOG.set(len(unscored))
-            if unscored or not self._is_complete:
-                self._throttle.resume()
-                backlog = Backlog(self._store, model.scorer.model)
-                self._poll_seconds += backlog.seconds
-                with open_claims(self._settings.db, sqlite_file(self._store)) as claims:
-                    self._is_complete = backfill(
-                        self._store,
-                        model.scorer,
-                        model.unsaved,
-                        show,
-                        self._between_batches,
-                        claims=claims,
-                    )
-                if not self._is_complete:  # another server has claimed the rest
-                    return
-                model.unsaved = {}
-            self._complete_version = version
-        except _Interrupted:
-            pass
-        except StoreUnavailable as error:
-            self._store_failure = error
-            _log.error("%s; trying again", error)
-        except Exception:
-            _log.exception("the backfill failed; trying again")
+        between = self._between_batches
+        with open_claims(self._settings.db, sqlite_file(store)) as claims:
+            is_complete = backfill(store, model.scorer, model.unsaved, show, between, claims=claims)
+        if is_complete:
+            model.unsaved = {}
+        return is_complete
 
     def _check_writing(self, store: MessageStore) -> None:
         """Write to the store if that failed before, and now and then. Raises StoreUnavailable."""

@@ -139,8 +139,8 @@ def _reason_for_clients(error: Exception) -> str:
     if isinstance(cause, sqlite3.Error):
         return str(cause)
     if isinstance(error, DBAPIError):  # of PostgreSQL, which says nothing if it is not reached
-        said = getattr(getattr(cause, "diag", None), "message_primary", None)
-        return said or "the database server cannot be reached"
+        message = getattr(getattr(cause, "diag", None), "message_primary", None)
+        return message or "the database server cannot be reached"
     return type(cause).__name__
 
 

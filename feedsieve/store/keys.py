@@ -14,13 +14,14 @@ from sqlalchemy import Connection, Row, bindparam, or_, select, update
 from feedsieve.errors import FeedsieveError, quote
 from feedsieve.store.schema import api_keys
 
-Scope = Literal["read", "score", "write", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+KeyScope = Literal["read", "score", "write", "admin"]
+SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
 PREFIX = "fs_"
 """The start of every key, by which scanners for secrets recognise one."""
 KEY_PATTERN = PREFIX + "[0-9a-f]{64}"
 
 _BYTES = 32  # of a key
+KEY_LENGTH = len(PREFIX) + 2 * _BYTES  # characters
 
 
 class KeyNameTaken(FeedsieveError, ValueError):
@@ -38,13 +39,13 @@ class ApiKey:
     number: int  # never given to another key
     name: str
     hash: str  # of the key, see `hash_key`
-    scopes: frozenset[Scope]
+    scopes: frozenset[KeyScope]
     requests_per_minute: int | None  # None: no limit
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
 
-    def allows(self, scope: Scope) -> bool:
+    def allows(self, scope: KeyScope) -> bool:
         """Return whether the key has this scope; `admin` implies all."""
         return scope in self.scopes or "admin" in self.scopes
 
@@ -73,7 +74,7 @@ class KeyMethods:
     def _transaction(self, *, writes: bool = False) -> AbstractContextManager[Connection]: ...
 
     def add_key(
-        self, name: str, scopes: Iterable[Scope], requests_per_minute: int | None = None
+        self, name: str, scopes: Iterable[KeyScope], requests_per_minute: int | None = None
     ) -> str:
         """Store the hash of a new key; return the key, which nobody can read again.
 

@@ -327,8 +327,8 @@ def _program(
                 program.wait()
         if program.returncode:
             errors.seek(0)
-            said = errors.read().decode(errors="replace")
-            raise BackupFailed(_reason(name, said, program.returncode))
+            output = errors.read().decode(errors="replace")
+            raise BackupFailed(_reason(name, output, program.returncode))
 
 
 def _drain(stream: IO[bytes] | None) -> None:
@@ -336,14 +336,14 @@ def _drain(stream: IO[bytes] | None) -> None:
         pass
 
 
-def _reason(name: str, said: str, code: int) -> str:
-    if too_old := _TOO_OLD.search(said):
+def _reason(name: str, output: str, code: int) -> str:
+    if too_old := _TOO_OLD.search(output):
         server, own = too_old[1], too_old[2]
         return (
             f"pg_dump {own} does not read a server of version {server}; install"
             f" postgresql-client-{server.partition('.')[0]}, and put it before others in PATH"
         )
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[0] if lines else f"{name} ended with exit code {code}"  # below 0: by a signal
 
 

@@ -132,7 +132,7 @@ deployments = sa.Table(
     sa.Column("who", Text, nullable=False),
 )
 
-# What each server made of the last deployment.
+# Each server's answer to the last deployment.
 deployment_outcomes = sa.Table(
     "deployment_outcomes",
     metadata,

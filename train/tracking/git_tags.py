@@ -4,7 +4,7 @@ MLflow tags runs of its fluent API only, by the path of the command, and adds th
 and of the repository. It does not tag uncommitted changes.
 """
 
-from feedsieve.commit import commit
+from feedsieve.commit import find_commit
 
 
 def commit_tags() -> dict[str, str]:
@@ -12,7 +12,7 @@ def commit_tags() -> dict[str, str]:
 
     Untracked files do not make the tree dirty: they may be anything.
     """
-    described = commit()
+    described = find_commit()
     if described is None:
         return {}
     digits, _, dirty = described.partition("-")

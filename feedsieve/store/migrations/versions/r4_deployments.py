@@ -11,18 +11,15 @@ down_revision = "3"
 
 def upgrade() -> None:
     """Create the new tables."""
-    metadata = sa.MetaData()
-    sa.Table(
+    op.create_table(
         "deployments",
-        metadata,
         sa.Column("number", sa.Integer, primary_key=True),
         sa.Column("tag", Text),
         sa.Column("time", UtcTime, nullable=False),
         sa.Column("who", Text, nullable=False),
     )
-    sa.Table(
+    op.create_table(
         "deployment_outcomes",
-        metadata,
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("server", Text, primary_key=True),
         sa.Column("outcome", Text, nullable=False),
@@ -30,4 +27,3 @@ def upgrade() -> None:
         sa.Column("reason", Text),
         sa.Column("time", UtcTime, nullable=False),
     )
-    metadata.create_all(op.get_bind())

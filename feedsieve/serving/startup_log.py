@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import psutil
 
 from feedsieve.settings import Settings
-from feedsieve.store.keys import ApiKey, Scope
+from feedsieve.store.keys import ApiKey, KeyScope
 
 _log = logging.getLogger("feedsieve")
 
@@ -25,7 +25,7 @@ def who_may(settings: Settings, keys: Sequence[ApiKey]) -> list[str]:
     """Return a line each on who may read, score and write, given the valid keys."""
     anyone = "anyone who reaches the server"
     closed = {"reading": settings.reading_needs_key, "scoring": settings.scoring_needs_key}
-    scopes: dict[str, Scope] = {"reading": "read", "scoring": "score"}
+    scopes: dict[str, KeyScope] = {"reading": "read", "scoring": "score"}
     lines = [
         f"{what}: {_count(keys, scopes[what]) if is_closed else anyone}"
         for what, is_closed in closed.items()
@@ -35,7 +35,7 @@ def who_may(settings: Settings, keys: Sequence[ApiKey]) -> list[str]:
     return [*lines, f"writing: {anyone}; `feedsieve keys add NAME` closes it"]
 
 
-def _count(keys: Sequence[ApiKey], scope: Scope) -> str:
+def _count(keys: Sequence[ApiKey], scope: KeyScope) -> str:
     count = sum(key.allows(scope) for key in keys)
     if not count:
         return f"nobody; `feedsieve keys add NAME --scope {scope}` adds a key"
