@@ -36,10 +36,10 @@ EMPTY_PARTS = 200  # sent to measure the round trip
 # The command with another part size.
 WITH_PARTS_OF = """
 import sys
-import feedsieve.__main__ as command
+from feedsieve.__main__ import main
 from feedsieve.bulk import tables
 tables.ROWS_A_PART = int(sys.argv.pop(1))
-sys.exit(command.main())
+sys.exit(main())
 """
 
 

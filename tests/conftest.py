@@ -100,6 +100,15 @@ def small_home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_pair(small_home, home) -> str:
+    """The tag of the tiny classifier, in the model store of this process; not the newest there."""
+    for folder in small_home.glob("models/*/*/"):
+        shutil.copytree(folder, home / folder.relative_to(small_home))
+    [classifier] = small_home.glob("models/feedsieve-classifier/*/")
+    return f"{classifier.parent.name}:{classifier.name}"
+
+
+@pytest.fixture(scope="session")
 def environment(trained, sample, tmp_path_factory) -> dict[str, str]:
     """Settings of the server: the trained model, and a store of a thousand sample messages.
 

@@ -4,9 +4,9 @@ import csv
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
+from python_process import run_python
 from serving import ROOT
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty"]
@@ -42,10 +42,5 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 def labeling(*arguments, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m labeling` with an empty model store."""
     environment = os.environ | {"BENTOML_HOME": str(home / "bentoml"), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "labeling", *map(str, arguments)],
-        cwd=home,
-        env=environment | {"COLUMNS": "100"} | variables,
-        capture_output=True,
-        text=True,
-    )
+    environment |= {"COLUMNS": "100"} | variables
+    return run_python("-m", "labeling", *arguments, cwd=home, env=environment)

@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from python_process import run_python
 from serving import ROOT
 from test_export import TEXTS
 from tiny_bert import save_tiny_bert
@@ -302,13 +301,8 @@ class TestModels:
         return folder
 
     def run(self, store: Path, *command: str | Path, **environment: str):
-        return subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=ROOT,
-            env=os.environ | {"BENTOML_HOME": str(store)} | environment,
-            capture_output=True,
-            text=True,
-        )
+        environment = os.environ | {"BENTOML_HOME": str(store)} | environment
+        return run_python("-m", *command, cwd=ROOT, env=environment)
 
     def score(self, store: Path, tmp_path: Path, **environment: str):
         source = tmp_path / "in.csv"

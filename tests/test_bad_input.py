@@ -214,11 +214,11 @@ class TestBodies:
         assert "Traceback" not in added
         assert "secret" not in added
 
-    def test_path_with_line_ends_is_one_log_line(self, environment, tmp_path):
+    def test_path_with_line_ends_is_one_log_line(self, small_environment, tmp_path):
         """In the access log, which is off by default."""
         option = "services.feedsieve.logging.access.enabled=true"
         own = {"BENTOML_CONFIG_OPTIONS": option, "FEEDSIEVE_DB": str(tmp_path / "new.db")}
-        with serve(environment | own, tmp_path) as server:
+        with serve(small_environment | own, tmp_path) as server:
             wait_for(server, "/messages/a%0aFORGED%20LINE%0d%e2%80%a8", lambda _: True)
             deadline = time.monotonic() + 10  # the line is written after the answer is sent
             while "FORGED" not in server.log.read_text() and time.monotonic() < deadline:

@@ -2,12 +2,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 import pytest
+from python_process import run_python
 from serving import ROOT
 
 from data.generate import compose
@@ -344,10 +344,5 @@ class TestSampleModel:
 
 def behave(*arguments, home) -> subprocess.CompletedProcess[str]:
     """Run the command on the model store in `home`."""
-    return subprocess.run(
-        [sys.executable, "-m", "train.behave", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
-        capture_output=True,
-        text=True,
-    )
+    environment = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
+    return run_python("-m", "train.behave", *arguments, cwd=ROOT, env=environment)

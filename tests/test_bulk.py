@@ -10,7 +10,8 @@ import pyarrow.parquet
 import pytest
 from limits import largest_file
 
-import feedsieve.__main__ as command
+from feedsieve import score_command
+from feedsieve.__main__ import main
 from feedsieve.bulk import tables
 from feedsieve.bulk.score_file import InProcess, score_file
 from feedsieve.bulk.tables import Part
@@ -230,11 +231,11 @@ class TestCommand:
     def test_files_are_checked_before_a_model_is_loaded(
         self, tmp_path, monkeypatch, capsys, files, reason
     ):
-        monkeypatch.setattr(command, "load_scorer", None)
+        monkeypatch.setattr(score_command, "load_scorer", None)
         monkeypatch.chdir(tmp_path)
         write_csv(tmp_path / "in.csv")
         (tmp_path / "there.csv").write_text("mine")
-        assert command.main(["score", *files]) == 1
+        assert main(["score", *files]) == 1
         assert reason in capsys.readouterr().err
         assert names(tmp_path) == ["in.csv", "there.csv"]
 

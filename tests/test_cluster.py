@@ -13,15 +13,16 @@ import pytest
 from distributed import Client, LocalCluster
 from serving import ROOT
 
-import feedsieve.__main__ as command
-from feedsieve.bulk.score_file import ClusterUnavailable, score_file
+from feedsieve import score_command
+from feedsieve.__main__ import main
+from feedsieve.bulk.score_file import ClusterUnavailable, InProcess, score_file
 from feedsieve.bulk.tables import Part
 from feedsieve.scoring.model_store import load_scorer
+from feedsieve.settings import settings
 from train.compute import dask_cluster, dask_scoring
 from train.compute.dask_cluster import Broadcast, connect, count_workers
 from train.compute.dask_scoring import ClusterScorer
 
-MODEL = "feedsieve-classifier:latest"
 PARTS = [
     Part(number, [f"Сдаётся квартира {number}.{row} в Лимассоле" for row in range(10)], None)
     for number in range(12)
@@ -52,14 +53,14 @@ def two_workers() -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def client(trained) -> Iterator[Client]:
+def client() -> Iterator[Client]:
     with two_workers() as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def expected(trained) -> np.ndarray:
-    scorer = load_scorer(MODEL, 1)
+def expected(small_pair) -> np.ndarray:
+    scorer = load_scorer(small_pair, 1)
     return np.stack([scorer.score(part.texts) for part in PARTS])
 
 
@@ -86,8 +87,8 @@ class TestClosing:
 
 
 class TestScoring:
-    def test_every_part_is_scored_once_as_in_one_process(self, client, expected):
-        scorer, done = ClusterScorer(client, MODEL), []
+    def test_every_part_is_scored_once_as_in_one_process(self, client, expected, small_pair):
+        scorer, done = ClusterScorer(client, small_pair), []
         scored = list(scorer.score_parts(PARTS, done.append))
         assert sorted(part.number for part, _scores in scored) == list(range(len(PARTS)))
         for part, scores in scored:
@@ -96,15 +97,15 @@ class TestScoring:
         assert scorer.label(1.0) == "positive"
         scorer.close()
 
-    def test_both_workers_score(self, client):
-        scorer = ClusterScorer(client, MODEL)
+    def test_both_workers_score(self, client, small_pair):
+        scorer = ClusterScorer(client, small_pair)
         before = client.run(lambda dask_worker: dask_worker.state.executed_count)
         list(scorer.score_parts(PARTS, ignore))
         after = client.run(lambda dask_worker: dask_worker.state.executed_count)
         assert all(after[worker] > before[worker] for worker in after)
         scorer.close()
 
-    def test_parts_are_read_lazily(self, client):
+    def test_parts_are_read_lazily(self, client, small_pair):
         """Memory must not grow with the file."""
         read, ahead = 0, []
 
@@ -114,14 +115,14 @@ class TestScoring:
                 read += 1
                 yield part
 
-        scorer = ClusterScorer(client, MODEL)
+        scorer = ClusterScorer(client, small_pair)
         for done, _scored in enumerate(scorer.score_parts(parts(), ignore)):
             ahead.append(read - done)
         assert max(ahead) <= 2 * dask_cluster.PARTS_PER_WORKER
         scorer.close()
 
-    def test_killed_worker_loses_and_repeats_no_part(self, client, expected):
-        scorer = ClusterScorer(client, MODEL)
+    def test_killed_worker_loses_and_repeats_no_part(self, client, expected, small_pair):
+        scorer = ClusterScorer(client, small_pair)
         victim = min(client.run(os.getpid).values())
         scored = []
         for part, scores in scorer.score_parts(PARTS, ignore):
@@ -145,8 +146,8 @@ class TestScoring:
             ):
                 list(value.map(divmod, [("part", 1)]))
 
-    def test_models_are_removed_from_workers(self, client):
-        scorer = ClusterScorer(client, MODEL)
+    def test_models_are_removed_from_workers(self, client, small_pair):
+        scorer = ClusterScorer(client, small_pair)
         name = scorer._models.name
         held = client.run(lambda dask_worker: name in dask_worker.plugins)
         assert set(held.values()) == {True}
@@ -176,7 +177,11 @@ def scheduler() -> Iterator[str]:
 
 
 class TestCommand:
-    def test_running_cluster_scores_a_file(self, trained, tmp_path):
+    @pytest.fixture(autouse=True)
+    def _small_model(self, small_pair, monkeypatch) -> None:
+        monkeypatch.setattr(settings(), "model", small_pair)
+
+    def test_running_cluster_scores_a_file(self, small_pair, tmp_path):
         source = tmp_path / "in.csv"
         source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
         with scheduler() as address:
@@ -184,16 +189,17 @@ class TestCommand:
                 [sys.executable, "-m", "feedsieve", "score", source, tmp_path / "out.csv"]
                 + ["--cluster", address],
                 cwd=tmp_path,
+                env=os.environ | {"FEEDSIEVE_MODEL": small_pair},
                 capture_output=True,
                 text=True,
             )
         assert done.returncode == 0, done.stderr
-        assert "10 scored by feedsieve-classifier:" in done.stdout
+        assert f"10 scored by {small_pair}" in done.stdout
         here = tmp_path / "here.csv"
-        score_file(command.InProcess(load_scorer(MODEL, 1)), source, here)
+        score_file(InProcess(load_scorer(small_pair, 1)), source, here)
         assert (tmp_path / "out.csv").read_text() == here.read_text()
 
-    def test_stopped_scheduler_is_named(self, trained, tmp_path, capsys):
+    def test_stopped_scheduler_is_named(self, tmp_path, capsys):
         """The message is about the scheduler, not about the models left on workers."""
         source = tmp_path / "in.csv"
         source.write_text("msg\n" + "".join(f"{text}\n" for text in PARTS[0].texts))
@@ -211,7 +217,7 @@ class TestCommand:
             stopper = threading.Thread(target=lambda: scoring.wait(60) and running.close())
             stopper.start()
             files = [str(source), str(tmp_path / "out.csv")]
-            assert command.main(["score", *files, "--cluster", address]) == 1
+            assert main(["score", *files, "--cluster", address]) == 1
             stopper.join()
         message = capsys.readouterr().err.splitlines()[-1]
         assert message.startswith("feedsieve: ") and "scheduler" in message
@@ -225,14 +231,14 @@ class TestCommand:
             ("nonsense://", "no Dask scheduler answers"),
         ],
     )
-    def test_unreachable_cluster_is_named(self, trained, where, message, monkeypatch):
+    def test_unreachable_cluster_is_named(self, where, message, monkeypatch):
         monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
         with pytest.raises(ClusterUnavailable, match=message), connect(where):
             pytest.fail("connected")
 
-    def test_missing_dask_names_the_extra(self, trained, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(command, "entry_points", lambda group: {})
+    def test_missing_dask_names_the_extra(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(score_command, "entry_points", lambda group: {})
         (tmp_path / "in.csv").write_text("msg\nhello\n")
         files = [str(tmp_path / "in.csv"), str(tmp_path / "out.csv")]
-        assert command.main(["score", *files, "--cluster", "local:2"]) == 1
+        assert main(["score", *files, "--cluster", "local:2"]) == 1
         assert "pip install -c constraints.txt -e '.[cluster]'" in capsys.readouterr().err

@@ -2,14 +2,15 @@
 
 import csv
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 from serving import ROOT
 from test_service import OFFER
 
-import feedsieve.__main__ as command
+from feedsieve import __version__, score_command
+from feedsieve.__main__ import main
 
 
 @pytest.fixture
@@ -18,13 +19,8 @@ def feedsieve(environment, tmp_path):
 
     def run(*arguments, **settings) -> subprocess.CompletedProcess[str]:
         store = {"FEEDSIEVE_DB": str(tmp_path / "own.db"), "PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            [sys.executable, "-m", "feedsieve", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**environment, **store, "PATH": "", **settings},
-            capture_output=True,
-            text=True,
-        )
+        variables = {**environment, **store, "PATH": "", **settings}
+        return run_python("-m", "feedsieve", *arguments, cwd=tmp_path, env=variables)
 
     return run
 
@@ -175,19 +171,23 @@ class TestScore:
 
 class TestUsage:
     def test_help_names_the_formats_and_the_settings(self, capsys):
-        assert command.main(["--help"]) == 0
+        assert main(["--help"]) == 0
         assert "FEEDSIEVE_DB" in capsys.readouterr().out
-        assert command.main(["import", "--help"]) == 0
+        assert main(["import", "--help"]) == 0
         assert "result.json" in capsys.readouterr().out
-        assert command.main(["score", "--help"]) == 0
+        assert main(["score", "--help"]) == 0
         assert "--cluster WHERE" in capsys.readouterr().out
-        assert command.main(["watch", "--help"]) == 0
+        assert main(["watch", "--help"]) == 0
         assert "FEEDSIEVE_TELEGRAM_TOKEN_FILE" in capsys.readouterr().out
+
+    def test_version_is_printed(self, capsys):
+        assert main(["--version"]) == 0
+        assert capsys.readouterr().out == f"feedsieve {__version__}\n"
 
     @pytest.mark.parametrize(
         "arguments",
         [
-            *([], ["watch"], ["import"], ["score", "in.csv"]),
+            *([], ["nonsense"], ["watch"], ["import"], ["score", "in.csv"]),
             ["score", "in.csv", "out.csv", "--fast"],
             ["score", "in.csv", "out.csv", "--names", "score"],
             ["score", "in.csv", "out.csv", "--names", "a,b,c"],
@@ -195,18 +195,18 @@ class TestUsage:
         ],
     )
     def test_usage_error_exits_with_2(self, arguments, capsys):
-        assert command.main(arguments) == 2
+        assert main(arguments) == 2
         assert "Usage: feedsieve" in capsys.readouterr().err
 
     def test_failure_is_one_line_and_exits_with_1(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
-        assert command.main(["score", "none.csv", "out.csv"]) == 1
+        assert main(["score", "none.csv", "out.csv"]) == 1
         assert capsys.readouterr().err == "feedsieve: none.csv: No such file or directory\n"
 
     def test_ctrl_c_exits_with_130(self, monkeypatch, capsys):
         def interrupt(*_arguments: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(command, "check_paths", interrupt)
-        assert command.main(["score", "in.csv", "out.csv"]) == 130
+        monkeypatch.setattr(score_command, "check_paths", interrupt)
+        assert main(["score", "in.csv", "out.csv"]) == 130
         assert capsys.readouterr().err.strip() == "feedsieve: interrupted"

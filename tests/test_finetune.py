@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from train.encoder.trainer import BATCH
 
 COUNT = 240
 EPOCHS = 6
+MANY_EPOCHS = 20  # training stops early
 # Kills itself in the middle of the second epoch of the second encoder.
 KILLED = """
 import os, sys
@@ -55,6 +57,10 @@ def messages() -> tuple[list[str], np.ndarray]:
         words.insert(random.integers(len(words)), "rent" if label else "flat")
         texts.append(" ".join(words))
     return texts, labels
+
+
+def random_labels() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 2, COUNT)
 
 
 def fine_tuned(
@@ -92,17 +98,27 @@ def tuned(encoder, tmp_path_factory) -> FineTuned:
     return fine_tuned(encoder, tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def cache(tuned, tmp_path) -> Path:
+    """A copy of the checkpoints of `tuned`."""
+    return shutil.copytree(tuned.checkpoints.parent, tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def on_random_labels(encoder, tmp_path_factory) -> FineTuned:
+    return fine_tuned(encoder, tmp_path_factory.mktemp("random"), random_labels(), MANY_EPOCHS)
+
+
 class TestFineTuning:
     def test_out_of_fold_logits_predict_labels(self, tuned):
         _texts, labels = messages()
         assert tuned.out_of_fold_logits.shape == (COUNT,)
         assert average_precision_score(labels, tuned.out_of_fold_logits) > 0.9
 
-    def test_random_labels_are_not_predicted(self, encoder, tmp_path):
+    def test_random_labels_are_not_predicted(self, on_random_labels):
         """Only an encoder that was trained on a label could predict it."""
-        labels = np.random.default_rng(3).integers(0, 2, COUNT)
-        random = fine_tuned(encoder, tmp_path, labels)
-        assert average_precision_score(labels, random.out_of_fold_logits) < 0.65
+        logits = on_random_labels.out_of_fold_logits
+        assert average_precision_score(random_labels(), logits) < 0.65
 
     def test_head_on_embeddings_gives_the_logits_of_training(self, tuned):
         texts, labels = messages()
@@ -141,12 +157,12 @@ class TestFineTuning:
         assert all("average_precision" not in epoch for epoch in final)
 
     def test_progress_shows_loss_and_average_precision(self, encoder, tmp_path, capsys):
-        fine_tuned(encoder, tmp_path)
+        fine_tuned(encoder, tmp_path, epochs=2)
         shown = capsys.readouterr().err
         assert "loss=" in shown and "AP=" in shown and "encoder=4 of 4" in shown
         parts = folds(messages()[1], np.arange(COUNT), 7, FOLDS)
         sizes = [len(rest) for rest, _fold in parts] + [COUNT]
-        steps = EPOCHS * sum(-(-size // BATCH) for size in sizes)
+        steps = 2 * sum(-(-size // BATCH) for size in sizes)
         assert f"{steps}/{steps}" in shown
 
     def test_training_without_bfloat16(self, encoder, tmp_path, monkeypatch):
@@ -164,11 +180,9 @@ class TestFineTuning:
             assert [epoch["epoch"] for epoch in epochs] == list(range(1, len(epochs) + 1))
             assert all(epoch["loss"] > 0 and "average_precision" in epoch for epoch in epochs)
 
-    def test_training_stops_early(self, encoder, tmp_path):
+    def test_training_stops_early(self, on_random_labels):
         """With random labels the average precision soon stops rising."""
-        labels = np.random.default_rng(3).integers(0, 2, COUNT)
-        history = fine_tuned(encoder, tmp_path, labels, epochs=20).history
-        assert max(epoch["epoch"] for epoch in history) < 20
+        assert max(epoch["epoch"] for epoch in on_random_labels.history) < MANY_EPOCHS
 
 
 class TestResuming:
@@ -184,24 +198,25 @@ class TestResuming:
         assert again.out_of_fold_logits == pytest.approx(tuned.out_of_fold_logits, abs=1e-4)
         assert again.head.weights == pytest.approx(tuned.head.weights, abs=1e-4)
 
-    def test_run_killed_after_early_stopping_trains_no_further(self, encoder, tmp_path):
-        labels = np.random.default_rng(3).integers(0, 2, COUNT)
-        uninterrupted = fine_tuned(encoder, tmp_path / "uninterrupted", labels, epochs=20)
+    def test_run_killed_after_early_stopping_trains_no_further(
+        self, encoder, on_random_labels, tmp_path
+    ):
+        labels = random_labels()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(supervised.LengthGroupedTrainer, "predict", interrupt)
             with pytest.raises(KeyboardInterrupt):
-                fine_tuned(encoder, tmp_path / "killed", labels, epochs=20)
-        again = fine_tuned(encoder, tmp_path / "killed", labels, epochs=20)
-        assert again.history == uninterrupted.history
-        assert again.out_of_fold_logits == pytest.approx(uninterrupted.out_of_fold_logits, abs=1e-4)
+                fine_tuned(encoder, tmp_path, labels, MANY_EPOCHS)
+        again = fine_tuned(encoder, tmp_path, labels, MANY_EPOCHS)
+        assert again.history == on_random_labels.history
+        expected = on_random_labels.out_of_fold_logits
+        assert again.out_of_fold_logits == pytest.approx(expected, abs=1e-4)
 
-    def test_second_run_with_the_same_arguments_is_rejected(self, encoder, tmp_path):
-        first = fine_tuned(encoder, tmp_path)
+    def test_second_run_with_the_same_arguments_is_rejected(self, encoder, tuned):
         with (
-            one_run_at_a_time(first.checkpoints),
+            one_run_at_a_time(tuned.checkpoints),
             pytest.raises(AlreadyRunning, match="wait until it ends"),
         ):
-            fine_tuned(encoder, tmp_path)
+            fine_tuned(encoder, tuned.checkpoints.parent)
 
     def test_full_disk_is_named(self, encoder, tmp_path):
         with (
@@ -210,21 +225,19 @@ class TestResuming:
         ):
             fine_tuned(encoder, tmp_path)
 
-    def test_complete_run_is_loaded(self, encoder, tmp_path, monkeypatch, capsys):
-        first = fine_tuned(encoder, tmp_path)
+    def test_complete_run_is_loaded(self, encoder, tuned, cache, monkeypatch, capsys):
         monkeypatch.setattr(supervised, "LengthGroupedTrainer", None)
-        assert (
-            fine_tuned(encoder, tmp_path).out_of_fold_logits.tolist()
-            == first.out_of_fold_logits.tolist()
-        )
+        again = fine_tuned(encoder, cache)
+        assert again.out_of_fold_logits.tolist() == tuned.out_of_fold_logits.tolist()
         assert "4 of 4 encoders are done" in capsys.readouterr().out
-        first.remove_checkpoints()
-        assert list(tmp_path.iterdir()) == []
+        again.remove_checkpoints()
+        assert list(cache.iterdir()) == []
 
     def test_other_labels_have_other_checkpoints(self, encoder, tmp_path):
         _texts, labels = messages()
         folders = {
-            fine_tuned(encoder, tmp_path, values).checkpoints for values in (labels, 1 - labels)
+            fine_tuned(encoder, tmp_path, values, epochs=1).checkpoints
+            for values in (labels, 1 - labels)
         }
         assert len(folders) == 2
 

@@ -48,6 +48,11 @@ class TestFineTuning:
     def tuned(cls, encoder, student, cache) -> FineTuned:
         return fine_tuned(encoder, cache, student=student.source)
 
+    @pytest.fixture
+    def copied(self, tuned, tmp_path) -> Path:
+        """A copy of the checkpoints of `tuned`."""
+        return shutil.copytree(tuned.checkpoints, tmp_path / tuned.checkpoints.name)
+
     def test_fine_tuned_encoder_is_the_student(self, tuned, student):
         assert tuned.source.name == "deep, 2 of 4 layers, fine-tuned"
         assert tuned.source.model.config.num_hidden_layers == 2
@@ -84,22 +89,22 @@ class TestFineTuning:
             precision = average_precision_score(labels[fold], random.out_of_fold_logits[fold])
             assert precision == pytest.approx(best, abs=1e-6)
 
-    def test_final_student_learns_from_the_teachers(self, encoder, student, tmp_path):
-        first = fine_tuned(encoder, tmp_path, student=student.source)
-        mix_up_logits(first.checkpoints.glob("encoder-[123]"))
-        [last] = first.checkpoints.glob("student-*-last")
+    def test_final_student_learns_from_the_teachers(self, encoder, student, tuned, copied):
+        mix_up_logits(copied.glob("encoder-[123]"))
+        [last] = copied.glob("student-*-last")
         shutil.rmtree(last)
-        again = fine_tuned(encoder, tmp_path, student=student.source)
-        assert again.out_of_fold_logits.tolist() == first.out_of_fold_logits.tolist()
-        assert not np.allclose(again.head.weights, first.head.weights, atol=1e-3)
+        again = fine_tuned(encoder, copied.parent, student=student.source)
+        assert again.out_of_fold_logits.tolist() == tuned.out_of_fold_logits.tolist()
+        assert not np.allclose(again.head.weights, tuned.head.weights, atol=1e-3)
 
-    def test_students_of_folds_learn_from_cross_fitted_teachers(self, encoder, student, tmp_path):
-        first = fine_tuned(encoder, tmp_path, student=student.source)
-        mix_up_logits(first.checkpoints.glob("encoder-without-1-2"))
-        for of_fold in first.checkpoints.glob("student-*-[123]"):
+    def test_students_of_folds_learn_from_cross_fitted_teachers(
+        self, encoder, student, tuned, copied
+    ):
+        mix_up_logits(copied.glob("encoder-without-1-2"))
+        for of_fold in copied.glob("student-*-[123]"):
             shutil.rmtree(of_fold)
-        again = fine_tuned(encoder, tmp_path, student=student.source)
-        difference = np.abs(again.out_of_fold_logits - first.out_of_fold_logits)
+        again = fine_tuned(encoder, copied.parent, student=student.source)
+        difference = np.abs(again.out_of_fold_logits - tuned.out_of_fold_logits)
         parts = folds(messages()[1], np.arange(COUNT), 7, 3)
         changed = [difference[fold].max() for _rest, fold in parts]
         assert changed[0] > 0.1 and changed[1] > 0.1

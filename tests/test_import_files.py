@@ -10,7 +10,7 @@ import pytest
 from test_readers import write
 from test_telegram import chat, entry
 
-import feedsieve.__main__ as command
+from feedsieve.__main__ import main
 from feedsieve.settings import settings
 from feedsieve.sources import keys
 from feedsieve.store.store import MessageStore
@@ -24,7 +24,7 @@ def imported(tmp_path, monkeypatch, capsys):
     settings.cache_clear()
 
     def run(*arguments):
-        code = command.main(["import", *arguments])
+        code = main(["import", *arguments])
         said = capsys.readouterr()
         return code, said.out.splitlines(), said.err.splitlines()
 

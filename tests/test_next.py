@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from labeling_command import texts
+from python_process import run_python
 from serving import ROOT
 
 from feedsieve.message import Message
@@ -130,14 +131,9 @@ class TestCommand:
         store.close()
 
         def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [sys.executable, "-m", "labeling.next", "--db", "messages.db", *arguments],
-                cwd=tmp_path,
-                env=os.environ
-                | {"BENTOML_HOME": str(tmp_path / "bentoml"), "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-            )
+            command = ["-m", "labeling.next", "--db", "messages.db", *arguments]
+            own = {"BENTOML_HOME": str(tmp_path / "bentoml"), "PYTHONPATH": str(ROOT)}
+            return run_python(*command, cwd=tmp_path, env=os.environ | own)
 
         return call
 

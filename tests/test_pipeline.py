@@ -3,13 +3,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
+from python_process import run_python
 from tiny_bert import save_tiny_bert
 
 from data.generate import DATABASE, LABELED, compose, write
@@ -54,9 +54,7 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": str(ROOT),
         "BENTOML_DO_NOT_TRACK": "True",
     }
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return run_python(*arguments, cwd=cwd, env=environment)
 
 
 def models_in(folder: Path) -> dict[str, int]:

@@ -5,11 +5,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from python_process import run_python
 from serving import ROOT
 from tiny_bert import save_tiny_bert
 
@@ -64,13 +64,7 @@ class Team:
         }
 
     def run(self, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-        )
+        return run_python("-m", module, *arguments, cwd=self.folder, env=self._environment)
 
     def train(self, data: object = LABELED) -> None:
         done = self.run("train", "--data", data, "--encoder", "tiny")

@@ -24,8 +24,8 @@ def in_feed(answer):
     return answer.status_code == 200 and answer.json()["items"]
 
 
-def test_not_ready_until_the_model_is_loaded(environment, tmp_path):
-    with serve(environment | {"FEEDSIEVE_DB": str(tmp_path / "new.db")}, tmp_path) as server:
+def test_not_ready_until_the_model_is_loaded(small_environment, tmp_path):
+    with serve(small_environment | {"FEEDSIEVE_DB": str(tmp_path / "new.db")}, tmp_path) as server:
         seen = wait_until_ready(server)
         assert set(seen) <= {0, 503, 200}
         assert 503 in seen
@@ -37,8 +37,8 @@ def test_not_ready_until_the_model_is_loaded(environment, tmp_path):
         assert "feedsieve import" in page.text
 
 
-def test_only_this_machine_reaches_it_by_default(environment, tmp_path):
-    with serve(environment, tmp_path, host=()) as server:
+def test_only_this_machine_reaches_it_by_default(small_environment, tmp_path):
+    with serve(small_environment, tmp_path, host=()) as server:
         wait_until_ready(server)
         port = server.client.base_url.port
         with socket.socket() as client, pytest.raises(ConnectionRefusedError):
@@ -71,35 +71,35 @@ def serve_until_it_ends(environment, home) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_damaged_model_ends_the_server(environment, trained, tmp_path):
+def test_damaged_model_ends_the_server(small_environment, small_home, tmp_path):
     home = tmp_path / "bentoml"
-    shutil.copytree(trained, home)
+    shutil.copytree(small_home, home)
     [damaged] = home.glob("models/feedsieve-encoder/*/model.onnx")
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    done = serve_until_it_ends(environment, home)
+    done = serve_until_it_ends(small_environment, home)
     assert done.returncode == 1
     [line] = [line for line in done.stdout.splitlines() if "[ERROR]" in line]
     assert "cannot be loaded, it is damaged" in line
     assert "Traceback" not in done.stdout
 
 
-def test_tampered_reference_outputs_end_the_server(environment, trained, tmp_path):
+def test_tampered_reference_outputs_end_the_server(small_environment, small_home, tmp_path):
     home = tmp_path / "bentoml"
-    shutil.copytree(trained, home)
+    shutil.copytree(small_home, home)
     [file] = home.glob("models/feedsieve-encoder/*/reference.json")
     content = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(content | {"expected": content["expected"][::-1]}))
-    done = serve_until_it_ends(environment, home)
+    done = serve_until_it_ends(small_environment, home)
     assert done.returncode == 1
     [line] = [line for line in done.stdout.splitlines() if "[ERROR]" in line]
     assert "lowest cosine" in line and "at least 0.999 is required" in line
     assert "Traceback" not in done.stdout
 
 
-def test_store_is_opened_once_it_can_be(environment, tmp_path):
+def test_store_is_opened_once_it_can_be(small_environment, tmp_path):
     folder = tmp_path / "not-a-file"
     folder.mkdir()
-    with serve(environment | {"FEEDSIEVE_DB": str(folder)}, tmp_path) as server:
+    with serve(small_environment | {"FEEDSIEVE_DB": str(folder)}, tmp_path) as server:
         wait_for(server, "/readyz", lambda answer: "a folder, not a file" in answer.text)
         answer = server.client.get("/readyz")
         assert answer.status_code == 503
@@ -115,13 +115,13 @@ def test_store_is_opened_once_it_can_be(environment, tmp_path):
         wait_for(server, "/feed", lambda answer: answer.status_code == 200)
 
 
-def test_replaced_store_is_opened_again(environment, tmp_path):
+def test_replaced_store_is_opened_again(small_environment, tmp_path):
     served, other = tmp_path / "served.db", tmp_path / "other.db"
     for path, text in {served: "Сдаётся квартира", other: "Сдаётся другая квартира"}.items():
         store = MessageStore.open(path)
         store.add([Message("1", text)])
         store.close()
-    with serve(environment | {"FEEDSIEVE_DB": str(served)}, tmp_path) as server:
+    with serve(small_environment | {"FEEDSIEVE_DB": str(served)}, tmp_path) as server:
         wait_for(server, "/feed", in_feed)
         other.replace(served)
         wait_for(server, "/feed", lambda answer: in_feed(answer) and "другая" in answer.text)
@@ -154,13 +154,13 @@ def test_old_models_feed_is_shown_until_the_new_one_is_complete(environment, sam
     assert 0.75 not in {item["score"] for item in seen[-1]["items"]}
 
 
-def test_new_messages_are_scored_within_seconds(environment, sample, tmp_path):
+def test_new_messages_are_scored_within_seconds(small_environment, sample, tmp_path):
     """Also after a long backfill."""
     database = tmp_path / "messages.db"
     MessageStore.open(database).add(islice(read_messages(sample / "messages.db"), 600))
     source = tmp_path / "more.csv"
     source.write_text("msg_id,msg\nnew,Сдаётся квартира в Лимассоле\nother,Всем привет\n")
-    own = environment | {"FEEDSIEVE_DB": str(database)}
+    own = small_environment | {"FEEDSIEVE_DB": str(database)}
 
     def rows(statement):
         with sqlite3.connect(database) as connection:

@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from labelled_files import table, write_csv
+from python_process import run_python
 from serving import ROOT
 from stores import location, new_location, store
 from tiny_bert import save_tiny_bert
@@ -28,13 +28,8 @@ WORDS = {"0": "negative", "1": "positive"}
 
 
 def train(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "train", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "BENTOML_HOME": str(cwd / "bentoml")},
-        capture_output=True,
-        text=True,
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "BENTOML_HOME": str(cwd / "bentoml")}
+    return run_python("-m", "train", *arguments, cwd=cwd, env=environment)
 
 
 @pytest.fixture

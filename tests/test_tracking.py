@@ -17,6 +17,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as Found
+from python_process import run_python
 from serving import ROOT, free_port, stop
 from tiny_bert import save_tiny_bert
 
@@ -61,14 +62,8 @@ SET_BY_CI = {"CI", "PYTEST_CURRENT_TEST", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TR
 
 def train(folder: Path, uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Train in `folder`, which has the data."""
-    return subprocess.run(
-        [sys.executable, "-m", "train", "--data", LABELED, "--encoder", "private/tiny", *arguments],
-        cwd=folder,
-        env=environment(folder, uri),
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+    command = ["-m", "train", "--data", LABELED, "--encoder", "private/tiny", *arguments]
+    return run_python(*command, cwd=folder, env=environment(folder, uri))
 
 
 def files(client: MlflowClient, run: str, folder: str | None = None) -> set[str]:

@@ -13,7 +13,7 @@ from serving import ROOT
 from test_live_feeds import item, rss
 from test_live_folder import write
 
-import feedsieve.__main__ as command
+from feedsieve.__main__ import main
 from feedsieve.settings import settings as read_settings
 from feedsieve.store.store import MessageStore
 
@@ -199,7 +199,7 @@ def test_source_that_cannot_be_followed_is_one_line(
         monkeypatch.setenv(name, value)
     read_settings.cache_clear()
     try:
-        assert command.main(["watch", source, "--once"]) == 1
+        assert main(["watch", source, "--once"]) == 1
     finally:
         read_settings.cache_clear()
     said = capsys.readouterr().err + caplog.text
