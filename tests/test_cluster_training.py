@@ -202,10 +202,10 @@ class TestBoosting:
 
         thread = threading.Thread(target=kill_during_fit)
         thread.start()
-        booster = mortal.boost(SLOW, *rows, None, 2000)
+        booster = mortal.boost(SLOW, *rows, None, 1000)
         thread.join()
         assert killed.is_set()
-        assert booster.num_trees() == 2000
+        assert booster.num_trees() == 1000
 
     @pytest.mark.parametrize(
         "message", ["Socket recv error", "Connecting to rank 1 failed", "Binding port 12400 failed"]

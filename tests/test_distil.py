@@ -1,12 +1,11 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from limits import largest_file
+from python_process import run_python
 from serving import ROOT
 from test_finetune import COUNT, messages
 from tiny_bert import save_tiny_bert
@@ -236,8 +235,7 @@ class TestResuming:
         self, encoder, student, tmp_path, capsys, monkeypatch
     ):
         environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-        command = [sys.executable, "-c", KILLED, encoder, tmp_path]
-        killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+        killed = run_python("-c", KILLED, encoder, tmp_path, cwd=ROOT, env=environment)
         assert killed.returncode == 9, killed.stderr
         steps_taken = []
         monkeypatch.setattr(

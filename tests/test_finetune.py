@@ -1,14 +1,13 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from limits import largest_file
+from python_process import run_python
 from serving import ROOT
 from sklearn.metrics import average_precision_score
 from tiny_bert import save_tiny_bert
@@ -188,8 +187,7 @@ class TestFineTuning:
 class TestResuming:
     def test_killed_run_resumes_to_the_same_result(self, encoder, tuned, tmp_path, capsys):
         environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-        command = [sys.executable, "-c", KILLED, encoder, tmp_path]
-        killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+        killed = run_python("-c", KILLED, encoder, tmp_path, cwd=ROOT, env=environment)
         assert killed.returncode == 9, killed.stderr
         again = fine_tuned(encoder, tmp_path)
         output = capsys.readouterr().out
