@@ -305,7 +305,8 @@ class Runtime:
             unscored = store.unscored(model.scorer.model, 1)
             metrics.show_newest(store.newest())
             self._poll_seconds = time.monotonic() - started
-            metrics.BACKLOG.set(len(unscored))
+            if not unscored:
+                metrics.BACKLOG.set(0)
             if unscored or not self._is_complete:
                 self._is_complete = self._score_stored(store, model)
             if self._is_complete:  # else another server has claimed the rest
