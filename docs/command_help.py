@@ -62,6 +62,7 @@ COMMANDS = {
         "loadtests.soak",
         "loadtests.fuzz",
         "loadtests.scaling",
+        "loadtests.rolling_restart",
         "loadtests.rehearse",
         "loadtests.rehearse_deployment",
     ],

@@ -144,6 +144,18 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="form of the log's lines: `text`, or `json` for collectors"
     )
+    traces: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="OpenTelemetry collector that traces are sent to, by OTLP over HTTP, such as"
+        " `http://localhost:4318`; by default none are made",
+    )
+    traces_headers: SecretStr | None = Field(
+        default=None,
+        validation_alias="OTEL_EXPORTER_OTLP_HEADERS",
+        description="headers for that collector, such as `authorization=Bearer%20...`",
+    )
 
     @field_validator("root_path")
     @classmethod
@@ -206,7 +218,7 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        clauses = [f"FEEDSIEVE_{_name(part)}: {_reason(part)}" for part in error.errors()]
+        clauses = [f"{_name(part)}: {_reason(part)}" for part in error.errors()]
         raise InvalidSettings("; ".join(clauses)) from error
 
 
@@ -252,7 +264,9 @@ def _variable(field: str) -> str:
 
 
 def _name(error: ErrorDetails) -> str:
-    return "_".join(map(str, error["loc"])).upper()
+    name = "_".join(map(str, error["loc"])).upper()
+    aliases = {field.validation_alias for field in Settings.model_fields.values()}
+    return name if name in aliases else _variable(name)
 
 
 def _reason(error: ErrorDetails) -> str:

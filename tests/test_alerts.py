@@ -1,22 +1,19 @@
-"""Prometheus' rules and the dashboard, tested with promtool and with a real Prometheus."""
+"""Prometheus' rules and the dashboard, tested with promtool and by the rehearsal."""
 
 import json
 import re
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from live_servers import FeedServer, Page, run_server
-from serving import ROOT, serve, wait_until_ready
+from serving import ROOT
 
 from loadtests.harness.prometheus import (
     RULES,
+    faster_rules,
     is_installed,
     panel_queries,
-    prometheus,
     rule_queries,
     rules,
 )
@@ -40,6 +37,20 @@ def promtool(*arguments):
     done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+class TestFasterRules:
+    def test_times_alone_are_divided(self):
+        groups = faster_rules({"feedsieve": 60, "feedsieve-drift": 3600})["groups"]
+        every = [rule for group in groups for rule in group["rules"]]
+        fast = {rule.get("alert") or rule["record"]: rule for rule in every}
+        assert fast["FeedsieveOverloaded"]["for"] == "5000ms"
+        assert "[5000ms]" in fast["FeedsieveOverloaded"]["expr"]
+        assert fast["FeedsieveNoNewMessages"]["expr"].strip().endswith("> 6 * 60")
+        assert "> 50" in fast["FeedsieveQueueStuck"]["expr"]
+        week_before = fast["feedsieve:new_scores:week_before"]["expr"]
+        assert "[168000ms] offset 6000ms" in week_before
+        assert "feedsieve:new_scores:6h >= 300" in fast["FeedsieveScoreDrift"]["expr"]
 
 
 class TestRules:
@@ -104,71 +115,3 @@ def test_rehearsal_sees_a_message_in_the_feed_and_all_panels(small_home, tmp_pat
     assert "the message is in the feed and in Prometheus" in done.stdout
     empty = re.findall(r"^no series yet: .*: (.*)$", done.stdout, re.M)
     assert all("week_before" in one for one in empty)
-
-
-@pytest.fixture(scope="module")
-def watched(small_environment, tmp_path_factory):
-    """A server with one place for requests, the feed that it follows, and its Prometheus.
-
-    Times of the alerts are shortened, their conditions are not.
-    """
-    folder, content = tmp_path_factory.mktemp("watched"), rules()
-    for group in content["groups"]:
-        for rule in group["rules"]:
-            rule.pop("for", None)
-            if rule.get("alert") == "FeedsieveSourceSilent":
-                rule["expr"] = rule["expr"].replace("> 3600", "> 5")
-    feeds = FeedServer()
-    page = feeds.pages["/news"] = Page(
-        b"<rss version='2.0'><channel><title>x</title></channel></rss>"
-    )
-    with run_server(feeds):
-        own = {
-            "FEEDSIEVE_WAITING": "1",
-            "FEEDSIEVE_SOURCES": f"{feeds.url}/news",
-            "FEEDSIEVE_FEED_INTERVAL": "1",
-        }
-        with serve(small_environment | own, folder) as server:
-            wait_until_ready(server)
-            target = {"feedsieve": server.url.removeprefix("http://")}
-            with prometheus(folder / "prometheus", target, content) as metrics:
-                metrics.wait_for("feedsieve_watch_last_success_timestamp_seconds", 60)
-                yield server, page, metrics
-
-
-def firing(name):
-    return f'ALERTS{{alertname="{name}", alertstate="firing"}}'
-
-
-@needs_prometheus
-class TestRealAlerts:
-    """In this order, of one server."""
-
-    def test_nothing_fires_while_all_is_well(self, watched):
-        _server, _page, metrics = watched
-        time.sleep(2)
-        assert metrics.query('ALERTS{alertname!="FeedsieveNoNewMessages"}') == []
-
-    def test_overload_fires(self, watched):
-        server, _page, metrics = watched
-        body = {"texts": [f"text {number} " * 50 for number in range(256)]}
-
-        def post(_number):
-            return server.client.post("/score", json=body).status_code
-
-        for _round in range(3):  # a rate needs two scrapes
-            with ThreadPoolExecutor(8) as clients:
-                assert 503 in list(clients.map(post, range(16)))
-            time.sleep(1)
-        assert metrics.wait_for(firing("FeedsieveOverloaded"), 20)
-
-    def test_a_silent_source_fires(self, watched):
-        _server, page, metrics = watched
-        page.status = 500
-        assert metrics.wait_for(firing("FeedsieveSourceSilent"), 30)
-
-    def test_a_server_that_ended_fires(self, watched):
-        server, _page, metrics = watched
-        server.process.terminate()
-        server.process.wait(30)
-        assert metrics.wait_for(firing("FeedsieveDown"), 20)

@@ -10,7 +10,11 @@ from http.client import HTTPConnection
 
 import httpx
 import pytest
+import uvicorn
 from serving import serve, wait_until_ready
+
+from feedsieve.api.http_protocol import HttpProtocol
+from feedsieve.api.http_server import HttpServer
 
 CLIENTS = 32
 WITHIN = float(os.environ.get("FEEDSIEVE_TEST_LOAD_SECONDS", "2"))  # before SIGTERM
@@ -67,6 +71,29 @@ def test_sigterm_under_load_loses_no_request(server):
     assert outcomes["refused"] == CLIENTS
     assert server.process.returncode == 0
     assert seconds < MAX_SECONDS
+
+
+async def unaccepted_request() -> bytes:
+    """Return the answer to a request whose connection waits in the kernel when the server ends."""
+
+    async def app(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"answered"})
+
+    config = uvicorn.Config(app, http=HttpProtocol, lifespan="off", log_config=None)
+    config.load()
+    server = HttpServer(config, stop_seconds=5, on_exit=lambda: None)
+    server.lifespan, server.servers = config.lifespan_class(config), []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        with socket.create_connection(listening.getsockname(), timeout=5) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await server.shutdown([listening])  # which no turn of the loop has accepted
+            return client.recv(65536)
+
+
+def test_connection_that_is_not_accepted_yet_is_answered():
+    assert b"answered" in asyncio.run(unaccepted_request())
 
 
 def test_open_connection_is_answered_once_more_and_closed(server):

@@ -24,6 +24,7 @@ NIGHTLY = "nightly.yml"  # takes half an hour
 NOT_HERE = {
     ".ci/run": "it is what runs all tests but these",
     "make test-lab": "it is what runs this",
+    "sudo apt-get update -qq && sudo apt-get install -y -qq prometheus": "it changes the machine",
     DOWNLOAD: "there is no earlier run",
     DOWNLOAD.removesuffix(" || true"): "there is no earlier run",
     'gh pr comment "$PULL_REQUEST" --body-file reports/promotion.md': "there is no pull request",

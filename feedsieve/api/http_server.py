@@ -42,16 +42,33 @@ class HttpServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new connections, finish the others, and end the application."""
         self.config.timeout_graceful_shutdown = self._stop_seconds  # type: ignore[assignment]
-        await _stop_listening(sockets or [])
+        await asyncio.sleep(ACCEPT_SECONDS)
+        loop = asyncio.get_running_loop()
+        for connection in _stop_listening(sockets or []):
+            with suppress(OSError):  # the client has closed it
+                await loop.connect_accepted_socket(self._protocol, connection)
         await super().shutdown(sockets)
 
+    def _protocol(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection, as uvicorn makes it."""
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
-async def _stop_listening(sockets: Sequence[socket.socket]) -> None:
-    """Let the kernel refuse connections to these sockets, whatever process holds them too."""
-    await asyncio.sleep(ACCEPT_SECONDS)
+
+def _stop_listening(sockets: Sequence[socket.socket]) -> list[socket.socket]:
+    """Let the kernel refuse connections to these sockets, whatever process holds them too.
+
+    Returns the connections that it has accepted since the event loop last did: it would reset them.
+    """
+    accepted: list[socket.socket] = []
     for listening in sockets:
-        with suppress(OSError):  # another worker was faster
+        with suppress(OSError):  # there is none left, or another worker was faster
+            while True:
+                accepted.append(listening.accept()[0])
+        with suppress(OSError):
             listening.shutdown(socket.SHUT_RDWR)
+    return accepted
 
 
 def install(stop_seconds: float, on_exit: Callable[[], object]) -> None:

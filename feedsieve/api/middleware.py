@@ -24,6 +24,10 @@ def install_middleware(service: Any, runtime: Runtime, settings: Settings) -> No
     service.add_asgi_middleware(RootPathMiddleware, root_path=settings.root_path)
     log = AccessLog(settings.log_format) if settings.access_log else None
     service.add_asgi_middleware(RequestLogMiddleware, log=log)
+    if settings.traces:
+        from feedsieve.api.request_trace import RequestTraceMiddleware  # imports OpenTelemetry
+
+        service.add_asgi_middleware(RequestTraceMiddleware)
     service.add_asgi_middleware(metrics.MetricsMiddleware)
     if "*" not in settings.allowed_hosts:
         service.add_asgi_middleware(AllowedHostsMiddleware, names=settings.allowed_hosts)

@@ -25,6 +25,7 @@ from feedsieve.api.problems import (
 from feedsieve.api.root_path import route_path
 from feedsieve.api.schemas import MAX_BODY
 from feedsieve.serving.admission import AdmissionControl, BodySize, Overloaded
+from feedsieve.tracing import span
 
 MAX_ON_LOOP = 65_536  # bytes of JSON that the event loop parses itself, within some milliseconds
 SLOW_SECONDS = 5.0  # that a body may take whatever its speed
@@ -64,7 +65,8 @@ class RequestBodyMiddleware:
         try:
             self.admission.check()
             with self.admission.body() as size:
-                body = await _validated(await _read(request, size), schema)
+                with span("body"):
+                    body = await _validated(await _read(request, size), schema)
                 with self.admission.request():
                     await _run(self.app, _described(scope, body), body, receive, send)
         except ClientDisconnect:

@@ -39,6 +39,7 @@ from feedsieve.serving.admission import ExplanationQueue, Overloaded
 from feedsieve.serving.runtime import ModelNotReady, Runtime
 from feedsieve.settings import settings
 from feedsieve.store.feed import Cursor, FeedPage
+from feedsieve.tracing import span
 
 _log = logging.getLogger("feedsieve")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -113,11 +114,13 @@ async def feed(request: Request, limit: Limit = 10, cursor: str | None = None) -
 
 def _render_feed(request: Request, limit: int, after: Cursor | None) -> Response:
     model, store = runtime.model, runtime.store  # the model loads first, so it is named first
-    page = store.feed(store.shown_model(model.scorer.model), limit, after)
+    with span("store"):
+        page = store.feed(store.shown_model(model.scorer.model), limit, after)
     if failure := store.write_failure:
         notice = f"New messages and scores cannot be stored: {failure}."
         page = page.model_copy(update={"notice": notice})
-    return page_or_json(request, "feed.html", page, limit=limit, is_first=after is None)
+    with span("page"):
+        return page_or_json(request, "feed.html", page, limit=limit, is_first=after is None)
 
 
 @web.get("/messages", tags=["Feed"], responses=PROBLEMS)
@@ -184,9 +187,11 @@ async def delete_message(identifier: str) -> Response:
     """Delete a message, its earlier texts, labels and scores. Later imports skip it."""
     # One at a time: those that wait for an import hold no thread that others need.
     loop = asyncio.get_running_loop()
-    if "\x00" in identifier or not await loop.run_in_executor(
-        deleting, runtime.store.delete, identifier, "api"
-    ):
+    with span("store"):
+        is_deleted = "\x00" not in identifier and await loop.run_in_executor(
+            deleting, runtime.store.delete, identifier, "api"
+        )
+    if not is_deleted:
         raise ProblemResponse(404, "no message has this identifier")
     _log.info("deleted a message")  # its identifier may be a phone number
     return Response(status_code=204)
@@ -211,7 +216,8 @@ async def message(identifier: str, request: Request, explain: Explain = "0") -> 
     explanation = None
     if explain in ("1", "true"):
         async with explaining.turn():
-            explanation = await run_in_threadpool(runtime.explain, model, message.text)
+            with span("explanation"):
+                explanation = await run_in_threadpool(runtime.explain, model, message.text)
     answer = MessageAnswer(
         id=message.id,
         text=message.text,

@@ -9,6 +9,7 @@ from feedsieve.message import Label
 from feedsieve.scoring.backends import PendingEmbeddings
 from feedsieve.scoring.classifier import Classifier
 from feedsieve.scoring.encoder import Encoder
+from feedsieve.tracing import span
 
 By = Literal["words", "encoder"]
 # Other features are computed for at least so many texts together. One by one, in turns with the
@@ -104,9 +105,10 @@ class Scorer:
         if not self.cascade:
             scores = self._score_embedding(texts, None, progress, all_submitted, eager)
             return Scores(scores, np.zeros(len(texts), bool))
-        lexical = self.classifier.features.lexical(texts)
-        by_words = self.cascade.is_sure(lexical)
-        scores = self.cascade.calibration.apply(lexical)
+        with span("word model"):
+            lexical = self.classifier.features.lexical(texts)
+            by_words = self.cascade.is_sure(lexical)
+            scores = self.cascade.calibration.apply(lexical)
         if progress and by_words.any():
             progress(int(by_words.sum()))
         rest = np.flatnonzero(~by_words)
@@ -137,15 +139,17 @@ class Scorer:
         """
         features = self.classifier.features
         columns = np.empty((len(texts), sum(features.blocks.values())))
-        for rows, pending in self._submit(texts, all_submitted, eager):
-            part = [texts[row] for row in rows]
-            words = features.lexical(part) if lexical is None else lexical[rows]
-            handcrafted = features.handcrafted(part)
-            embeddings = np.concatenate([batch.result() for batch in pending])
-            columns[rows] = features.columns(part, embeddings, words, handcrafted)
-            if progress:
-                progress(len(rows))
-        return self.classifier.score_columns(columns)
+        with span("encoder"):
+            for rows, pending in self._submit(texts, all_submitted, eager):
+                part = [texts[row] for row in rows]
+                words = features.lexical(part) if lexical is None else lexical[rows]
+                handcrafted = features.handcrafted(part)
+                embeddings = np.concatenate([batch.result() for batch in pending])
+                columns[rows] = features.columns(part, embeddings, words, handcrafted)
+                if progress:
+                    progress(len(rows))
+        with span("classifier"):
+            return self.classifier.score_columns(columns)
 
     def _submit(
         self, texts: Sequence[str], all_submitted: Callable[[], object] | None, eager: bool

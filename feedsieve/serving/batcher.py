@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from feedsieve import tracing
+
+if TYPE_CHECKING:
+    from feedsieve.spans import Queued
 
 MAX_BATCHES = 2  # at once: a third would start small, since running batches take no requests
 Request = TypeVar("Request", bound=Sized)
@@ -22,6 +27,7 @@ class _Waiting(Generic[Request, Answer]):
     request: Request | None = field(compare=False)  # none once it is cancelled
     cost: float = field(compare=False)
     answer: asyncio.Future[Answer] = field(compare=False)
+    trace: "Queued | None" = field(compare=False)
 
 
 _Batch = list[_Waiting[Request, Answer]]
@@ -43,6 +49,7 @@ class DynamicBatcher(Generic[Request, Answer]):
         changed at any time.
         """
         self.max_cost = max_cost
+        self._name = name
         self._compute = compute
         self._queue: list[_Waiting[Request, Answer]] = []  # a heap
         self._numbers = count()
@@ -63,7 +70,8 @@ class DynamicBatcher(Generic[Request, Answer]):
         answer: asyncio.Future[Answer] = loop.create_future()
         cost = len(request) if cost is None else cost
         finish = self._now + ahead + cost
-        waiting = _Waiting(finish, next(self._numbers), request, cost, answer)
+        trace = tracing.queued(self._name, request)
+        waiting = _Waiting(finish, next(self._numbers), request, cost, answer, trace)
         heappush(self._queue, waiting)
         if not self._blocking and len(self._queue) == 1:
             loop.call_soon(self._start)  # with all requests of this turn of the loop
@@ -84,9 +92,10 @@ class DynamicBatcher(Generic[Request, Answer]):
         loop = asyncio.get_running_loop()
         requests = [one.request for one in batch if one.request is not None]
         let_next = partial(loop.call_soon_threadsafe, self._unblock, batch)
+        compute = tracing.with_spans(self._compute, [one.trace for one in batch])
         done: asyncio.Future[Answer]
         try:
-            done = loop.run_in_executor(self._threads, self._compute, requests, let_next)
+            done = loop.run_in_executor(self._threads, compute, requests, let_next)
         except RuntimeError as error:  # no thread can be started
             done = loop.create_future()
             done.set_exception(error)

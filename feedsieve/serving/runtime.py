@@ -31,6 +31,7 @@ from feedsieve.settings import Settings
 from feedsieve.store.ingest import Stored
 from feedsieve.store.store import MessageStore, Scored
 from feedsieve.text import fingerprint, route_id
+from feedsieve.tracing import span
 
 _log = logging.getLogger("feedsieve")
 
@@ -196,16 +197,18 @@ class Runtime:
         wanted: dict[str, list[str]] = {}
         for model, identifier in chain.from_iterable(requests):
             wanted.setdefault(model, []).append(identifier)
-        return {
-            (model, identifier): scored
-            for model, identifiers in wanted.items()
-            for identifier, scored in self.store.find(model, identifiers).items()
-        }
+        with span("store"):
+            return {
+                (model, identifier): scored
+                for model, identifiers in wanted.items()
+                for identifier, scored in self.store.find(model, identifiers).items()
+            }
 
     def _write(
         self, requests: Sequence[Batch], _let_next: Callable[[], object]
     ) -> dict[Batch, list[Stored]]:
-        stored = iter(self.store.save_messages(list(chain.from_iterable(requests))))
+        with span("store"):
+            stored = iter(self.store.save_messages(list(chain.from_iterable(requests))))
         return {request: list(islice(stored, len(request))) for request in requests}
 
     def _compute(
@@ -302,7 +305,8 @@ class Runtime:
             unscored = store.unscored(model.scorer.model, 1)
             metrics.show_newest(store.newest())
             self._poll_seconds = time.monotonic() - started
-            metrics.BACKLOG.set(len(unscored))
+            if not unscored:
+                metrics.BACKLOG.set(0)
             if unscored or not self._is_complete:
                 self._is_complete = self._score_stored(store, model)
             if self._is_complete:  # else another server has claimed the rest

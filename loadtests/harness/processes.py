@@ -74,13 +74,17 @@ def bento(
     environment: Mapping[str, str] | None = None,
     service: str = "service:Feedsieve",
     ready: str = "/readyz",
+    port: int | None = None,
 ) -> Iterator[Server]:
-    """Serve a Bento of this repository on a free port during the block. Raises ServerTimeout."""
-    port = str(free_port())
+    """Serve a Bento of this repository during the block, on a free port by default.
+
+    Raises ServerTimeout.
+    """
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command: Command = [BENTOML, "serve", service, "--working-dir", ROOT, "--host", "127.0.0.1"]
     variables = {"BENTOML_DO_NOT_TRACK": "True"} | dict(environment or {})
-    with running([*command, "--port", port], url + ready, log, variables, 120) as pid:
+    with running([*command, "--port", str(port)], url + ready, log, variables, 120) as pid:
         yield Server(url, pid)
 
 
