@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from stores import location, new_location, query, store
 
-from feedsieve.comparison import compare
 from feedsieve.message import Message
+from feedsieve.shadow_comparison import compare
 from feedsieve.store import database, shadows
 from feedsieve.store.shadows import ShadowOutcome, ShadowPair
 from feedsieve.store.store import MessageStore
@@ -91,21 +91,33 @@ class TestShadows:
         opened.close()
 
 
+def pairs_of(scores, shadow_scores, positive, shadow_positive) -> list[ShadowPair]:
+    return [
+        ShadowPair(str(number), *row, NOON)
+        for number, row in enumerate(
+            zip(scores, shadow_scores, positive, shadow_positive, strict=True)
+        )
+    ]
+
+
+BY_HAND = pairs_of(
+    [0.1, 0.2, 0.2, 0.6, 0.9],
+    [0.2, 0.1, 0.4, 0.4, 0.8],
+    [False, False, False, True, True],
+    [False, False, True, False, True],
+)
+
+
 class TestCompare:
     def test_figures_are_those_computed_by_hand(self):
-        found = compare(
-            [0.1, 0.2, 0.2, 0.6, 0.9],
-            [0.2, 0.1, 0.4, 0.4, 0.8],
-            [False, False, False, True, True],
-            [False, False, True, False, True],
-        )
+        found = compare(BY_HAND)
         assert found.texts == 5
         assert found.agreement.value == pytest.approx(3 / 5)
         # Wilson: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = 0.6, n = 5, z = 1.96
         assert found.agreement.low == pytest.approx(0.2307, abs=1e-4)
         assert found.agreement.high == pytest.approx(0.8824, abs=1e-4)
-        assert (found.only_first, found.only_other) == (1, 1)
-        assert found.positive == found.other_positive == pytest.approx(2 / 5)
+        assert (found.only_served, found.only_shadow) == (1, 1)
+        assert found.positive == found.shadow_positive == pytest.approx(2 / 5)
         assert found.more_positive.value == 0
         # Bonett and Price: (2/7 - 2/7) ± 1.96 √((2/7 + 2/7) / 7)
         assert found.more_positive.high == pytest.approx(0.56, abs=1e-4)
@@ -122,21 +134,21 @@ class TestCompare:
         assert [one.texts for one in found.deciles] == [1] * 5
         assert [one.agreement for one in found.deciles] == [1, 1, 0, 0, 1]
 
-    def test_deciles_are_by_the_first_models_score(self):
+    def test_deciles_are_by_the_served_models_score(self):
         scores = [number / 100 for number in range(100, 0, -1)]
-        found = compare(scores, [0.5] * 100, [True] * 100, [False] * 50 + [True] * 50)
+        found = compare(pairs_of(scores, [0.5] * 100, [True] * 100, [False] * 50 + [True] * 50))
         lowest = found.deciles[0]
         assert (lowest.lowest, lowest.highest, lowest.texts) == (0.01, 0.1, 10)
         assert lowest.mean == pytest.approx(0.055)
-        assert (lowest.other_mean, lowest.agreement) == (0.5, 1)
-        assert (found.only_first, found.only_other) == (50, 0)
+        assert (lowest.shadow_mean, lowest.agreement) == (0.5, 1)
+        assert (found.only_served, found.only_shadow) == (50, 0)
         assert found.more_positive.high < -0.38
         assert found.rank_correlation is None
 
     def test_equal_models_agree(self):
         scores = [number / 50 for number in range(50)]
         decided = [score > 0.5 for score in scores]
-        found = compare(scores, scores, decided, decided)
+        found = compare(pairs_of(scores, scores, decided, decided))
         assert found.agreement.value == 1
         assert found.rank_correlation.value == pytest.approx(1)
         assert 0.9 < found.agreement.low < 1
@@ -144,8 +156,8 @@ class TestCompare:
         assert found.shift.value == found.p90_difference == 0
 
     def test_one_text_is_compared_and_none_is_refused(self):
-        found = compare([0.2], [0.3], [False], [False])
+        found = compare(pairs_of([0.2], [0.3], [False], [False]))
         assert (found.shift.low, found.shift.high) == (-1, 1)
         assert found.rank_correlation is None
         with pytest.raises(ValueError, match="no texts"):
-            compare([], [], [], [])
+            compare([])

@@ -1,10 +1,12 @@
-"""Comparison of two models' scores of the same texts: agreement, shift and rank correlation."""
+"""Comparison of a shadow with the served model: agreement, shift and rank correlation."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from feedsieve.store.shadows import ShadowPair
 
 _Z = 1.96  # of a 95 % confidence interval
 _DECILES = 10
@@ -21,74 +23,68 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Decile:
-    """A tenth of the texts, by the first model's score."""
+    """A tenth of the texts, by the served model's score."""
 
-    lowest: float  # score by the first model, 0 to 1
+    lowest: float  # score by the served model, 0 to 1
     highest: float
     texts: int
-    mean: float  # score by the first model
-    other_mean: float
+    mean: float  # score by the served model
+    shadow_mean: float
     agreement: float  # share of texts with the same decision, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The scores and decisions of a second model against those of a first."""
+    """Scores and decisions of a shadow against those of the served model."""
 
     texts: int
     agreement: Estimate  # share of texts with the same decision, 0 to 1
-    positive: float  # share that is positive by the first model, 0 to 1
-    other_positive: float
-    only_first: int  # texts that are positive by the first model alone
-    only_other: int
-    more_positive: Estimate  # share that is positive by the second minus that by the first
-    shift: Estimate  # mean of the second score minus the first
+    positive: float  # share that is positive by the served model, 0 to 1
+    shadow_positive: float
+    only_served: int  # texts that are positive by the served model alone
+    only_shadow: int
+    more_positive: Estimate  # share positive by the shadow minus that by the served model
+    shift: Estimate  # mean of the shadow's score minus the served model's
     mean_difference: float  # of absolute differences of scores
     p90_difference: float  # their 90th percentile
     rank_correlation: Estimate | None  # Spearman's, -1 to 1; None if all scores of a model are one
     deciles: list[Decile]  # the lowest scores first
 
 
-def compare(
-    scores: Sequence[float],
-    other_scores: Sequence[float],
-    positive: Sequence[bool],
-    other_positive: Sequence[bool],
-) -> Comparison:
-    """Compare two models' scores, 0 to 1, and decisions for the same texts, in the same order.
-
-    Raises ValueError if there are none.
-    """
-    if not scores:
+def compare(pairs: Sequence[ShadowPair]) -> Comparison:
+    """Compare a shadow with the served model. Raises ValueError if there are no pairs."""
+    if not pairs:
         raise ValueError("there are no texts to compare")
-    first, other = np.asarray(scores, float), np.asarray(other_scores, float)
-    decided, other_decided = np.asarray(positive, bool), np.asarray(other_positive, bool)
-    same = decided == other_decided
-    differences = other - first
-    only_first = int((decided & ~other_decided).sum())
-    only_other = int((other_decided & ~decided).sum())
+    scores = np.array([pair.score for pair in pairs])
+    shadow = np.array([pair.shadow_score for pair in pairs])
+    decided = np.array([pair.is_positive for pair in pairs])
+    shadow_decided = np.array([pair.shadow_is_positive for pair in pairs])
+    same = decided == shadow_decided
+    only_served = int((decided & ~shadow_decided).sum())
+    only_shadow = int((shadow_decided & ~decided).sum())
+    differences = np.abs(shadow - scores)
     return Comparison(
-        texts=len(first),
-        agreement=_share(int(same.sum()), len(same)),
+        texts=len(pairs),
+        agreement=_share(int(same.sum()), len(pairs)),
         positive=float(decided.mean()),
-        other_positive=float(other_decided.mean()),
-        only_first=only_first,
-        only_other=only_other,
-        more_positive=_paired_difference(only_other, only_first, len(first)),
-        shift=_mean(differences),
-        mean_difference=float(np.abs(differences).mean()),
-        p90_difference=float(np.percentile(np.abs(differences), 90)),
-        rank_correlation=_rank_correlation(first, other),
+        shadow_positive=float(shadow_decided.mean()),
+        only_served=only_served,
+        only_shadow=only_shadow,
+        more_positive=_paired_difference(only_shadow, only_served, len(pairs)),
+        shift=_mean(shadow - scores),
+        mean_difference=float(differences.mean()),
+        p90_difference=float(np.percentile(differences, 90)),
+        rank_correlation=_rank_correlation(scores, shadow),
         deciles=[
             Decile(
-                float(first[rows].min()),
-                float(first[rows].max()),
+                float(scores[rows].min()),
+                float(scores[rows].max()),
                 len(rows),
-                float(first[rows].mean()),
-                float(other[rows].mean()),
+                float(scores[rows].mean()),
+                float(shadow[rows].mean()),
                 float(same[rows].mean()),
             )
-            for rows in np.array_split(np.argsort(first, kind="stable"), _DECILES)
+            for rows in np.array_split(np.argsort(scores, kind="stable"), _DECILES)
             if len(rows)
         ],
     )
@@ -123,19 +119,19 @@ def _mean(values: np.ndarray) -> Estimate:
     return Estimate(mean, mean - width, mean + width)
 
 
-def _rank_correlation(first: np.ndarray, other: np.ndarray) -> Estimate | None:
+def _rank_correlation(scores: np.ndarray, shadow: np.ndarray) -> Estimate | None:
     """Return Spearman's rank correlation; equal scores have the mean of their ranks.
 
     The interval is by Fisher's transformation, with the variance of Bonett and Wright (2000).
     """
-    ranks, other_ranks = _ranks(first), _ranks(other)
-    if not ranks.std() or not other_ranks.std():
+    ranks, shadow_ranks = _ranks(scores), _ranks(shadow)
+    if not ranks.std() or not shadow_ranks.std():
         return None
-    value = float(np.clip(np.corrcoef(ranks, other_ranks)[0, 1], -1, 1))
-    if len(first) < 4:
+    value = float(np.clip(np.corrcoef(ranks, shadow_ranks)[0, 1], -1, 1))
+    if len(scores) < 4:
         return Estimate(value, -1.0, 1.0)
     centre = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
-    width = _Z * math.sqrt((1 + value**2 / 2) / (len(first) - 3))
+    width = _Z * math.sqrt((1 + value**2 / 2) / (len(scores) - 3))
     low, high = float(np.tanh(centre - width)), float(np.tanh(centre + width))
     return Estimate(value, min(value, low), max(value, high))
 
