@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedsieve import __version__
 from feedsieve.scoring.backend_selection import Selection
+from feedsieve.shadow_comparison import Comparison
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -73,6 +74,27 @@ MODEL_SWAPS = Counter(
 )
 for _outcome in ("done", "refused"):
     MODEL_SWAPS.labels(_outcome)  # so that the first one is an increase
+SHADOW_LOADS = Counter(
+    "feedsieve_shadow_loads", "Shadows that were loaded, refused, or failed later", ["outcome"]
+)
+for _outcome in ("done", "refused", "failed"):
+    SHADOW_LOADS.labels(_outcome)
+SHADOW_TEXTS = Counter("feedsieve_shadow_texts", "Texts of the shadow's share", ["outcome"])
+for _outcome in ("compared", "dropped"):
+    SHADOW_TEXTS.labels(_outcome)
+SHADOW_LOADED = Gauge("feedsieve_shadow_loaded", "1 while a shadow is compared, else 0")
+_SHADOW = {  # of all servers of the store
+    name: Gauge(f"feedsieve_shadow_{name}", f"Shadow and served model: {meaning}")
+    for name, meaning in (
+        ("pairs", "texts that both have scored, of those the store keeps"),
+        ("agreement", "share with the same decision"),
+        ("more_positive", "share positive by the shadow minus that by the served model"),
+        ("shift", "mean of the shadow's score minus the served model's"),
+        ("mean_difference", "mean absolute difference of scores"),
+        ("large_difference", "90th percentile of absolute differences of scores"),
+        ("rank_correlation", "Spearman's rank correlation of scores"),
+    )
+}
 STORE_READABLE = Gauge("feedsieve_store_readable", "1 if the message store can be read, else 0")
 STORE_WRITABLE = Gauge("feedsieve_store_writable", "1 if the message store can be written, else 0")
 BACKLOG = Gauge("feedsieve_backlog_texts", "Stored texts without a score by the served model")
@@ -80,7 +102,7 @@ NEWEST = Gauge(
     "feedsieve_newest_message_timestamp_seconds",
     "Seconds since 1970 at which the newest message was stored",
 )
-for gauge in (BACKLOG, NEWEST):
+for gauge in (BACKLOG, NEWEST, *_SHADOW.values()):
     gauge.set(float("nan"))  # not known yet
 WATCHED = Counter(
     "feedsieve_watched_messages", "Messages of live sources that were stored", ["source", "change"]
@@ -164,9 +186,35 @@ def show_backend(model: str, selection: Selection) -> None:
     BACKEND.info({"model": model, **labels, "passed_over": rejected})
 
 
+def observe_batch(texts: int, new: int, embedded: int) -> None:
+    """Count the texts of a batch: `new` were not cached, `embedded` of those read by the encoder."""
+    BATCH.observe(texts)
+    BY_WORDS.inc(new - embedded)
+    EMBEDDED.inc(embedded)
+    RECALLED.inc(texts - new)
+
+
 def show_newest(time: datetime | None) -> None:
     """Set the time at which the newest message was stored."""
     NEWEST.set(time.timestamp() if time else float("nan"))
+
+
+def show_comparison(found: Comparison | None) -> None:
+    """Set the figures of shadow and served model; None: there is nothing to compare."""
+    values = dict.fromkeys(_SHADOW, float("nan"))
+    if found:
+        values |= {
+            "pairs": found.texts,
+            "agreement": found.agreement.value,
+            "more_positive": found.more_positive.value,
+            "shift": found.shift.value,
+            "mean_difference": found.mean_difference,
+            "large_difference": found.p90_difference,
+        }
+        if found.rank_correlation:
+            values["rank_correlation"] = found.rank_correlation.value
+    for name, value in values.items():
+        _SHADOW[name].set(value)
 
 
 def show() -> Response:

@@ -111,3 +111,11 @@ def wait_for(server: Server, path: str, accepts, within: float = START_WITHIN) -
     raise AssertionError(
         f"{path} gave {sorted(set(seen))} for {within} s:\n{server.log.read_text()}"
     )
+
+
+def wait_until(condition, within: float = START_WITHIN) -> None:
+    """Wait until `condition` returns true."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -15,6 +15,7 @@ from stores import location, new_location, store
 from feedsieve.__main__ import main
 from feedsieve.settings import settings
 from feedsieve.store.deployments import DeploymentOutcome, NothingToGoBackTo, peek_wanted
+from feedsieve.store.shadows import ShadowOutcome, ShadowPair
 from feedsieve.store.store import MessageStore
 
 __all__ = ["location", "new_location", "store"]
@@ -117,6 +118,11 @@ class TestCommand:
             (["feedsieve-classifier:latest", "--elsewhere"], 1, "pass an exact tag, NAME:VERSION"),
             (["--rollback"], 1, "no other model was deployed before"),
             (["feedsieve-classifier:latest", "--rollback"], 2, "pass one of"),
+            (["--shadow", "feedsieve-classifier:none"], 1, "add --elsewhere"),
+            (["--shadow", "feedsieve-classifier:latest", "--no-shadow"], 2, "pass one of"),
+            (["--share", "0.5"], 2, "--share needs --shadow"),
+            (["--shadow", "feedsieve-classifier:latest", "--share", "0"], 2, "0<x<=1"),
+            (["--shadow-report"], 1, "no text is compared; `feedsieve deploy --shadow TAG`"),
         ],
     )
     def test_wrong_request_changes_nothing(self, deploy, arguments, code, says):
@@ -124,7 +130,59 @@ class TestCommand:
         assert answered == code
         assert says in errors
         assert errors.count("\n") == (1 if code == 1 else 4)
-        assert json.loads(deploy("--json")[1])["number"] is None
+        state = json.loads(deploy("--json")[1])
+        assert state["number"] is state["shadow"] is None
+
+    def test_shadow_is_shown_with_what_servers_made_of_it(self, deploy, models, tmp_path):
+        _home, first, second = models
+        code, output, _errors = deploy("--shadow", second, "--share", "0.25")
+        assert code == 0
+        assert "nothing was deployed" in output and "servers follow" in output
+        assert f"shadow: {second}, 0.25 of the texts, since " in output
+        store = MessageStore.open(tmp_path / "store.db")
+        for server, reason in (("a:1", None), ("b:1", "it is bad")):
+            store.save_shadow_outcome(1, ShadowOutcome(server, reason, datetime.now(UTC)))
+        _code, output, _errors = deploy(first)
+        assert "a:1 scores with it\nb:1 does not score with it: it is bad\n" in output
+        shown = json.loads(deploy("--json")[1])["shadow"]
+        assert (shown["tag"], shown["share"], len(shown["servers"])) == (second, 0.25, 2)
+        code, _output, errors = deploy("--shadow", first)
+        assert code == 1 and "its shadow has to be another model" in errors
+        assert "it is in service now, so that there is nothing to compare" in deploy(second)[1]
+        assert "shadow" not in deploy("--no-shadow")[1].splitlines()[-2]
+        assert json.loads(deploy("--shadow", first, "--json")[1])["shadow"]["share"] == 0.1
+
+    def test_report_says_how_the_shadow_differs(self, deploy, models, tmp_path):
+        _home, first, second = models
+        deploy("--shadow", second)
+        code, _output, errors = deploy("--shadow-report")
+        assert code == 1 and f"no text is compared with the shadow {second} yet" in errors
+        now = datetime.now(UTC)
+        rows = [(n / 40, n / 40 + 0.1, n >= 20, n >= 10, now) for n in range(36)]
+        pairs = [ShadowPair(str(number), *row) for number, row in enumerate(rows)]
+        MessageStore.open(tmp_path / "store.db").save_pairs(first, second, pairs)
+        code, output, _errors = deploy("--shadow-report")
+        assert code == 0
+        assert [" ".join(line.split()) for line in output.splitlines()[:11]] == [
+            f"shadow: {second}",
+            f"served: {first}",
+            f"texts: 36, {now.isoformat(' ', 'minutes')} to {now.isoformat(' ', 'minutes')}",
+            "agreement: 72.2% (56.0% to 84.2%)",
+            "positive: 72.2% by the shadow, 44.4% by the served model:"
+            " +27.8 points (+10.5 to +42.1)",
+            "positive by one: 10 by the shadow alone, 0 by the served model alone",
+            "shift of scores: +0.100 (+0.100 to +0.100)",
+            "difference: 0.100 in the mean, 90th percentile 0.100",
+            "rank correlation: 1.000 (1.000 to 1.000), Spearman's",
+            "In parentheses are 95 % confidence intervals.",
+            "",
+        ]
+        lowest = "0.000 to 0.075 4 0.038 0.138 100.0%"
+        assert " ".join(output.splitlines()[12].split()) == lowest
+        deploy("--no-shadow")
+        report = json.loads(deploy("--shadow-report", "--json")[1])  # of the last one
+        assert (report["shadow"], report["texts"], len(report["deciles"])) == (second, 36, 10)
+        assert report["agreement"]["value"] == pytest.approx(26 / 36)
 
     def test_encoder_is_no_model_to_deploy(self, deploy, models):
         code, _output, errors = deploy(f"{ENCODER}:second")

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from model_copies import CLASSIFIER, ENCODER, change, copy_pair, newest, shifted
-from serving import BENTOML, ROOT, Server, serve, wait_for, wait_until_ready
+from serving import BENTOML, ROOT, Server, serve, wait_for, wait_until, wait_until_ready
 
 from feedsieve.message import Message
 from feedsieve.serving.model_swap import CHECK_INTERVAL, ModelSwap
@@ -340,10 +340,3 @@ class TestInProcess:
         store.deploy(second, "test")
         with pytest.raises(_Interrupted):
             runtime._between_batches()
-
-
-def wait_until(condition, within: float = 60.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -31,6 +31,7 @@ from test_curation import TestCurated
 from test_deployments import TestDeployments
 from test_feed import TestFeed, TestSample, twelve
 from test_labels import TestAddLabels, TestImportLabels, TestResolvedLabels, one_message
+from test_shadows import TestShadows
 from test_store import (
     TestAdd,
     TestChanges,
@@ -63,6 +64,7 @@ __all__ = [  # pytest runs these with the fixture `new_location` of this file
     "TestResolvedLabels",
     "TestSample",
     "TestScores",
+    "TestShadows",
     "TestShownModel",
     "TestWritingAtOnce",
     "any_store",

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ from serving import ROOT
 from tiny_bert import save_tiny_bert
 
 from data.generate import LABELED, compose, write
+from feedsieve.store.shadows import ShadowPair
+from feedsieve.store.store import MessageStore
+from train import promote
 from train.tracking import registry
 from train.tracking.challenger import compare
 from train.tracking.registry import CHALLENGER, CHAMPION, FORMER
+from train.tracking.shadow_trial import shadow_findings
 
 RANDOM = np.random.default_rng(7)
 LABELS = (RANDOM.random(400) < 0.3).astype(int)
@@ -49,6 +54,55 @@ class TestCompare:
         assert copied.high - copied.low == pytest.approx(one.high - one.low, rel=0.1)
 
 
+def pairs(count: int) -> list[ShadowPair]:
+    """Return pairs of rising scores; the decisions of the first text differ."""
+    now = datetime.now(UTC)
+    return [
+        ShadowPair(str(number), number / count, number / count, False, number == 0, now)
+        for number in range(count)
+    ]
+
+
+class TestShadow:
+    @pytest.fixture
+    def examine(self, tmp_path):
+        """Examine a challenger that was compared on 20 texts, by these options."""
+        store = MessageStore.open(tmp_path / "store.db")
+        store.save_pairs("champion:1", "challenger:2", pairs(20))
+
+        def call(*arguments: str, champion: str | None = "champion:1"):
+            options = promote._parser().parse_args(["--shadow", *arguments])
+            return shadow_findings(store, "challenger:2", champion, options)
+
+        yield call
+        store.close()
+
+    def test_too_few_texts_reject_and_are_counted(self, examine):
+        [finding] = examine("--shadow-texts", "50")
+        assert not finding.passed
+        assert "20 of 50 live texts" in finding.result and "30 are missing" in finding.result
+        [finding] = examine(champion="champion:0")
+        assert not finding.passed and "1,000 are missing" in finding.result
+
+    def test_agreement_and_ranks_decide(self, examine):
+        agreement, rank = examine("--shadow-texts", "20")
+        assert agreement.passed and agreement.result.startswith("95.0% (")
+        assert rank.passed and rank.result.startswith("1.000 (")
+        agreement, rank = examine("--shadow-texts", "20", "--shadow-agreement", "96")
+        assert (agreement.passed, rank.passed) == (False, True)
+        agreement, rank = examine("--shadow-texts", "20", "--shadow-rank", "1.1")
+        assert (agreement.passed, rank.passed) == (True, False)
+
+    def test_first_champion_has_nothing_to_compare_with(self, examine):
+        [finding] = examine(champion=None)
+        assert finding.passed
+
+    def test_more_texts_than_the_store_keeps_are_refused(self, examine, capsys):
+        with pytest.raises(SystemExit):
+            examine("--shadow-texts", "10001")
+        assert "is not from 1 to 10000" in capsys.readouterr().err
+
+
 class Team:
     """Runs commands of training in a folder with its own stores."""
 
@@ -59,6 +113,7 @@ class Team:
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "BENTOML_HOME": str(folder / "bentoml"),
             "FEEDSIEVE_CACHE": str(folder / "cache"),
+            "FEEDSIEVE_DB": str(folder / "messages.db"),
             "FEEDSIEVE_THREADS": "1",
             "PYTHONPATH": str(ROOT),
         }
@@ -114,8 +169,13 @@ def number(alias: str) -> int | None:
 @pytest.mark.lab
 class TestPromote:
     def test_equal_challenger_becomes_champion_and_can_be_rolled_back(self, team):
-        done = team.promote()
+        tags = [registry.behind(name).pair.classifier_tag for name in (CHAMPION, CHALLENGER)]
+        store = MessageStore.open(team.folder / "messages.db")
+        store.save_pairs(*tags, pairs(20))
+        store.close()
+        done = team.promote("--shadow", "--shadow-texts", 20)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(r"ok +shadow agreement: 95.0%", done.stdout)
         assert re.search(r"ok +average precision: \+0\.00 points", done.stdout)
         assert re.search(r"ok +latency: .* of the champion's", done.stdout)
         assert re.search(r"ok +behaviour: \d+ of 34 checks pass", done.stdout)
@@ -146,12 +206,18 @@ class TestPromote:
         assert table.endswith("Rejected: the champion is unchanged.\n")
 
     @pytest.mark.parametrize(
-        ("limit", "printed"), [("--largest", "REJECTED  size"), ("--slowest", "REJECTED  latency")]
+        ("arguments", "printed"),
+        [
+            (["--largest", 0.001], "REJECTED  size"),
+            (["--slowest", 0.001, "--shadow"], "REJECTED  latency"),
+        ],
     )
-    def test_limits_reject_the_challenger(self, team, limit, printed):
-        done = team.promote(limit, 0.001)
+    def test_limits_reject_the_challenger(self, team, arguments, printed):
+        done = team.promote(*arguments)
         assert done.returncode == 1
         assert printed in done.stdout
+        is_missing = "REJECTED  shadow: 0 of 1,000 live texts" in done.stdout
+        assert is_missing == ("--shadow" in arguments)
         assert number(CHAMPION) == 1
 
     def test_labels_of_other_messages_reject_the_challenger(self, team):

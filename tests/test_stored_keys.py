@@ -104,7 +104,9 @@ class TestEarlierStore:
         url, _dump = database.find_database(location, None)
         engine = database.create_engine(url)
         with engine.begin() as connection:
-            for table in ("api_keys", "deployments", "deployment_outcomes"):
+            newer = ("deployments", "deployment_outcomes")
+            newer += ("shadows", "shadow_outcomes", "shadow_pairs")
+            for table in ("api_keys", *newer):
                 connection.exec_driver_sql(f"DROP TABLE {table}")
             connection.exec_driver_sql("UPDATE feedsieve_revision SET version_num = '2'")
         engine.dispose()

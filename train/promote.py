@@ -8,18 +8,22 @@ from pathlib import Path
 from feedsieve.command import run_command
 from feedsieve.files import open_atomically
 from feedsieve.scoring.model_store import ModelNotFound
+from feedsieve.settings import settings
+from feedsieve.store.shadows import MAX_PAIRS
+from feedsieve.store.store import MessageStore
 from train.behaviour.suite import suite_argument
 from train.data.labelled import read_labeled
 from train.tracking import registry
 from train.tracking.challenger import Candidate, Examination, Finding
 from train.tracking.registry import CHALLENGER, CHAMPION, FORMER, Version, VersionNotFound
+from train.tracking.shadow_trial import shadow_findings
 
 
 def promote(options: argparse.Namespace) -> bool:
     """Make the challenger champion unless a comparison rejects it, and print all results.
 
-    Return whether it is champion now. Raises VersionNotFound, ModelNotFound, TrackingUnavailable
-    and InvalidData.
+    Return whether it is champion now. Raises VersionNotFound, ModelNotFound, TrackingUnavailable,
+    InvalidData, and with `options.shadow` StoreUnavailable.
     """
     frame = read_labeled(options.data)
     challenger, champion = registry.behind(CHALLENGER), registry.behind(CHAMPION)
@@ -32,6 +36,10 @@ def promote(options: argparse.Namespace) -> bool:
     print(*versions, sep="\n")
     loaded = Candidate.load(challenger), _load_champion(champion)
     findings = Examination(*loaded, frame, options).findings()
+    if options.shadow:
+        store = MessageStore.open(settings().db)
+        tags = challenger.pair.classifier_tag, champion.pair.classifier_tag if champion else None
+        findings += shadow_findings(store, *tags, options)
     print(*findings, sep="\n")
     passed = all(finding.passed for finding in findings)
     if passed:
@@ -116,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.promote",
         description="Compare the challenger, the newest version of the registered model in MLflow,"
-        " with the champion: out-of-fold scores, behaviour, latency and size. If it passes, move"
+        " with the champion: out-of-fold scores, behaviour, latency, size, and with --shadow scores"
+        " of live texts. If it passes, move"
         " the alias champion to it; otherwise exit with 1.",
     )
     parser.add_argument(
@@ -138,7 +147,22 @@ def _parser() -> argparse.ArgumentParser:
         help="run train.behave with this file as its --suite; a challenger is rejected if it fails"
         " a check that the champion passes",
     )
+    parser.add_argument(
+        "--shadow",
+        action="store_true",
+        help="also demand that both agree on live texts, which the challenger has scored in the"
+        " shadow of the champion: `feedsieve deploy --shadow TAG`, in the store at FEEDSIEVE_DB",
+    )
+    parser.add_argument(
+        "--shadow-texts",
+        type=_number_of_texts,
+        default=1000,
+        metavar="N",
+        help=f"fewest live texts for --shadow, at most {MAX_PAIRS} (%(default)s)",
+    )
     for name, default, limit in (
+        ("--shadow-agreement", 90.0, "smallest share of equal decisions for --shadow, in percent"),
+        ("--shadow-rank", 0.8, "smallest rank correlation of scores for --shadow"),
         ("--margin", 1.0, "points of F1 and average precision that it may lose"),
         ("--slowest", 100.0, "largest latency of one message on one thread, in ms"),
         ("--slower", 1.5, "largest ratio to the champion's latency"),
@@ -150,6 +174,13 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE.md", help="also write the comparison, as Markdown"
     )
     return parser
+
+
+def _number_of_texts(value: str) -> int:
+    number = int(value)
+    if not 1 <= number <= MAX_PAIRS:
+        raise argparse.ArgumentTypeError(f"{number} is not from 1 to {MAX_PAIRS}")
+    return number
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from feedsieve import metrics
@@ -21,14 +21,16 @@ def backfill(
     between_batches: Callable[[], object] | None = None,
     at_once: int = READ_AT_ONCE,
     claims: Claims | None = None,
+    scored: Callable[[Mapping[str, str], Mapping[str, float]], object] | None = None,
 ) -> bool:
     """Score every text of `store` that the model has not scored; mark the model complete then.
 
     With `claims`, texts that another process has claimed are left to it. Return whether all texts
     have scores. Scores in `precomputed`, by fingerprint, are saved as they are. `progress` is
     called with the number of texts done since its last call, `between_batches` between batches of
-    the encoder; if the latter raises, the scores of at most `at_once` texts are lost. If scores
-    cannot be saved, they are added to `precomputed`. Raises StoreUnavailable.
+    the encoder; if the latter raises, the scores of at most `at_once` texts are lost. `scored` is
+    called with texts and their scores, by fingerprint, once they are saved. If scores cannot be
+    saved, they are added to `precomputed`. Raises StoreUnavailable.
     """
     store.start_model(scorer.model, scorer.threshold)
     precomputed = {} if precomputed is None else precomputed  # the caller may add scores meanwhile
@@ -42,6 +44,8 @@ def backfill(
         metrics.BACKFILLED_SCORES.observe(scores.tolist(), scorer.threshold)
         precomputed.update(zip(new, scores.tolist(), strict=True))
         store.save_scores(scorer.model, [(key, precomputed[key]) for key, _text in batch])
+        if scored:
+            scored(new, {key: precomputed[key] for key in new})
         for key in new:
             precomputed.pop(key, None)
         if progress:
@@ -117,3 +121,8 @@ class Throttle:
         with self._idle:
             self._idle.wait_for(lambda: not self._requests, self.MAX_PAUSE * worked)
         self.resume()
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait so long at most; return whether no request is in progress."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._requests, seconds)

@@ -27,7 +27,6 @@ class ModelSwap:
         self._followed: Deployment | None = None  # the last one that was loaded or refused
         self._next_check = 0.0
         self._unsent: tuple[Outcome, str | None] | None = None
-        self._server = f"{socket.gethostname()}:{os.getpid()}"
 
     def load_first(self) -> Scorer:
         """Load the model that the store wants, or FEEDSIEVE_MODEL if none or a bad one is wanted.
@@ -43,7 +42,7 @@ class ModelSwap:
             _log.warning("serving %s, FEEDSIEVE_MODEL, instead", self._own)
         elif self._followed:
             self._unsent = "done", None
-        return self._load_checked(self._own)
+        return load_checked(self._own, self._settings)
 
     def is_due(self, store: MessageStore) -> bool:
         """Return whether another model is wanted now; look at most each `CHECK_INTERVAL`.
@@ -77,32 +76,44 @@ class ModelSwap:
         if not self._unsent or not self._followed:
             return
         outcome, reason = self._unsent
-        answer = DeploymentOutcome(self._server, outcome, served, reason, datetime.now(UTC))
+        answer = DeploymentOutcome(server_name(), outcome, served, reason, datetime.now(UTC))
         store.save_outcome(self._followed.number, answer)
         self._unsent = None
 
     def _load(self, tag: str) -> Scorer | None:
         """Load a wanted model; return None, and say why, if it is refused."""
         try:
-            scorer = self._load_checked(tag)
-        except ModelNotFound as error:
-            reason = str(error)
-        except Exception as error:  # out of memory, or a bug: the served model goes on
-            reason = f"{type(error).__name__}: {error}"
+            scorer = load_checked(tag, self._settings)
+        except Exception as error:  # a bad model, out of memory, or a bug: the served one goes on
+            reason = one_line(error)
         else:
             self._unsent = "done", None
             metrics.MODEL_SWAPS.labels("done").inc()
             return scorer
-        reason = " ".join(reason.split())
         _log.error("%s is wanted and refused: %s", tag, reason)
         metrics.MODEL_SWAPS.labels("refused").inc()
         self._unsent = "refused", reason
         return None
 
-    def _load_checked(self, tag: str) -> Scorer:
-        """Load a model, which compares it with its reference outputs, and call it once."""
-        settings = self._settings
-        scorer = load_scorer(tag, settings.threads, cascade=settings.cascade)
-        first = ["the first call is slow"]
-        scorer.classifier.score(first, scorer.encoder.encode(first))
-        return scorer
+
+def load_checked(tag: str, settings: Settings, threads: int | None = None) -> Scorer:
+    """Load a model, which compares it with its reference outputs, and call it once.
+
+    `threads` are those of the settings by default. Raises ModelNotFound.
+    """
+    count = settings.threads if threads is None else threads
+    scorer = load_scorer(tag, count, cascade=settings.cascade)
+    first = ["the first call is slow"]
+    scorer.classifier.score(first, scorer.encoder.encode(first))
+    return scorer
+
+
+def one_line(error: Exception) -> str:
+    """Return why a model cannot be loaded, on one line."""
+    reason = str(error) if isinstance(error, ModelNotFound) else f"{type(error).__name__}: {error}"
+    return " ".join(reason.split())
+
+
+def server_name() -> str:
+    """Return the name of this process among the servers of a store: machine and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain, compress, islice
 
 from feedsieve import metrics
@@ -24,6 +25,7 @@ from feedsieve.serving.model_swap import CHECK_INTERVAL, ModelSwap
 from feedsieve.serving.score_cache import ScoreCache
 from feedsieve.serving.served_model import Scores, ServedModel, Texts
 from feedsieve.serving.server_exit import end_server
+from feedsieve.serving.shadow import ShadowScoring
 from feedsieve.serving.store_health import Backlog, StoreState, store_state
 from feedsieve.serving.watch_runs import WatchThread
 from feedsieve.serving.watching import sqlite_file
@@ -94,24 +96,27 @@ class Runtime:
         )
         self._thread = threading.Thread(target=self._run, name="backfill", daemon=True)
         self._watching = WatchThread(settings, self)
+        self._shadow = ShadowScoring(settings, self)
         self.keys = KeyCache(settings, self)
 
     def start(self) -> None:
         self._thread.start()
         self._watching.start()
+        self._shadow.start()
         self.keys.start()
 
     def begin_stop(self) -> None:
         """Be no longer ready, and let the threads end after their batches. For signal handlers."""
         self._stopping.set()
         self._watching.stop()
+        self._shadow.stop()
         self.keys.stop()
 
     def stop(self) -> None:
         """Stop the threads after their batches; do not wait longer than `STOP_TIMEOUT`."""
         self.begin_stop()
         deadline = time.monotonic() + STOP_TIMEOUT
-        for thread in (self._thread, self._watching.thread):
+        for thread in (self._thread, self._watching.thread, self._shadow.thread):
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -157,10 +162,17 @@ class Runtime:
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in scores}
         metrics.RECALLED.inc(len(texts) - len(new))
         if new:
-            with self.admission.scoring(new.values()), metrics.QUEUE.waiting(len(new)):
+            with (
+                self.admission.scoring(new.values()),
+                metrics.QUEUE.waiting(len(new)),
+                self._shadow.request(),
+            ):
                 scores = {**scores, **await model.score_new(new)}
         if stored:
             model.unsaved.update({key: scores[key].score for key in keys})
+        if self._shadow.is_loaded:
+            live = {key: scores[key].score for key in keys}
+            self._shadow.offer(model.scorer, dict(zip(keys, texts, strict=True)), live)
         return [scores[key] for key in keys]
 
     async def find(self, model: ServedModel, identifier: str) -> Scored | None:
@@ -187,7 +199,7 @@ class Runtime:
 
     def explain(self, model: ServedModel, text: str) -> Explanation:
         """Explain the score of `text`. The backfill pauses meanwhile."""
-        with self._throttle.request():
+        with self._throttle.request(), self._shadow.request():
             return explain(model.scorer, text)
 
     def _read(
@@ -237,12 +249,8 @@ class Runtime:
             speed.measured(cost(embedded), seconds)
         all_scores = cached | dict(zip(new, scores.each(), strict=True))
         cache.put(all_scores)
-        by_words = len(new) - len(embedded)
-        metrics.BATCH.observe(sum(map(len, requests)))
-        metrics.BY_WORDS.inc(by_words)
-        metrics.EMBEDDED.inc(len(embedded))
+        metrics.observe_batch(sum(map(len, requests)), len(new), len(embedded))
         metrics.REQUESTED_SCORES.observe(scores.scores.tolist(), scorer.threshold)
-        metrics.RECALLED.inc(sum(map(len, requests)) - len(new))
         return all_scores
 
     def _run(self) -> None:
@@ -348,9 +356,17 @@ class Runtime:
             metrics.BACKFILLED.inc(count)
             _log.info("scored %d messages in the background", done)
 
-        between = self._between_batches
+        offer = partial(self._shadow.offer, model.scorer)
         with open_claims(self._settings.db, sqlite_file(store)) as claims:
-            is_complete = backfill(store, model.scorer, model.unsaved, show, between, claims=claims)
+            is_complete = backfill(
+                store,
+                model.scorer,
+                model.unsaved,
+                show,
+                self._between_batches,
+                claims=claims,
+                scored=offer,
+            )
         if is_complete:
             model.unsaved = {}
         return is_complete

@@ -10,6 +10,7 @@ from feedsieve.store.schema import (
     message_history,
     messages,
     scores,
+    shadow_pairs,
     sources,
     texts,
 )
@@ -33,7 +34,7 @@ def delete_message(connection: Connection, identifier: str, who: str) -> bool:
     unused = {message.fingerprint, *history}
     others = select(messages.c.fingerprint).where(messages.c.fingerprint.in_(unused))
     unused.difference_update(connection.execute(others).scalars())
-    for column in (scores.c.fingerprint, texts.c.fingerprint):
+    for column in (scores.c.fingerprint, texts.c.fingerprint, shadow_pairs.c.fingerprint):
         connection.execute(delete(column.table).where(column.in_(unused)))
     record = {
         "source": message.key,

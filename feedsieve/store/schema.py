@@ -27,7 +27,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 Fingerprint = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
-REVISION = "4"
+REVISION = "5"
 """The revision of this schema in feedsieve/store/migrations."""
 
 metadata = sa.MetaData()
@@ -142,6 +142,44 @@ deployment_outcomes = sa.Table(
     sa.Column("model", Text, nullable=False),  # that it serves
     sa.Column("reason", Text),
     sa.Column("time", UtcTime, nullable=False),
+)
+
+# Models that were to be compared with the served one, oldest first; the last one is wanted. A null
+# tag stands for none.
+shadows = sa.Table(
+    "shadows",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("tag", Text),
+    sa.Column("share", sa.Float(53), nullable=False),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Column("who", Text, nullable=False),
+)
+
+# Each server's answer to the last shadow.
+shadow_outcomes = sa.Table(
+    "shadow_outcomes",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # of the shadow
+    sa.Column("server", Text, primary_key=True),
+    sa.Column("reason", Text),  # why it does not score with it; null: it does
+    sa.Column("time", UtcTime, nullable=False),
+)
+
+# Scores and decisions of the served model and of its shadow, a row for each text.
+shadow_pairs = sa.Table(
+    "shadow_pairs",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("model", Text, nullable=False),
+    sa.Column("shadow", Text, nullable=False),
+    sa.Column("fingerprint", Fingerprint, nullable=False),
+    sa.Column("score", sa.Float(53), nullable=False),
+    sa.Column("shadow_score", sa.Float(53), nullable=False),
+    sa.Column("is_positive", sa.Boolean, nullable=False),
+    sa.Column("shadow_is_positive", sa.Boolean, nullable=False),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Index("shadow_pairs_by_text", "fingerprint", "model", "shadow", unique=True),
 )
 
 # The fields of `curation.TextFacts`, for every text ever imported.

@@ -43,6 +43,7 @@ from feedsieve.store.schema import (
     upsert,
     watch_positions,
 )
+from feedsieve.store.shadows import ShadowMethods
 from feedsieve.store.state_methods import StateMethods, file_id
 from feedsieve.text import route_id
 
@@ -67,7 +68,7 @@ class Scored:
     score: float | None
 
 
-class MessageStore(LabelMethods, KeyMethods, DeploymentMethods, StateMethods):
+class MessageStore(LabelMethods, KeyMethods, DeploymentMethods, ShadowMethods, StateMethods):
     """Messages and their scores in one database, which threads and processes may share.
 
     Every method raises StoreUnavailable, and writes nothing, if the database is gone, full, damaged
