@@ -187,7 +187,7 @@ def show_backend(model: str, selection: Selection) -> None:
 
 
 def observe_batch(texts: int, new: int, embedded: int) -> None:
-    """Count the texts of a batch: `new` were not cached, `embedded` of those read by the encoder."""
+    """Count the texts of a batch: `new` were not cached, the encoder read `embedded` of them."""
     BATCH.observe(texts)
     BY_WORDS.inc(new - embedded)
     EMBEDDED.inc(embedded)
