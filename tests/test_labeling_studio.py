@@ -20,7 +20,7 @@ from tiny_bert import save_tiny_bert
 from feedsieve.store.store import MessageStore
 from feedsieve.text import storable
 from labeling.batch import Item, write_batch
-from labeling.push import AUDIT_TITLE, HELD_OUT, TITLE
+from labeling.push import HELD_OUT, TITLE, project_title
 from labeling.studio import Studio
 from train.data.labelled import read_labeled
 
@@ -266,7 +266,7 @@ class TestAudit:
         assert "1 messages added to the project 'feedsieve audit'" in printed
         assert "guideline.md is shown to annotators" in printed
         assert "0 messages added" in run("push", audit)
-        project = studio.find(AUDIT_TITLE)
+        project = studio.find(project_title(is_audit=True))
         assert project is not None
         task = second.tasks(project)["102"]
         assert task["data"]["reason"].splitlines() == [
