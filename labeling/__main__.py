@@ -12,7 +12,7 @@ from feedsieve.settings import in_sample_folder
 from feedsieve.store.database import without_password
 from feedsieve.store.store import MessageStore
 from labeling import server
-from labeling.pull import FEWEST_COMMON, Merged, pull
+from labeling.pull import FEWEST_COMMON, Merged, Pulled, pull
 from labeling.push import push
 from labeling.studio import TOKEN_VARIABLE, Studio
 from train.data.chosen import chosen
@@ -62,10 +62,12 @@ def _pull(options: argparse.Namespace) -> None:
         print(pair)
     print(f"{store.location}: {pulled.stored.summary(pulled.skipped)}")
     if pulled.merged and labeled:
-        _print_merged(pulled.merged, labeled, pulled.is_written)
+        _print_merged(pulled, pulled.merged, labeled)
 
 
-def _print_merged(merged: Merged, path: Path, is_written: bool) -> None:
+def _print_merged(pulled: Pulled, merged: Merged, path: Path) -> None:
+    if kept := [identifier for identifier in pulled.tied if identifier in merged.labels]:
+        print(f"{path} keeps the earlier label of {len(kept):,} of the tied messages")
     if merged.other_text:
         other = first_few([quote(name) for name in merged.other_text])
         print(f"left out {len(merged.other_text):,} with another text in {path}: {other}")
@@ -73,7 +75,7 @@ def _print_merged(merged: Merged, path: Path, is_written: bool) -> None:
     print(
         f"{path}: {merged.added:,} labels added, {len(merged.changed):,} changed, "
         f"{merged.confirmed:,} confirmed, {len(merged.rows) - touched:,} other rows unchanged"
-        + ("" if is_written else "; nothing new, the file was not written")
+        + ("" if pulled.is_written else "; nothing new, the file was not written")
     )
 
 

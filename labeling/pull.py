@@ -79,6 +79,11 @@ class Merged:
     changed: list[str] = field(default_factory=list)  # descriptions
     other_text: list[str] = field(default_factory=list)  # msg_ids with another text in the file
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels in the file by msg_id; rows without one are left out."""
+        return {row["msg_id"].strip(): row["label"] for row in self.rows if row["label"].strip()}
+
 
 @dataclass(frozen=True)
 class Pulled:

@@ -73,7 +73,7 @@ def push(studio: Studio, path: Path, data: Chosen, guideline: Path | None = None
     with tqdm(total=len(scored), desc="import", unit=" messages", disable=not scored) as progress:
         for start in range(0, len(scored), _TASKS_AT_ONCE):
             part = scored[start : start + _TASKS_AT_ONCE]
-            studio.add(project, [_task(item, is_audit=is_audit) for item in part])
+            studio.add(project, [make_task(item, is_audit=is_audit) for item in part])
             progress.update(len(part))
     models = tuple(sorted({item.model for item in scored if item.score is not None}))
     return Pushed(title, len(new), len(items) - len(new), models)
@@ -117,14 +117,19 @@ def _named(item: Item, model: str) -> Item:
     return replace(item, model=item.model or (HELD_OUT if item.reason else model))
 
 
-def _task(item: Item, *, is_audit: bool) -> dict[str, Any]:
-    """Return a task in Label Studio's format. Its prediction is the more likely label."""
-    data = {"msg_id": item.msg_id, "msg": item.msg}
+def make_task(item: Item, *, is_audit: bool) -> dict[str, Any]:
+    """Return a task in Label Studio's format. Its prediction is the more likely label.
+
+    The prediction is shown beside the message as text: the same key that chooses a label takes a
+    preselected one back.
+    """
+    data = {"msg_id": item.msg_id, "msg": item.msg, "prediction": "no prediction"}
     if is_audit:
         data["reason"] = item.explanation
     if item.score is None:
         return {"data": data}
     choice = "positive" if item.score >= 0.5 else "negative"
+    data["prediction"] = f"{choice}, score {item.score:.2f} by {item.model}"
     result = {
         "from_name": "label",
         "to_name": "msg",

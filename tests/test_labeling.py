@@ -1,5 +1,6 @@
 """Batches, merging of labels, and errors of `python -m labeling`; all without Label Studio."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,7 +27,7 @@ from labeling.pull import (
     resolve,
     stored_labels,
 )
-from labeling.push import TITLE, project_title
+from labeling.push import TITLE, make_task, project_title
 
 
 def vote(label: str, day: int = 1) -> Vote:
@@ -164,6 +165,36 @@ def test_sample_has_projects_of_its_own():
         for is_audit in (False, True)
     }
     assert titles == {TITLE, "feedsieve audit", "feedsieve sample", "feedsieve sample audit"}
+
+
+class TestTask:
+    def test_prediction_is_text_beside_the_message(self):
+        task = make_task(Item("1", "text", 0.125, "some:tag"), is_audit=False)
+        assert task["data"]["prediction"] == "negative, score 0.12 by some:tag"
+        assert make_task(Item("1", "text"), is_audit=False)["data"]["prediction"] == "no prediction"
+
+    @pytest.mark.parametrize("name", ["config.xml", "audit.xml"])
+    def test_screen_shows_the_prediction(self, name):
+        screen = ElementTree.parse(ROOT / "labeling" / name)
+        assert screen.find("Text[@name='prediction']").get("value") == "$prediction"
+
+
+def test_missing_sdk_is_named(tmp_path):
+    """Where feedsieve is installed without the extra `label`."""
+    write_csv(tmp_path / "batch.csv", ["msg_id", "msg"], ["1", "text"])
+    code = "import runpy, sys; sys.modules['label_studio_sdk'] = None\n"
+    code += (
+        "sys.argv[1:] = ['push', 'batch.csv']; runpy.run_module('labeling', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "LABEL_STUDIO_API_KEY": "x"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "labeling: Label Studio's SDK is not installed; `pip install" in done.stderr
 
 
 class TestStoredLabels:
