@@ -195,6 +195,8 @@ cluster: $(VENV)/lab ## start a Dask scheduler and two workers, for --cluster; d
 mlflow: $(VENV)/lab ## look at what was trained, at 127.0.0.1:MLFLOW_PORT (5000)
 ifeq ($(filter http%,$(MLFLOW_TRACKING_URI)),)
 	@mkdir -p .mlflow
+	@$(BIN)/python -c "from train.tracking.mlflow_run import runs_page as page; \
+		print('the runs of training:', page('http://127.0.0.1:$(MLFLOW_PORT)'))"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 \
 		--host 127.0.0.1 --port $(MLFLOW_PORT) --artifacts-destination .mlflow/artifacts \
 		--backend-store-uri '$(or $(MLFLOW_TRACKING_URI),sqlite:///.mlflow/mlflow.db)'
