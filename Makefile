@@ -11,6 +11,7 @@ PORT ?= 3000
 MLFLOW_PORT ?= 5000
 NOTEBOOK_HOST ?= 127.0.0.1
 NOTEBOOK_PORT ?= 8888
+NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 BACKEND ?= docker
 TEST_PROCESSES ?= logical
 BUILD_FLAGS ?=
@@ -34,7 +35,7 @@ export DISABLE_TELEMETRY ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: help coverage setup sample chosen labelstudio features train mlflow notebook screenshots docs promote serve test test-lab lint format bento package wheel container image-check sbom audit build benchmark loadtest soak fuzz cluster constraints clean
+.PHONY: help coverage setup sample chosen labelstudio features train mlflow notebook html screenshots docs promote serve test test-lab lint format bento package wheel container image-check sbom audit build benchmark loadtest soak fuzz cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -213,6 +214,9 @@ notebook: $(VENV)/lab chosen ## explore, label, train, find errors in JupyterLab
 	$(BIN)/jupyter lab --allow-root --ip $(NOTEBOOK_HOST) --port $(NOTEBOOK_PORT) \
 		--ServerApp.port_retries=0 --ServerApp.root_dir=. --LabApp.extension_manager=readonly \
 		--LabApp.default_url=/lab/tree/notebooks/01_explore.ipynb
+
+html: $(VENV)/lab chosen ## run NOTEBOOKS (all) and write them with their plots to reports/notebooks/ as HTML
+	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to html --execute --output-dir reports/notebooks $(NOTEBOOKS)
 
 screenshots: $(VENV)/screenshots $(LABEL_STUDIO)/ready ## take the pictures of the docs anew, with Chromium, of the sample corpus
 	$(BIN)/python -m docs.screenshots

@@ -123,18 +123,18 @@ def make_task(item: Item, *, is_audit: bool) -> dict[str, Any]:
     The prediction is shown beside the message as text: the same key that chooses a label takes a
     preselected one back.
     """
-    data = {"msg_id": item.msg_id, "msg": item.msg, "prediction": "no prediction"}
+    data = {"msg_id": item.msg_id, "msg": item.msg}
     if is_audit:
-        data["reason"] = item.explanation
+        data["reason"] = f"{item.prediction}\n{item.explanation}"
+    else:
+        data["prediction"] = item.prediction
     if item.score is None:
         return {"data": data}
-    choice = "positive" if item.score >= 0.5 else "negative"
-    data["prediction"] = f"{choice}, score {item.score:.2f} by {item.model}"
     result = {
         "from_name": "label",
         "to_name": "msg",
         "type": "choices",
-        "value": {"choices": [choice]},
+        "value": {"choices": [item.choice]},
     }
     prediction = {"model_version": item.model, "score": item.score, "result": [result]}
     return {"data": data, "predictions": [prediction]}

@@ -173,9 +173,13 @@ class TestTask:
         assert task["data"]["prediction"] == "negative, score 0.12 by some:tag"
         assert make_task(Item("1", "text"), is_audit=False)["data"]["prediction"] == "no prediction"
 
-    @pytest.mark.parametrize("name", ["config.xml", "audit.xml"])
-    def test_screen_shows_the_prediction(self, name):
-        screen = ElementTree.parse(ROOT / "labeling" / name)
+    def test_prediction_of_an_audit_is_above_its_reason(self):
+        item = Item("1", "text", 0.75, "held out", reason="doubted")
+        data = make_task(item, is_audit=True)["data"]
+        assert data["reason"] == "positive, score 0.75 by held out\ndoubted"
+
+    def test_screen_shows_the_prediction(self):
+        screen = ElementTree.parse(ROOT / "labeling" / "config.xml")
         assert screen.find("Text[@name='prediction']").get("value") == "$prediction"
 
 

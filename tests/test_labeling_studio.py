@@ -209,7 +209,7 @@ class TestPull:
         }  # fmt: skip
         assert rows["101"]["label"] == "0"
         assert "changed: msg_id '101': '1' is now 0, by feedsieve@localhost second@" in output
-        assert "1 changed, 1 confirmed, 1 other rows unchanged" in output
+        assert "1 changed, 1 confirmed, 2 other rows unchanged" in output
 
     def test_agreement_is_reported(self, pulled):
         assert re.search(r"agree on 90% of 4[89] messages, Cohen's kappa 0\.7\d", pulled[1])

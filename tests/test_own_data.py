@@ -194,6 +194,17 @@ def test_batch_is_chosen_beside_the_data(with_sample, monkeypatch, capsys, home)
     assert len(pd.read_csv(SAMPLE / "batch.csv")) == 3
 
 
+def test_git_ignores_what_commands_write():
+    written = ["batch.csv", "labeled_messages.csv", "scored_corpus.csv", "volume/x", "base/x"]
+    written += [f"data/{name}" for name in (*written[:3], "messages.db", "sample/messages.db")]
+    listed = subprocess.run(
+        ["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert listed.stdout.split() == written
+
+
 class TestModel:
     """`python -m train --unless-trained`, which `make serve` runs first."""
 
