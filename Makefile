@@ -11,6 +11,7 @@ PORT ?= 3000
 MLFLOW_PORT ?= 5000
 NOTEBOOK_HOST ?= 127.0.0.1
 NOTEBOOK_PORT ?= 8888
+NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 BACKEND ?= docker
 TEST_PROCESSES ?= logical
 BUILD_FLAGS ?=
@@ -34,9 +35,7 @@ export DISABLE_TELEMETRY ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= true
 
-SAMPLE := data/messages.db data/labeled_messages.csv
-
-.PHONY: help coverage setup sample labelstudio features train mlflow notebook screenshots docs promote serve test test-lab lint format bento package wheel container image-check sbom audit build benchmark loadtest soak fuzz cluster constraints clean
+.PHONY: help coverage setup sample chosen labelstudio features train mlflow notebook html screenshots docs promote serve test test-lab lint format bento package wheel container image-check sbom audit build benchmark loadtest soak fuzz cluster constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,26 +84,26 @@ $(LABEL_STUDIO)/ready: labeling/requirements.txt
 		--requirement labeling/requirements.txt
 	@touch $@
 
-sample: $(SAMPLE) ## make the sample corpus in data/, if there is none
+# Without --force: messages.db may hold labels of people and scores by now.
+sample: $(VENV)/train ## make the sample chat in data/sample/, if there is none
+	$(BIN)/python -m data.generate
 
-# Without --force: messages.db may hold somebody's messages by now.
-$(SAMPLE): | $(VENV)/train
-	$(BIN)/python -m data.generate --out data
+chosen: | $(VENV)/train
+	@$(BIN)/python -m data.choose --quiet
 
-train: $(VENV)/train $(SAMPLE) ## train on the sample corpus, save the models, write reports/
-	$(BIN)/python -m train --data data/labeled_messages.csv --db data/messages.db \
-		--behave sample
+train: $(VENV)/train chosen ## train, save the models, write reports/; like serve, notebook and features, on your own data in data/, else on the sample
+	@$(BIN)/python -m train
 
-features: $(VENV)/lab $(SAMPLE) ## compute what Feast has not of the messages yet
-	$(BIN)/python -m train.features
+features: $(VENV)/lab chosen ## compute what Feast has not of the messages yet
+	@$(BIN)/python -m train.features
 
-serve: $(VENV)/train $(SAMPLE) ## serve on HOST:PORT (127.0.0.1:3000), after training once if there is no model
+serve: $(VENV)/train chosen ## serve on HOST:PORT (127.0.0.1:3000), after training once if there is no model
 ifeq ($(FEEDSIEVE_MODEL),)
-	@if $(BIN)/bentoml models get feedsieve-classifier:latest --output path >/dev/null 2>&1; then \
-		echo "serving the newest model in BentoML's model store; make train makes a new one"; \
-	else $(MAKE) --no-print-directory train; fi
+	@$(BIN)/python -m train --unless-trained
+else
+	@$(BIN)/python -m data.choose
 endif
-	$(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
+	FEEDSIEVE_DB="$$($(BIN)/python -m data.choose --db)" $(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
 
 labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio on LABEL_STUDIO_PORT (8080)
 	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
@@ -136,9 +135,8 @@ format: $(VENV)/dev ## mend style where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-promote: $(VENV)/train ## make the newest model champion, if it is not clearly worse; for your own data: python -m train.promote
-	$(BIN)/python -m train.promote --data data/labeled_messages.csv --behave sample \
-		--out reports/promotion.md
+promote: $(VENV)/train chosen ## make the newest model champion, if it is not clearly worse
+	@$(BIN)/python -m train.promote --out reports/promotion.md
 
 bento: $(VENV)/train ## pack the service and its two models as a Bento
 	$(BIN)/bentoml build
@@ -198,6 +196,8 @@ cluster: $(VENV)/lab ## start a Dask scheduler and two workers, for --cluster; d
 mlflow: $(VENV)/lab ## look at what was trained, at 127.0.0.1:MLFLOW_PORT (5000)
 ifeq ($(filter http%,$(MLFLOW_TRACKING_URI)),)
 	@mkdir -p .mlflow
+	@$(BIN)/python -c "from train.tracking.mlflow_run import runs_page as page; \
+		print('the runs of training:', page('http://127.0.0.1:$(MLFLOW_PORT)'))"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 \
 		--host 127.0.0.1 --port $(MLFLOW_PORT) --artifacts-destination .mlflow/artifacts \
 		--backend-store-uri '$(or $(MLFLOW_TRACKING_URI),sqlite:///.mlflow/mlflow.db)'
@@ -207,12 +207,16 @@ endif
 
 # The plugin that is disabled, in .venv alone, asks for news and newer versions; the extension manager
 # would ask PyPI.
-notebook: $(VENV)/lab $(SAMPLE) ## explore, label, train, find errors in JupyterLab, at NOTEBOOK_HOST:NOTEBOOK_PORT (127.0.0.1:8888)
+notebook: $(VENV)/lab chosen ## explore, label, train, find errors in JupyterLab, at NOTEBOOK_HOST:NOTEBOOK_PORT (127.0.0.1:8888)
+	@$(BIN)/python -m data.choose
 	$(BIN)/jupyter labextension disable --level=sys_prefix \
 		@jupyterlab/apputils-extension:announcements
 	$(BIN)/jupyter lab --allow-root --ip $(NOTEBOOK_HOST) --port $(NOTEBOOK_PORT) \
 		--ServerApp.port_retries=0 --ServerApp.root_dir=. --LabApp.extension_manager=readonly \
 		--LabApp.default_url=/lab/tree/notebooks/01_explore.ipynb
+
+html: $(VENV)/lab chosen ## run NOTEBOOKS (all) and write them with their plots to reports/notebooks/ as HTML
+	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to html --execute --output-dir reports/notebooks $(NOTEBOOKS)
 
 screenshots: $(VENV)/screenshots $(LABEL_STUDIO)/ready ## take the pictures of the docs anew, with Chromium, of the sample corpus
 	$(BIN)/python -m docs.screenshots

@@ -93,7 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, same = parser.add_argument, "the same seed makes the same files, byte for byte"
-    add("--out", type=Path, default=Path("data"), metavar="FOLDER", help="folder of the files")
+    add(
+        "--out",
+        type=Path,
+        default=Path("data/sample"),
+        metavar="FOLDER",
+        help="folder of the files",
+    )
     add("--messages", type=_positive, default=4000, metavar="COUNT", help="number of messages")
     add("--seed", type=int, default=7, help=same)
     add("--force", action="store_true", help="replace existing files")

@@ -53,7 +53,7 @@ COMMANDS = {
         "labeling.simulate",
         "labeling.simulate_rechecking",
     ],
-    "Sample corpus": ["data.generate"],
+    "Sample corpus": ["data.generate", "data.choose"],
     "Release": ["deploy.image.check", "deploy.audit"],
     "Measurements": [
         "loadtests",

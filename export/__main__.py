@@ -36,7 +36,8 @@ def _export(options: argparse.Namespace) -> str:
     from export import pipeline, sources
     from export.check import ExportError
 
-    texts = [message.text for message in islice(read_messages(options.messages), MAX_MESSAGES)]
+    messages = options.messages or Path(settings().db)
+    texts = [message.text for message in islice(read_messages(messages), MAX_MESSAGES)]
     source = sources.load(options.encoder)
     with tempfile.TemporaryDirectory(prefix="feedsieve-export-") as folder:
         encoders = pipeline.export_encoder(source, Path(folder), texts, settings().threads)
@@ -68,9 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--messages",
         type=Path,
-        default=Path("data/messages.db"),
         metavar="FILE",
-        help="messages to check the export on: a chat dump, CSV or result.json (%(default)s)",
+        help="messages to check the export on: a chat dump, CSV or result.json (FEEDSIEVE_DB)",
     )
     parser.add_argument(
         "--add-reference",

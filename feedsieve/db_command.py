@@ -61,7 +61,7 @@ def restore(file: Path, force: bool) -> None:
     command prints where. What was stored, labelled or deleted after the backup is undone.
     """
     check_backup(file)
-    url = locate(settings().db, settings().state, is_replaced=True)
+    url = locate(settings().db_to_fill, settings().state, is_replaced=True)
     with _progress(str(file)) as progress:
         if url.get_backend_name() == "sqlite":
             path = Path(str(url.database))
@@ -71,7 +71,7 @@ def restore(file: Path, force: bool) -> None:
             restored = postgres_backup.restore(file, url, progress, replace=force)
     kept = f"; the replaced store is {restored.replaced}" if restored.replaced else ""
     click.echo(f"{_store(url)}: {restored.messages:,} messages of {file}{kept}")
-    if not MessageStore.open(settings().db).valid_keys():
+    if not MessageStore.open(settings().db_to_fill).valid_keys():
         click.echo("it has no valid API key: anyone who reaches a server of it may write", err=True)
 
 

@@ -44,6 +44,11 @@ def import_files(
     changes nothing. The exit code is 1 if a file cannot be read or has no messages; the others are
     imported all the same.
     """
-    store = None if dry_run else MessageStore.open(settings().db)
+    store = None if dry_run else MessageStore.open(settings().db_to_fill)
+    if store and settings().db != settings().db_to_fill:
+        click.echo(
+            f"{settings().db_to_fill} is your own data: commands run on it from now on, no longer"
+            " on the sample; a running server does after a restart"
+        )
     importer = FileImport(store, source, FORMATS[form] if form else None, is_update=update)
     return importer.run(paths)

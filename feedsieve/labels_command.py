@@ -70,7 +70,7 @@ def import_labels(
     the others are imported all the same.
     """
     words = dict.fromkeys(map(_word, positive), True) | dict.fromkeys(map(_word, negative), False)
-    store = MessageStore.open(settings().db)
+    store = MessageStore.open(settings().db_to_fill)
     bad = []
     for path in paths:
         report = ReadReport()

@@ -59,7 +59,7 @@ def serve(host: str, port: int, model: str | None, db: str | None) -> None:
     line says where to get it. `bentoml serve feedsieve.service:Feedsieve` is the same server with
     BentoML's own options, such as those of TLS.
     """
-    override(model=model, db=db)
+    override(model=model, db=db or settings().db)  # workers that start later use the same store
     find_pair(settings().model)  # before a server is started
     from bentoml_cli.cli import cli  # takes a second, which the other commands have no use for
 

@@ -29,6 +29,9 @@ _MAX_ROOT_PATH = 200  # characters
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+OWN_DB = "data/messages.db"
+OWN_LABELS = Path("data/labeled_messages.csv")
+SAMPLE_FOLDER = Path("data/sample")  # the sample chat, which is used where there is no own data
 _SERVER_PROCESS = "BENTO_SERVER_PROCESS"  # not a setting: a server hands it to its workers
 
 
@@ -36,9 +39,12 @@ class Settings(BaseSettings):
     """All settings. Every default works on a laptop."""
 
     model_config = SettingsConfigDict(env_prefix="FEEDSIEVE_", env_ignore_empty=True)
+    _is_db_given: bool = False
 
     db: str = Field(
-        default="data/messages.db", description="message store: a file or an SQLAlchemy URL"
+        default=OWN_DB,
+        description="message store: a file or an SQLAlchemy URL. Without it and without own data,"
+        " that of the sample in `data/sample/` if there is one",
     )
     model: str = Field(
         default="feedsieve-classifier:latest", description="the classifier to serve, a BentoML tag"
@@ -180,9 +186,33 @@ class Settings(BaseSettings):
         return tuple(_host(part.strip()) for part in value.split(",") if part.strip())
 
     def model_post_init(self, _context: object) -> None:
+        self._is_db_given = "db" in self.model_fields_set
+        if not self.has_own_data and (sample := SAMPLE_FOLDER / Path(OWN_DB).name).is_file():
+            self.db = str(sample)
         self.cache = self.cache.expanduser()
         self.state = self.state.expanduser()
         self.bentoml_home = self.bentoml_home.expanduser()
+
+    @property
+    def has_own_data(self) -> bool:
+        """Whether there are messages, labels or sources of the user's, or a store is named."""
+        named = self._is_db_given or bool(self.sources)
+        return named or Path(OWN_DB).exists() or OWN_LABELS.exists()
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the message store is the one in the sample's folder."""
+        return in_sample_folder(self.db)
+
+    @property
+    def db_to_fill(self) -> str:
+        """The store that messages are imported into: the sample's only if it is named."""
+        return self.db if self._is_db_given else OWN_DB
+
+
+def in_sample_folder(path: str | Path) -> bool:
+    """Return whether a file is in the folder of the sample chat."""
+    return Path(path).resolve().parent == SAMPLE_FOLDER.resolve()
 
 
 def is_root_path(path: str) -> bool:

@@ -3,16 +3,19 @@
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from feedsieve.command import run_command
 from feedsieve.errors import first_few, quote
-from feedsieve.settings import settings
+from feedsieve.settings import in_sample_folder
+from feedsieve.store.database import without_password
 from feedsieve.store.store import MessageStore
 from labeling import server
-from labeling.pull import FEWEST_COMMON, Merged, pull
+from labeling.pull import FEWEST_COMMON, Merged, Pulled, pull
 from labeling.push import push
 from labeling.studio import TOKEN_VARIABLE, Studio
+from train.data.chosen import chosen
 
 GUIDELINE = Path("data/guideline.md")
 
@@ -27,7 +30,11 @@ def _push(options: argparse.Namespace) -> None:
     guideline = options.guideline
     if guideline is None and GUIDELINE.exists():
         guideline = GUIDELINE
-    pushed = push(Studio.open(options.url, options.token), options.batch, guideline)
+    data = chosen()
+    if in_sample_folder(options.batch):
+        data = replace(data, is_sample=True)
+    print(f"on {options.batch}, {'of the sample chat' if data.is_sample else 'of your own data'}")
+    pushed = push(Studio.open(options.url, options.token), options.batch, data, guideline)
     predictions = ", ".join(pushed.models) or "none: there is no model yet"
     print(
         f"{pushed.added:,} messages added to the project {pushed.title!r} at {options.url}, "
@@ -40,9 +47,12 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
+    data = chosen(options.db)
+    print(f"on {data.whose}: labels go into {without_password(data.db)}")
     studio = Studio.open(options.url, options.token)
-    store = MessageStore.open(options.db or settings().db)
-    pulled = pull(studio, store, options.labeled)
+    store = MessageStore.open(data.db)
+    labeled = options.labeled or data.labels
+    pulled = pull(studio, store, labeled, is_sample=data.is_sample)
     for change in pulled.merged.changed if pulled.merged else ():
         print(f"changed: {change}")
     if pulled.tied:
@@ -51,11 +61,13 @@ def _pull(options: argparse.Namespace) -> None:
     for pair in pulled.agreements:
         print(pair)
     print(f"{store.location}: {pulled.stored.summary(pulled.skipped)}")
-    if pulled.merged:
-        _print_merged(pulled.merged, options.labeled, pulled.is_written)
+    if pulled.merged and labeled:
+        _print_merged(pulled, pulled.merged, labeled)
 
 
-def _print_merged(merged: Merged, path: Path, is_written: bool) -> None:
+def _print_merged(pulled: Pulled, merged: Merged, path: Path) -> None:
+    if kept := [identifier for identifier in pulled.tied if identifier in merged.labels]:
+        print(f"{path} keeps the earlier label of {len(kept):,} of the tied messages")
     if merged.other_text:
         other = first_few([quote(name) for name in merged.other_text])
         print(f"left out {len(merged.other_text):,} with another text in {path}: {other}")
@@ -63,7 +75,7 @@ def _print_merged(merged: Merged, path: Path, is_written: bool) -> None:
     print(
         f"{path}: {merged.added:,} labels added, {len(merged.changed):,} changed, "
         f"{merged.confirmed:,} confirmed, {len(merged.rows) - touched:,} other rows unchanged"
-        + ("" if is_written else "; nothing new, the file was not written")
+        + ("" if pulled.is_written else "; nothing new, the file was not written")
     )
 
 
@@ -109,10 +121,10 @@ def _parser() -> argparse.ArgumentParser:
         parents=[where],
         help="store the labels",
         description="Store every label in the message store, with annotator and time; those of an"
-        " audit as ground truth. With a file, merge the labels by majority into that CSV with"
-        " msg_id,msg,label as well; rows that are not in Label Studio stay. A second run changes"
-        " nothing. Prints the agreement of annotators who share at least"
-        f" {FEWEST_COMMON} messages.",
+        " audit as ground truth. With a file, or if there is one beside the store in use, merge the"
+        " labels by majority into that CSV with msg_id,msg,label as well; rows that are not in"
+        " Label Studio stay. A second run changes nothing. Prints the agreement of annotators who"
+        f" share at least {FEWEST_COMMON} messages.",
     )
     pulling.add_argument("labeled", type=Path, nargs="?", metavar="LABELED.csv")
     pulling.add_argument("--db", metavar="MESSAGES.db", help="message store (FEEDSIEVE_DB)")

@@ -11,7 +11,7 @@ from feedsieve.text import normalise, storable
 from train.data import label_tables
 from train.data.validation import InvalidData
 
-COLUMNS = ("msg_id", "msg", "score", "model")
+COLUMNS = ("msg_id", "msg", "score", "model", "prediction")
 _OPTIONAL = ("model", "reason", "kind", "neighbours")
 
 
@@ -30,6 +30,20 @@ class Item:
     reason: str = ""  # to doubt its label, if it has one
     kind: str = ""  # what it has in common with others that are doubted
     neighbours: str = ""  # similar messages, a line each
+
+    @property
+    def choice(self) -> str | None:
+        """The more likely label, if there is a score."""
+        if self.score is None:
+            return None
+        return "positive" if self.score >= 0.5 else "negative"
+
+    @property
+    def prediction(self) -> str:
+        """The prediction as people read it beside the message."""
+        if self.score is None:
+            return "no prediction"
+        return f"{self.choice}, score {self.score:.2f} by {self.model or 'an unknown model'}"
 
     @property
     def explanation(self) -> str:
@@ -82,9 +96,13 @@ def write_batch(items: list[Item], path: Path) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows(
-            (item.msg_id, item.msg, "" if item.score is None else f"{item.score:.6f}", item.model)
+            (item.msg_id, item.msg, _cell(item.score), item.model, item.prediction)
             for item in items
         )
+
+
+def _cell(score: float | None) -> str:
+    return "" if score is None else f"{score:.6f}"
 
 
 def _score(cell: str) -> tuple[float | None, str]:

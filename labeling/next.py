@@ -18,14 +18,18 @@ from feedsieve.message import Message
 from feedsieve.scoring.model_store import ModelNotFound, load_scorer
 from feedsieve.serving.backfill import backfill
 from feedsieve.settings import settings
+from feedsieve.store.database import without_password
 from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint, storable
 from labeling.batch import InvalidBatch, Item, write_batch
 from labeling.choose import candidates, choose, doubt, vectors
+from train.data.chosen import Chosen, chosen
 from train.data.labelled import read_rows
 from train.data.near_duplicates import near_duplicate_groups
+from train.data.usable_model import ModelOfSample, usable_model
 from train.data.validation import InvalidData
 
+BATCH = "batch.csv"
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -95,29 +99,36 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.out.exists() and not options.force:
-        raise UnwritableFile(f"{options.out} already exists; name another file, or use --force")
-    labeled = labeled_texts(options.labeled)
-    db = options.db or settings().db
-    messages = (store := MessageStore.open(db)).read_all()
+    data = chosen(options.db)
+    print(f"on {data.whose}: messages of {without_password(data.db)}")
+    out = options.out or data.folder / BATCH
+    if out.exists() and not options.force:
+        raise UnwritableFile(f"{out} already exists; name another file, or use --force")
+    messages = (store := MessageStore.open(data.db)).read_all()
     if not messages:
-        raise InvalidBatch(f"{db} has no messages; `feedsieve import` adds some")
-    known = set(labeled)
-    stored = [label.message.text for label in store.labels()]
-    labeled += [text for text in stored if text not in known]
+        raise InvalidBatch(f"{store.location} has no messages; `feedsieve import` adds some")
+    labeled = known_texts(store, options.labeled or data.labels)
     scores = None
     if options.by == "model":
-        scores = current_scores(store)
+        scores = current_scores(store, data)
     batch = next_batch(messages, labeled, options.count, options.seed, options.by, scores)
-    write_batch(batch, options.out)
+    write_batch(batch, out)
     how = "for variety: there is no model yet"
     if options.by == "time":
         how = "in order of time"
     elif scores:
         how = f"by uncertainty of {scores.model}"
-    print(f"{options.out}: {len(batch):,} of {len(messages):,} messages, chosen {how}")
+    print(f"{out}: {len(batch):,} of {len(messages):,} messages, chosen {how}")
     if len(batch) < options.count:
         print("all other messages are labelled or near-duplicates of labelled ones")
+
+
+def known_texts(store: MessageStore, path: Path | None) -> list[str]:
+    """Return the labelled texts of a file and of the store. Raises `InvalidData`."""
+    labeled = labeled_texts(path)
+    known = set(labeled)
+    stored = [label.message.text for label in store.labels()]
+    return labeled + [text for text in stored if text not in known]
 
 
 def labeled_texts(path: Path | None) -> list[str]:
@@ -138,10 +149,16 @@ def labeled_texts(path: Path | None) -> list[str]:
     return [storable(row["msg"]) for row in rows if row.get("msg")]
 
 
-def current_scores(store: MessageStore) -> Scores | None:
-    """Score new messages and return all scores of the current model, or None without a model."""
+def current_scores(store: MessageStore, data: Chosen) -> Scores | None:
+    """Score new messages and return all scores of the current model, or None without a model.
+
+    A model of the sample chat is none for other `data`; that is printed.
+    """
     try:
-        scorer = load_scorer(settings().model, settings().threads)
+        scorer = load_scorer(usable_model(data), settings().threads)
+    except ModelOfSample as error:
+        print(error)
+        return None
     except ModelNotFound:
         return None
     with tqdm(desc="score", unit=" messages") as progress:
@@ -163,14 +180,14 @@ def _parser() -> argparse.ArgumentParser:
         "--labeled",
         type=Path,
         metavar="LABELED.csv",
-        help="labels beside those in the store; their messages are not chosen again (none)",
+        help="labels beside those in the store; their messages are not chosen again (those of your"
+        " own data in data/, or of the sample, unless --db names a store)",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("data/batch.csv"),
         metavar="BATCH.csv",
-        help="the batch (%(default)s)",
+        help=f"the batch (data/{BATCH}; of the sample: data/sample/{BATCH})",
     )
     parser.add_argument(
         "--count", type=_positive, default=200, help="number of messages (%(default)s)"

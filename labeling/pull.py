@@ -23,7 +23,7 @@ from feedsieve.store.label_import import LabelImport
 from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint, storable
 from labeling.batch import read_table
-from labeling.push import AUDIT_TITLE, TITLE
+from labeling.push import project_title
 from labeling.studio import Studio
 from train.data.label_studio import decisions
 from train.data.validation import GROUND_TRUTH
@@ -41,6 +41,7 @@ class Export:
     """The tasks of a project with annotations, in the format of the JSON export."""
 
     title: str
+    is_audit: bool
     url: str  # of Label Studio
     tasks: list[dict[str, Any]]
 
@@ -78,6 +79,11 @@ class Merged:
     changed: list[str] = field(default_factory=list)  # descriptions
     other_text: list[str] = field(default_factory=list)  # msg_ids with another text in the file
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels in the file by msg_id; rows without one are left out."""
+        return {row["msg_id"].strip(): row["label"] for row in self.rows if row["label"].strip()}
+
 
 @dataclass(frozen=True)
 class Pulled:
@@ -91,8 +97,12 @@ class Pulled:
     is_written: bool = False  # False if nothing in the file changed
 
 
-def pull(studio: Studio, store: MessageStore, path: Path | None = None) -> Pulled:
+def pull(
+    studio: Studio, store: MessageStore, path: Path | None = None, *, is_sample: bool = False
+) -> Pulled:
     """Store the labels of both projects, and merge them into the CSV at `path`, if there is one.
+
+    The projects are those of the sample chat if it `is_sample`.
 
     Labels of the audit take precedence; in the store they are ground truth. The file is created if
     need be, replaced atomically, and only if it changes.
@@ -100,20 +110,37 @@ def pull(studio: Studio, store: MessageStore, path: Path | None = None) -> Pulle
     """
     columns, rows = _read(path) if path else ([], [])
     names = studio.annotators()
-    first, audit = (_export(studio, title) for title in (TITLE, AUDIT_TITLE))
+    first, audit = (
+        _export(studio, is_sample=is_sample, is_audit=is_audit) for is_audit in (False, True)
+    )
     decided, audited = _decisions(first, names), _decisions(audit, names)
     labels, tied = resolve(decided, audited)
+    merged = merge(columns, rows, labels) if path else None
+    if path and merged:
+        refuse_other_messages(merged, path)
     report = ReadReport()
     given = [*stored_labels(first, names, report), *stored_labels(audit, names, report)]
     stored = store.import_labels(given, given_key(STUDIO))
     pulled = Pulled(tied, agreements(decided), stored, report.skipped)
-    if not path:
+    if not path or not merged:
         return pulled
-    merged = merge(columns, rows, labels)
     is_written = merged.rows != rows or not path.exists()
     if is_written:
         _write(merged, path)
     return replace(pulled, merged=merged, is_written=is_written)
+
+
+def refuse_other_messages(merged: Merged, path: Path) -> None:
+    """Raise `InvalidLabels` if most rows with a labelled message's identifier are another message.
+
+    It is the file of another chat then, where messages are numbered alike.
+    """
+    same, other = merged.confirmed + len(merged.changed), len(merged.other_text)
+    if other > same:
+        raise InvalidLabels(
+            f"{path} has labels of other messages: of {same + other:,} labelled here and there,"
+            f" {other:,} have another text; name a file for this chat"
+        )
 
 
 def stored_labels(
@@ -125,12 +152,11 @@ def stored_labels(
     """
     with export.errors():
         given = studio_labels(export.tasks, report, Defaults(who=STUDIO, origin=STUDIO))
-    is_audit = export.title == AUDIT_TITLE
     return [
         replace(
             each,
             who=names.get(each.who, each.who),
-            is_ground_truth=each.is_ground_truth or is_audit,
+            is_ground_truth=each.is_ground_truth or export.is_audit,
         )
         for each in given
     ]
@@ -231,10 +257,11 @@ def agreements(decided: Iterable[Decision]) -> list[Agreement]:
     return agreement.agreements(given, FEWEST_COMMON)
 
 
-def _export(studio: Studio, title: str) -> Export:
+def _export(studio: Studio, *, is_sample: bool, is_audit: bool) -> Export:
+    title = project_title(is_sample=is_sample, is_audit=is_audit)
     project = studio.find(title)
     tasks = [] if project is None else studio.export(project)
-    return Export(title, studio.url, tasks)
+    return Export(title, is_audit, studio.url, tasks)
 
 
 def _decisions(export: Export, names: Mapping[str, str]) -> list[Decision]:

@@ -8,17 +8,17 @@ from typing import Any
 from tqdm import tqdm
 
 from feedsieve.errors import FeedsieveError
-from feedsieve.scoring.model_store import ModelNotFound, find_pair, load_scorer
+from feedsieve.scoring.model_store import ModelNotFound, load_scorer
 from feedsieve.settings import settings
 from feedsieve.text import fingerprint
 from labeling.batch import Item, read_batch
 from labeling.studio import Studio
+from train.data.chosen import Chosen
+from train.data.usable_model import usable_model
 
 TITLE = "feedsieve"
-AUDIT_TITLE = "feedsieve audit"  # messages whose label is checked again
 HELD_OUT = "held out"  # model version of out-of-fold scores of an audit
 UNKNOWN = "unknown"  # model version of scores without a model
-_CONFIGS = {TITLE: "config.xml", AUDIT_TITLE: "audit.xml"}
 _TASKS_AT_ONCE = 500
 
 
@@ -36,7 +36,15 @@ class Pushed:
     models: tuple[str, ...]  # of the predictions
 
 
-def push(studio: Studio, path: Path, guideline: Path | None = None) -> Pushed:
+def project_title(*, is_sample: bool = False, is_audit: bool = False) -> str:
+    """Return the name of a project: of the sample or not, for audits or not.
+
+    In an audit, labels are checked again.
+    """
+    return TITLE + " sample" * is_sample + " audit" * is_audit
+
+
+def push(studio: Studio, path: Path, data: Chosen, guideline: Path | None = None) -> Pushed:
     """Import the messages of a batch that are new to the project, which is created if need be.
 
     The `guideline`, a text file, becomes the project's instructions. Messages are compared by
@@ -46,11 +54,12 @@ def push(studio: Studio, path: Path, guideline: Path | None = None) -> Pushed:
     """
     items = read_batch(path)
     instructions = _read_guideline(guideline) if guideline else None
-    title = AUDIT_TITLE if any(item.reason for item in items) else TITLE
+    is_audit = any(item.reason for item in items)
+    title = project_title(is_sample=data.is_sample, is_audit=is_audit)
     project = studio.find(title)
     if project is None:
-        config = Path(__file__).with_name(_CONFIGS[title]).read_text(encoding="utf-8")
-        project = studio.create(title, config)
+        config = Path(__file__).with_name("audit.xml" if is_audit else "config.xml")
+        project = studio.create(title, config.read_text(encoding="utf-8"))
     if instructions is not None:
         studio.instruct(project, instructions)
     seen = {fingerprint(task.text) for task in studio.tasks(project) if task.text}
@@ -60,11 +69,11 @@ def push(studio: Studio, path: Path, guideline: Path | None = None) -> Pushed:
         if key not in seen:
             seen.add(key)
             new.append(item)
-    scored = _with_scores(new)
+    scored = _with_scores(new, data)
     with tqdm(total=len(scored), desc="import", unit=" messages", disable=not scored) as progress:
         for start in range(0, len(scored), _TASKS_AT_ONCE):
             part = scored[start : start + _TASKS_AT_ONCE]
-            studio.add(project, [_task(item, title) for item in part])
+            studio.add(project, [make_task(item, is_audit=is_audit) for item in part])
             progress.update(len(part))
     models = tuple(sorted({item.model for item in scored if item.score is not None}))
     return Pushed(title, len(new), len(items) - len(new), models)
@@ -79,13 +88,13 @@ def _read_guideline(path: Path) -> str:
         raise InvalidGuideline(f"{path}: not UTF-8; save the guideline in UTF-8") from error
 
 
-def _with_scores(items: Sequence[Item]) -> list[Item]:
+def _with_scores(items: Sequence[Item], data: Chosen) -> list[Item]:
     """Return `items` with their own scores, or else the current model's if there is one.
 
     A score without a model counts as the current model's, and in an audit as out-of-fold.
     """
     try:
-        current, _encoder = find_pair(settings().model)
+        current = usable_model(data)
     except ModelNotFound:
         return [_named(item, UNKNOWN) for item in items]
     missing = [item.msg for item in items if item.score is None]
@@ -108,19 +117,24 @@ def _named(item: Item, model: str) -> Item:
     return replace(item, model=item.model or (HELD_OUT if item.reason else model))
 
 
-def _task(item: Item, title: str) -> dict[str, Any]:
-    """Return a task in Label Studio's format. Its prediction is the more likely label."""
+def make_task(item: Item, *, is_audit: bool) -> dict[str, Any]:
+    """Return a task in Label Studio's format. Its prediction is the more likely label.
+
+    The prediction is shown beside the message as text: the same key that chooses a label takes a
+    preselected one back.
+    """
     data = {"msg_id": item.msg_id, "msg": item.msg}
-    if title == AUDIT_TITLE:
-        data["reason"] = item.explanation
+    if is_audit:
+        data["reason"] = f"{item.prediction}\n{item.explanation}"
+    else:
+        data["prediction"] = item.prediction
     if item.score is None:
         return {"data": data}
-    choice = "positive" if item.score >= 0.5 else "negative"
     result = {
         "from_name": "label",
         "to_name": "msg",
         "type": "choices",
-        "value": {"choices": [choice]},
+        "value": {"choices": [item.choice]},
     }
     prediction = {"model_version": item.model, "score": item.score, "result": [result]}
     return {"data": data, "predictions": [prediction]}

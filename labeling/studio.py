@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-from label_studio_sdk import LabelStudio
-from label_studio_sdk.core.api_error import ApiError
 
 from feedsieve.errors import FeedsieveError
+
+try:
+    from label_studio_sdk import LabelStudio
+    from label_studio_sdk.core.api_error import ApiError
+except ImportError:  # an optional dependency, which choosing and reading batches do without
+    LabelStudio = None  # type: ignore[misc, assignment]
 
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"  # as in Label Studio's SDK
 _TIMEOUT = 300.0  # seconds; a large export takes long
@@ -41,6 +45,11 @@ class Studio:
 
     def __init__(self, url: str, token: str) -> None:
         """Connect with a legacy token or a personal access token."""
+        if LabelStudio is None:
+            raise LabelStudioUnavailable(
+                "Label Studio's SDK is not installed; `pip install 'feedsieve[label]'` installs it,"
+                " and so does `make labelstudio`"
+            )
         self.url = url.rstrip("/")
         with self._errors():
             self._client: Any = LabelStudio(base_url=self.url, api_key=token, timeout=_TIMEOUT)
@@ -68,13 +77,13 @@ class Studio:
     def create(self, title: str, config: str) -> int:
         """Create a project with a labelling configuration and return its number.
 
-        Predictions are shown, and every annotator may label every message.
+        Predictions are not preselected, and every annotator may label every message.
         """
         with self._errors():
             project = self._client.projects.create(
                 title=title,
                 label_config=config,
-                show_collab_predictions=True,
+                show_collab_predictions=False,
                 maximum_annotations=1,
             )
         return int(project.id)

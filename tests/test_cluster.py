@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 from serving import ROOT
@@ -174,6 +175,29 @@ def scheduler() -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(120)
+
+
+def test_cluster_ends_at_once_and_in_a_line():
+    """Ctrl-C reaches every process of the terminal's group."""
+    command = [sys.executable, "-m", "train.cluster", "--port", "0", "--dashboard", "0"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as cluster:
+        assert cluster.stdout
+        cluster.stdout.readline()
+        cluster.stdout.readline()
+        workers = psutil.Process(cluster.pid).children(recursive=True)
+        started = time.monotonic()
+        os.killpg(cluster.pid, signal.SIGINT)
+        printed, errors = cluster.communicate(timeout=60)
+    assert (cluster.returncode, printed, errors) == (0, "the cluster has ended\n", "")
+    assert time.monotonic() - started < 3  # a quarter of a second on an idle machine
+    assert workers and psutil.wait_procs(workers, timeout=10)[1] == []
 
 
 class TestCommand:

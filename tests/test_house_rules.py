@@ -229,6 +229,16 @@ class TestPages:
     def test_readme_is_at_most_a_thousand_words(self):
         assert len(self.text(ROOT / "README.md").split()) <= 1000
 
+    @pytest.mark.parametrize("name", ["README.md", "README.ru.md", "docs/tutorial.md"])
+    def test_own_messages_go_the_way_of_the_course(self, name):
+        steps = ("make notebook", "data/scored_corpus.csv", "make labelstudio", "--by time", "push")
+        text = self.text(ROOT / name)
+        assert "make build" in text
+        places = [text.rindex("data/messages.db", 0, text.index("data/scored_corpus.csv"))]
+        for step in (*steps, "pull", "make train", "make serve"):
+            places.append(text.find(step, places[-1]))
+        assert -1 not in places, places
+
     def test_named_settings_exist(self):
         prefix = Settings.model_config["env_prefix"]
         ours = {f"{prefix}{name}".upper() for name in Settings.model_fields}

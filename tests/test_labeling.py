@@ -1,5 +1,6 @@
 """Batches, merging of labels, and errors of `python -m labeling`; all without Label Studio."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,8 +17,17 @@ from feedsieve.sources.labels.label_studio import Decision, Vote
 from feedsieve.sources.report import ReadReport
 from feedsieve.store.store import MessageStore
 from labeling.batch import InvalidBatch, Item, read_batch, write_batch
-from labeling.pull import Export, InvalidLabels, Label, agreements, merge, resolve, stored_labels
-from labeling.push import AUDIT_TITLE, TITLE
+from labeling.pull import (
+    Export,
+    InvalidLabels,
+    Label,
+    agreements,
+    merge,
+    refuse_other_messages,
+    resolve,
+    stored_labels,
+)
+from labeling.push import TITLE, make_task, project_title
 
 
 def vote(label: str, day: int = 1) -> Vote:
@@ -133,8 +143,66 @@ class TestAgreement:
         assert pair.same == 1 and pair.kappa != pair.kappa
 
 
+class TestOtherMessages:
+    """Chats number their messages alike, so a file of another chat has the same identifiers."""
+
+    LABELS = tuple(Label(row["msg_id"], "another text", 1, "a", "then") for row in ROWS)
+
+    def test_file_of_another_chat_is_refused(self, tmp_path):
+        merged = merge(COLUMNS, ROWS, self.LABELS)
+        with pytest.raises(InvalidLabels, match="of 2 labelled here and there, 2 have"):
+            refuse_other_messages(merged, tmp_path / "labels.csv")
+
+    def test_a_few_edited_messages_are_not_refused(self, tmp_path):
+        labels = [Label("1", "text 1", 1, "a", "then"), self.LABELS[1]]
+        refuse_other_messages(merge(COLUMNS, ROWS, labels), tmp_path / "labels.csv")
+
+
+def test_sample_has_projects_of_its_own():
+    titles = {
+        project_title(is_sample=is_sample, is_audit=is_audit)
+        for is_sample in (False, True)
+        for is_audit in (False, True)
+    }
+    assert titles == {TITLE, "feedsieve audit", "feedsieve sample", "feedsieve sample audit"}
+
+
+class TestTask:
+    def test_prediction_is_text_beside_the_message(self):
+        task = make_task(Item("1", "text", 0.125, "some:tag"), is_audit=False)
+        assert task["data"]["prediction"] == "negative, score 0.12 by some:tag"
+        assert make_task(Item("1", "text"), is_audit=False)["data"]["prediction"] == "no prediction"
+
+    def test_prediction_of_an_audit_is_above_its_reason(self):
+        item = Item("1", "text", 0.75, "held out", reason="doubted")
+        data = make_task(item, is_audit=True)["data"]
+        assert data["reason"] == "positive, score 0.75 by held out\ndoubted"
+
+    def test_screen_shows_the_prediction(self):
+        screen = ElementTree.parse(ROOT / "labeling" / "config.xml")
+        assert screen.find("Text[@name='prediction']").get("value") == "$prediction"
+
+
+def test_missing_sdk_is_named(tmp_path):
+    """Where feedsieve is installed without the extra `label`."""
+    write_csv(tmp_path / "batch.csv", ["msg_id", "msg"], ["1", "text"])
+    code = "import runpy, sys; sys.modules['label_studio_sdk'] = None\n"
+    code += (
+        "sys.argv[1:] = ['push', 'batch.csv']; runpy.run_module('labeling', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "LABEL_STUDIO_API_KEY": "x"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "labeling: Label Studio's SDK is not installed; `pip install" in done.stderr
+
+
 class TestStoredLabels:
-    def export(self, title: str, *choices: str) -> Export:
+    def export(self, *choices: str, is_audit: bool = False) -> Export:
         results = [
             [{"from_name": "label", "to_name": "msg", "value": {"choices": [choice]}}]
             for choice in choices
@@ -144,11 +212,11 @@ class TestStoredLabels:
             for number, result in enumerate(results, 1)
         ]
         task = {"id": 9, "data": {"msg_id": "1", "msg": "text 1"}, "annotations": annotations}
-        return Export(title, "http://studio", [task])
+        return Export(project_title(is_audit=is_audit), is_audit, "http://studio", [task])
 
     def test_labels_have_annotators_and_times(self):
         names = {"1": "a@example.org"}
-        first, second = stored_labels(self.export(TITLE, "positive", "1"), names, ReadReport())
+        first, second = stored_labels(self.export("positive", "1"), names, ReadReport())
         assert (first.who, first.label, first.origin) == ("a@example.org", "positive", STUDIO)
         assert first.time == datetime(2026, 1, 1, tzinfo=UTC)
         assert second.who == "2" and not second.is_ground_truth
@@ -157,8 +225,8 @@ class TestStoredLabels:
         store = MessageStore.open(tmp_path / "store.db")
         store.add([Message("1", "text 1", "chat")])
         for export in (
-            self.export(TITLE, "positive", "positive", "positive"),
-            self.export(AUDIT_TITLE, "negative"),
+            self.export("positive", "positive", "positive"),
+            self.export("negative", is_audit=True),
         ):
             store.import_labels(stored_labels(export, {"1": "a"}, ReadReport()), "name:studio")
         assert [(each.message.id, each.label) for each in store.labels()] == [("1", "negative")]
@@ -166,7 +234,7 @@ class TestStoredLabels:
 
     def test_unknown_choice_names_the_project(self):
         with pytest.raises(InvalidLabels, match="project 'feedsieve' at http://studio: .*'unsure'"):
-            stored_labels(self.export(TITLE, "unsure"), {}, ReadReport())
+            stored_labels(self.export("unsure"), {}, ReadReport())
 
 
 class TestBatch:

@@ -20,7 +20,7 @@ from tiny_bert import save_tiny_bert
 from feedsieve.store.store import MessageStore
 from feedsieve.text import storable
 from labeling.batch import Item, write_batch
-from labeling.push import AUDIT_TITLE, HELD_OUT, TITLE
+from labeling.push import HELD_OUT, TITLE, project_title
 from labeling.studio import Studio
 from train.data.labelled import read_labeled
 
@@ -105,6 +105,7 @@ def pulled(labelled, run, home) -> tuple[Path, str]:
     """The file of labels after a pull, and the output of the pull."""
     path = home / "labeled.csv"
     rows = [["7", "of somebody else", "1"], ["101", texts(40)[1], "1"], ["140", NASTY[0], "0"]]
+    rows += [["104", texts(40)[4], "0"]]  # on which annotators are tied
     write_csv(path, ["msg_id", "msg", "label"], *rows)
     return path, run("pull", path)
 
@@ -175,6 +176,12 @@ class TestPush:
         assert prediction["model_version"] == "unknown"  # no model is in the store
         assert prediction["result"][0]["value"] == {"choices": ["positive"]}
 
+    def test_prediction_is_shown_and_not_preselected(self, pushed, first):
+        shown = first.tasks(pushed)["100"]["data"]["prediction"]
+        assert shown == "positive, score 0.90 by unknown"
+        project = first.client.get(f"/api/projects/{pushed}").json()
+        assert project["show_collab_predictions"] is False
+
 
 @pytest.mark.lab
 class TestPull:
@@ -189,7 +196,8 @@ class TestPull:
         path, output = pulled
         rows = rows_of(path)
         tied = [str(number) for number in range(100, 140) if number % 8 == 0]
-        assert not set(tied) & set(rows)
+        assert set(tied) & set(rows) == {"104"} and rows["104"]["label"] == "0"
+        assert f"{path} keeps the earlier label of 1 of the tied messages" in output
         assert "left out 5 messages on which annotators are tied: '104'; '112'" in output
 
     def test_changes_are_reported_and_other_rows_stay(self, pulled):
@@ -201,7 +209,7 @@ class TestPull:
         }  # fmt: skip
         assert rows["101"]["label"] == "0"
         assert "changed: msg_id '101': '1' is now 0, by feedsieve@localhost second@" in output
-        assert "1 changed, 1 confirmed, 1 other rows unchanged" in output
+        assert "1 changed, 1 confirmed, 2 other rows unchanged" in output
 
     def test_agreement_is_reported(self, pulled):
         assert re.search(r"agree on 90% of 4[89] messages, Cohen's kappa 0\.7\d", pulled[1])
@@ -266,7 +274,7 @@ class TestAudit:
         assert "1 messages added to the project 'feedsieve audit'" in printed
         assert "guideline.md is shown to annotators" in printed
         assert "0 messages added" in run("push", audit)
-        project = studio.find(AUDIT_TITLE)
+        project = studio.find(project_title(is_audit=True))
         assert project is not None
         task = second.tasks(project)["102"]
         assert task["data"]["reason"].splitlines() == [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from serving import ROOT
 from tiny_bert import save_tiny_bert
@@ -46,6 +48,7 @@ def run(place, tracked) -> Run:
         "FEEDSIEVE_DB": str(place / DATABASE),
         "FEEDSIEVE_CACHE": str(place / "cache"),
         "FEEDSIEVE_THREADS": "1",
+        "TQDM_DISABLE": "1",  # as `make html`
         "IPYTHONDIR": str(place / "ipython"),
     }
 
@@ -158,6 +161,12 @@ class TestExplore:
         for notebook in (before["explore"], after["explore"]):
             plots = displayed(notebook, "application/vnd.plotly.v1+json")
             assert any("customdata" in plot for plot in plots)
+
+    def test_explore_has_its_plots_and_no_progress_bars_as_html(self, before):
+        page, _resources = HTMLExporter().from_notebook_node(before["explore"])
+        assert page.count("Plotly.newPlot(") >= 2
+        assert "%|" not in page
+        assert not re.search(r"<script[^>]+src=[^>]*plotly", page), "plotly.js is fetched"
 
     def test_explore_shows_messages_as_text(self, before):
         tables = displayed(before["explore"], "text/html")

@@ -153,6 +153,26 @@ class TestRun:
         losses = store.get_metric_history(run.id, "loss")
         assert [(one.step, one.value) for one in losses] == [(1, 0.7), (2, 0.6)]
 
+    def test_run_has_its_dataset_and_source(self, store):
+        with mlflow_run.run("tests", {}) as run, run.recording():
+            run.log_dataset("labels.csv", "f" * 32, {"test part, messages": 7})
+        found = store.get_run(run.id)
+        [given] = found.inputs.dataset_inputs
+        assert (given.dataset.name, given.dataset.digest) == ("labels.csv", "f" * 32)
+        assert json.loads(given.dataset.profile) == {"test part, messages": 7}
+        assert found.data.tags["mlflow.source.name"] == "python -m train.tests"
+
+    def test_page_opens_on_the_runs_of_training(self, store):
+        at = "http://localhost:5000"
+        query = "workflowType=machine_learning"
+        assert mlflow_run.runs_page(at) == f"{at}/#/experiments?{query}"
+        with mlflow_run.run("train", {}) as run:
+            pass
+        found = run.client.get_experiment_by_name("train")
+        assert found.tags["mlflow.experimentKind"] == "custom_model_development"
+        page = mlflow_run.runs_page(at)
+        assert page == f"{at}/#/experiments/{found.experiment_id}/runs?{query}"
+
     def test_error_fails_the_run_and_is_raised(self, store):
         home = Path.home()
         with pytest.raises(ValueError, match="too few"), mlflow_run.run("tests", {}):
@@ -318,6 +338,9 @@ class TestTraining:
         assert int(found["data.test.messages"]) == test["n"]
         assert int(found["data.test.positives"]) == test["positives"]
         assert {"version.Python", "version.lightgbm"} <= set(found)
+        [given] = tracked_training.run.inputs.dataset_inputs
+        assert given.dataset.name == LABELED
+        assert given.dataset.digest == found["data.fingerprint"]
         assert commit_tags().keys() <= tracked_training.run.data.tags.keys()
 
     def test_run_has_report_plots_and_card(self, tracked_training):
@@ -332,7 +355,8 @@ class TestTraining:
 
     def test_run_hides_paths_and_user(self, tracked_training, folder):
         run = tracked_training.run
-        recorded = str([run.data.params, run.data.tags, vars(run.info)])
+        [given] = run.inputs.dataset_inputs
+        recorded = str([run.data.params, run.data.tags, vars(run.info), vars(given.dataset)])
         for private in (str(ROOT), str(folder), "private", str(Path.home()), sys.executable):
             assert private not in recorded
 

@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from feedsieve.command import run_command
+from feedsieve.scoring.model_store import ModelNotFound
 from feedsieve.store.database import without_password
 from train.behaviour.suite import suite_argument
 from train.cli.arguments import add_cluster, add_distil, add_no_track
@@ -14,15 +16,36 @@ from train.options import Options
 
 def main() -> int:
     parser = _parser()
-    options = Options(**vars(parser.parse_args()))
+    arguments = vars(parser.parse_args())
+    unless_trained = arguments.pop("unless_trained")
+    options = Options(**arguments)
     if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
         parser.error("--features determines the encoder: leave out --encoder and --finetune")
     if options.distil and not options.finetune:
         parser.error("--distil needs --finetune")
+    data = options.data or without_password(options.db or "the message store")
+    return run_command("train", lambda: _run(options, unless_trained=unless_trained), data)
+
+
+def _run(options: Options, *, unless_trained: bool) -> None:
     if not options.data and not options.db:
-        parser.error("name labelled messages with --data, or a message store with labels with --db")
-    data = options.data or without_password(options.db or "")
-    return run_command("train", lambda: _train(options), data)
+        from train.data.chosen import chosen
+        from train.data.usable_model import ModelOfSample, usable_model
+
+        data = chosen()
+        print(f"on {data}", flush=True)
+        if unless_trained:
+            try:
+                print(f"{usable_model(data)} is there already; `make train` makes a new model")
+                return
+            except ModelOfSample as error:
+                print(error, flush=True)
+            except ModelNotFound:
+                print("there is no model yet", flush=True)
+        options = replace(options, data=data.labels, db=data.db, is_of_sample=data.is_sample)
+        if data.is_sample and not options.behave:
+            options = replace(options, behave=suite_argument("sample"))
+    _train(options)
 
 
 def _train(options: Options) -> None:
@@ -59,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LABELED.csv",
         help="msg_id,msg,label and optionally subset (train or test) and adjudicated (labels after"
         " review, to judge the model by); or Label Studio's CSV or JSON. Without it, the labels in"
-        " --db are used",
+        " --db are used. Without both, it runs on your own data in data/, or else on the sample",
     )
     parser.add_argument(
         "--db",
@@ -115,6 +138,11 @@ def _parser() -> argparse.ArgumentParser:
         parser,
         "its workers embed messages, compute features, fit LightGBM and score; fine-tuning and the"
         " export of the encoder stay in this process",
+    )
+    parser.add_argument(
+        "--unless-trained",
+        action="store_true",
+        help="without --data and --db: do nothing if there is a model for this data",
     )
     add_no_track(parser)
     return parser

@@ -29,6 +29,7 @@ from train.classifier.handcrafted import handcrafted_features
 from train.cli.arguments import add_cluster
 from train.compute.base import LOCAL, Compute
 from train.compute.choose import computing
+from train.data.chosen import chosen
 from train.feast.feature_store import (
     COPIES,
     EMBEDDING,
@@ -195,8 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _features(options: argparse.Namespace) -> None:
+    data = chosen(options.db)
+    print(f"on {data}")
     with computing(options.cluster) as where:
-        done = compute(options.db or settings().db, options.encoder, options.repo, where)
+        done = compute(data.db, options.encoder, options.repo, where)
     new = ", ".join(f"{view} of {count:,}" for view, count in done.new.items())
     print(f"{done.messages:,} messages have features by {done.encoder}; computed now: {new}")
 
@@ -207,7 +210,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Compute the features that messages lack, write them to Parquet, apply Feast's"
         " definitions and copy new features into the online store. An interrupted run resumes.",
     )
-    parser.add_argument("--db", metavar="MESSAGES.db", help="message store (default: FEEDSIEVE_DB)")
+    parser.add_argument(
+        "--db",
+        metavar="MESSAGES.db",
+        help="message store (default: FEEDSIEVE_DB, your own or else the sample's)",
+    )
     parser.add_argument(
         "--encoder",
         metavar="ENCODER",

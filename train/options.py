@@ -24,6 +24,7 @@ class Options:
     track: bool  # in MLflow
     features: Path | None = None  # a Feast repository
     cluster: str | None = None  # of Dask
+    is_of_sample: bool = False  # chosen where there was no own data
     distil: str | None = None  # `train.encoder.layer_choice.choose_layers`
 
     @property

@@ -85,7 +85,9 @@ def _fit_classifier(
 def _track(
     run: mlflow_run.Run, options: Options, data: Dataset, description: Data, model: SavedModel
 ) -> None:
+    name = options.data.name if options.data else "labels in the message store"
     with run.recording():
+        run.log_dataset(name, description.fingerprint, description.counts)
         record(
             run,
             model.metrics,

@@ -5,13 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from feedsieve.command import run_command
 from feedsieve.files import open_atomically
 from feedsieve.scoring.model_store import ModelNotFound
 from feedsieve.settings import settings
+from feedsieve.store.database import without_password
 from feedsieve.store.shadows import MAX_PAIRS
 from feedsieve.store.store import MessageStore
 from train.behaviour.suite import suite_argument
+from train.data.chosen import chosen
 from train.data.labelled import read_labeled
 from train.tracking import registry
 from train.tracking.challenger import Candidate, Examination, Finding
@@ -25,7 +29,7 @@ def promote(options: argparse.Namespace) -> bool:
     Return whether it is champion now. Raises VersionNotFound, ModelNotFound, TrackingUnavailable,
     InvalidData, and with `options.shadow` StoreUnavailable.
     """
-    frame = read_labeled(options.data)
+    frame = _labels(options)
     challenger, champion = registry.behind(CHALLENGER), registry.behind(CHAMPION)
     if challenger is None:
         raise VersionNotFound("there is no challenger; `python -m train` makes one")
@@ -53,6 +57,18 @@ def promote(options: argparse.Namespace) -> bool:
     if options.out:
         _write_table(options.out, versions, findings, decision)
     return passed
+
+
+def _labels(options: argparse.Namespace) -> pd.DataFrame:
+    """Return the labelled messages; without a file, set the options to the data in use."""
+    if options.data is None:
+        data = chosen()
+        print(f"on {data}")
+        options.data = data.labels or without_password(data.db)
+        if data.is_sample and not options.behave:
+            options.behave = suite_argument("sample")
+        return data.read_labels()
+    return read_labeled(options.data)
 
 
 def roll_back() -> None:
@@ -117,7 +133,7 @@ def main() -> int:
             return int(not promote(options))
         return 0
 
-    return run_command("promote", work, options.data)
+    return run_command("promote", work, options.data or "the labels")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,9 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path("data/labeled_messages.csv"),
         metavar="LABELED.csv",
-        help="labels to compare both models on (%(default)s)",
+        help="labels to compare both models on (your own in data/ or in the message store, or else"
+        " those of the sample)",
     )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--rollback", action="store_true", help="go back to the former champion")

@@ -94,10 +94,15 @@ def folder(tag: str) -> Path:
     return Path(_get(tag).path)
 
 
+def labels_of(tag: str) -> dict[str, str]:
+    """Return the labels that a model has in the store. Raises ModelNotFound."""
+    return dict(_get(tag).info.labels)
+
+
 @contextmanager
-def new_model(name: str) -> Iterator[tuple[str, Path]]:
+def new_model(name: str, labels: dict[str, str] | None = None) -> Iterator[tuple[str, Path]]:
     """Yield the tag and the folder of a new model, which is stored when the block ends."""
-    with bentoml.models.create(name) as model:
+    with bentoml.models.create(name, labels=labels) as model:
         yield str(model.tag), Path(model.path)
 
 

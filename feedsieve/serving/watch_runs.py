@@ -22,10 +22,10 @@ def watch_sources(names: Sequence[str], settings: Settings, *, once: bool) -> bo
 
     Raises InvalidSource and StoreUnavailable before anything is followed.
     """
-    store = MessageStore.open(settings.db, state_folder=settings.state)
+    store = MessageStore.open(settings.db_to_fill, state_folder=settings.state)
     options = _options(settings, store)
     sources = [open_source(name, options) for name in names]
-    watcher = Watcher(sources, OpenStore(store), settings.db, once=once)
+    watcher = Watcher(sources, OpenStore(store), settings.db_to_fill, once=once)
     return asyncio.run(_until_terminated(watcher))
 
 

@@ -119,7 +119,8 @@ def held_out(
     parameters = {**parameters, **_no_split_on_head(features.shape[1], log_odds)}
     kept = np.ones(len(labels), bool) if kept is None else kept
     shared = features, labels, parameters, log_odds, most_rounds, kept
-    with tqdm(total=len(parts), desc="LightGBM", unit="fold", disable=not progress) as bar:
+    quiet: dict[str, Any] = {} if progress else {"disable": True}  # False beats TQDM_DISABLE
+    with tqdm(total=len(parts), desc="LightGBM", unit="fold", **quiet) as bar:
         results = compute.map(_fit_fold, parts, shared, bar.update)
     logits = np.empty(len(labels))
     for (_rest, fold), (fold_logits, _rounds) in zip(parts, results, strict=True):

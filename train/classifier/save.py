@@ -16,6 +16,7 @@ from train.behaviour.outcome import Outcome
 from train.behaviour.suite import Suite
 from train.classifier.boosting import Fitted
 from train.data.dataset import Dataset
+from train.data.usable_model import SAMPLE_LABELS
 from train.encoder.fit_encoder import FittedEncoder
 from train.evaluation.judges import judges, suffix
 from train.evaluation.metrics import evaluate
@@ -59,7 +60,8 @@ def save_classifier(
     )
     runtime = encoder.embedder.encoder
     texts = data.test_texts
-    with model_store.new_model(model_store.CLASSIFIER) as (tag, folder):
+    labels = SAMPLE_LABELS if options.is_of_sample else None
+    with model_store.new_model(model_store.CLASSIFIER, labels) as (tag, folder):
         Classifier(fitted.booster, features, classifier).save(folder)
         if runtime.reference:  # encoders of earlier versions have none
             write_reference_scores(runtime.reference, folder)

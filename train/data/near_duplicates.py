@@ -59,7 +59,8 @@ def _similar_pairs(texts: list[str], progress: bool) -> Iterator[tuple[int, int]
     index = MinHashLSH(threshold=JACCARD, num_perm=_PERMUTATIONS)
     empty = MinHash(num_perm=_PERMUTATIONS, hashfunc=int)
     seen: list[set[int]] = []
-    bar = tqdm(texts, "near-duplicates", unit=" messages", disable=not progress)
+    # Without `disable`, which would override TQDM_DISABLE.
+    bar = tqdm(texts, "near-duplicates", unit=" messages") if progress else texts
     for number, text in enumerate(bar):
         shingles = _shingles(text)
         minhash = empty.copy()

@@ -90,6 +90,15 @@ class Data:
         )
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of messages, and of positive ones, of each part."""
+        return {
+            f"{name}, {what}": count
+            for name, part in self.parts.items()
+            for what, count in zip(("messages", "positives"), part, strict=True)
+        }
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of a run in MLflow."""
         found: dict[str, Any] = {

@@ -4,6 +4,7 @@ MLflow is imported late, because that takes over a second and reads settings mad
 """
 
 import fcntl
+import json
 import logging
 import os
 import re
@@ -33,6 +34,8 @@ _SETTINGS = {  # of MLflow, where the user has not set them
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # errors are raised as well, and reported here in one line
 }
+# MLflow's page shows runs of such an experiment, and traces of language models otherwise.
+_KIND, _MACHINE_LEARNING = "mlflow.experimentKind", "custom_model_development"
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")  # characters that MLflow rejects in names
 _LONGEST_ERROR = 500  # characters
@@ -88,6 +91,21 @@ class Run:
             ],
             tags=[RunTag(key, value) for key, value in (tags or {}).items()],
         )
+
+    def log_dataset(self, name: str, fingerprint: str, parts: Mapping[str, int]) -> None:
+        """Log what the run read, as MLflow's dataset: `parts` are numbers of messages by name."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        # Built here: MLflow's own classes for frames record columns and the path of the file.
+        dataset = Dataset(
+            name=name,
+            digest=fingerprint,
+            source_type="local",
+            source=json.dumps({"name": name}),
+            profile=json.dumps(parts),
+        )
+        tag = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(self.id, [DatasetInput(dataset, [tag])])
 
     def log_files(self, *paths: Path, folder: str | None = None) -> None:
         """Copy files to the run's artifacts, into `folder`."""
@@ -146,7 +164,10 @@ def run(experiment: str, parameters: Mapping[str, Any]) -> Iterator[Run]:
     try:
         client = connect()
         with available(client.tracking_uri):
-            created = client.create_run(_experiment(client, experiment), tags=commit_tags())
+            # MLflow's own tag of the source has the path of the command.
+            tags = {"mlflow.source.name": f"python -m {_command(experiment)}"}
+            tags["mlflow.source.type"] = "LOCAL"
+            created = client.create_run(_experiment(client, experiment), tags=commit_tags() | tags)
             started = Run(client, created.info.run_id)
             started.log(parameters=parameters)
     except TrackingUnavailable as error:
@@ -166,6 +187,20 @@ def run(experiment: str, parameters: Mapping[str, Any]) -> Iterator[Run]:
             started.end("FINISHED")
 
 
+def runs_page(server: str) -> str:
+    """Return the address of the runs of training in a server's page, for a person's browser.
+
+    MLflow opens on traces of language models unless the address says otherwise.
+    """
+    query = "workflowType=machine_learning"
+    client = connect()
+    with available(client.tracking_uri):
+        found = client.get_experiment_by_name("train")
+    if found is None:  # before the first training
+        return f"{server}/#/experiments?{query}"
+    return f"{server}/#/experiments/{found.experiment_id}/runs?{query}"
+
+
 def one_line(error: BaseException) -> str:
     """Return the first line of an error, without passwords in URLs and the user's home folder."""
     first = str(error).strip().partition("\n")[0]
@@ -178,16 +213,22 @@ def _name(name: str) -> str:
     return _NOT_IN_NAMES.sub("", name)
 
 
+def _command(experiment: str) -> str:
+    return experiment if experiment == "train" else f"train.{experiment}"
+
+
 def _experiment(client: "MlflowClient", name: str) -> str:
     """Return the id of the experiment `name`, and create it if there is none."""
     from mlflow.exceptions import MlflowException
 
     if found := client.get_experiment_by_name(name):
+        if found.tags.get(_KIND) is None:
+            client.set_experiment_tag(found.experiment_id, _KIND, _MACHINE_LEARNING)
         return found.experiment_id
     file = _sqlite_file(client.tracking_uri)
     artifacts = (file.parent.resolve() / "artifacts").as_uri() if file else None  # the server's own
     try:
-        return client.create_experiment(name, artifacts)
+        return client.create_experiment(name, artifacts, tags={_KIND: _MACHINE_LEARNING})
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
