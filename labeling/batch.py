@@ -42,8 +42,9 @@ class Item:
     def prediction(self) -> str:
         """The prediction as people read it beside the message."""
         if self.score is None:
-            return "no prediction"
-        return f"{self.choice}, score {self.score:.2f} by {self.model or 'an unknown model'}"
+            return "prediction: none"
+        by = self.model or "an unknown model"
+        return f"prediction: {self.choice}, score {self.score:.2f} by {by}"
 
     @property
     def explanation(self) -> str:

@@ -170,13 +170,15 @@ def test_sample_has_projects_of_its_own():
 class TestTask:
     def test_prediction_is_text_beside_the_message(self):
         task = make_task(Item("1", "text", 0.125, "some:tag"), is_audit=False)
-        assert task["data"]["prediction"] == "negative, score 0.12 by some:tag"
-        assert make_task(Item("1", "text"), is_audit=False)["data"]["prediction"] == "no prediction"
+        assert task["data"]["prediction"] == "prediction: negative, score 0.12 by some:tag"
+        assert (
+            make_task(Item("1", "text"), is_audit=False)["data"]["prediction"] == "prediction: none"
+        )
 
     def test_prediction_of_an_audit_is_above_its_reason(self):
         item = Item("1", "text", 0.75, "held out", reason="doubted")
         data = make_task(item, is_audit=True)["data"]
-        assert data["reason"] == "positive, score 0.75 by held out\ndoubted"
+        assert data["reason"] == "prediction: positive, score 0.75 by held out\ndoubted"
 
     def test_screen_shows_the_prediction(self):
         screen = ElementTree.parse(ROOT / "labeling" / "config.xml")

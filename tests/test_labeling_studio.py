@@ -178,7 +178,7 @@ class TestPush:
 
     def test_prediction_is_shown_and_not_preselected(self, pushed, first):
         shown = first.tasks(pushed)["100"]["data"]["prediction"]
-        assert shown == "positive, score 0.90 by unknown"
+        assert shown == "prediction: positive, score 0.90 by unknown"
         project = first.client.get(f"/api/projects/{pushed}").json()
         assert project["show_collab_predictions"] is False
 
@@ -278,6 +278,7 @@ class TestAudit:
         assert project is not None
         task = second.tasks(project)["102"]
         assert task["data"]["reason"].splitlines() == [
+            "prediction: negative, score 0.02 by held out",
             "but <b>doubted</b>",
             "“sale”: 3 of 4",
             "",
