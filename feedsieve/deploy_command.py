@@ -68,7 +68,7 @@ def deploy(model: str | None, rollback: bool, reset: bool, elsewhere: bool, as_j
 
 def _exact(model: str, elsewhere: bool) -> str:
     """Return the exact tag of `model`. Raises CannotDeploy."""
-    tag = _champion() if model == CHAMPION else model
+    tag = _champion(fetch=not elsewhere) if model == CHAMPION else model
     if elsewhere:
         if not _EXACT.fullmatch(tag):
             raise CannotDeploy(
@@ -79,15 +79,19 @@ def _exact(model: str, elsewhere: bool) -> str:
         return find_pair(tag)[0]
     except ModelNotFound as error:
         raise CannotDeploy(
-            f"{error}. If it is in the model store of the servers' machines, add --elsewhere"
+            f"{error}. `python -m train.promote --fetch {tag}` adds one that MLflow has. If it is"
+            " in the model store of the servers' machines, add --elsewhere"
         ) from error
 
 
-def _champion() -> str:
-    """Return the champion's tag. The runtime does not know MLflow; training's registry does."""
+def _champion(fetch: bool) -> str:
+    """Return the champion's tag, and `fetch` its models to this machine if they are absent.
+
+    The runtime does not know MLflow; training's registry does.
+    """
     try:
         tag = entry_points(group="feedsieve.registry")[CHAMPION].load()
-        return str(tag())
+        return str(tag(fetch=fetch))
     except (KeyError, ImportError) as error:
         raise CannotDeploy(
             "which model is champion is known where models are trained; deploy the tag that"

@@ -58,16 +58,15 @@ def roll_back() -> None:
 
 
 def _load_champion(champion: Version | None) -> Candidate | None:
-    """Raises VersionNotFound if its models are not on this machine."""
+    """Raises VersionNotFound if its models are nowhere to be found, and TrackingUnavailable."""
     if champion is None:
         return None
     try:
         return Candidate.load(champion)
     except ModelNotFound as error:
         raise VersionNotFound(
-            f"the champion, {_name(champion)}, is not in this machine's model store; import it with"
-            " `bentoml models import`, or remove its alias in MLflow (`make mlflow`) to promote"
-            " the challenger as a first champion"
+            f"the champion, {_name(champion)}: {error}. Or remove its alias in MLflow"
+            " (`make mlflow`) to promote the challenger as a first champion"
         ) from error
 
 
@@ -103,6 +102,8 @@ def main() -> int:
     def work() -> int:
         if options.champion:
             print(registry.champion_tag())
+        elif options.fetch:
+            registry.with_tag(options.fetch).fetch()
         elif options.rollback:
             roll_back()
         else:
@@ -129,7 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--rollback", action="store_true", help="go back to the former champion")
     action.add_argument(
-        "--champion", action="store_true", help="print the champion's tag, for FEEDSIEVE_MODEL"
+        "--champion",
+        action="store_true",
+        help="print the champion's tag, for FEEDSIEVE_MODEL, and fetch its models from MLflow if"
+        " this machine's model store lacks them",
+    )
+    action.add_argument(
+        "--fetch", metavar="TAG", help="fetch this classifier and its encoder from MLflow"
     )
     parser.add_argument(
         "--behave",

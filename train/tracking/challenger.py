@@ -59,7 +59,8 @@ class Candidate:
 
     @classmethod
     def load(cls, version: Version) -> "Candidate":
-        """Raises ModelNotFound if the pair is not in this machine's model store."""
+        """Load its pair, fetched if need be. Raises ModelNotFound and TrackingUnavailable."""
+        version.fetch()
         return cls(version, model_store.load_scorer(version.pair.classifier_tag, threads=1))
 
     @property
