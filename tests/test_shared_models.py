@@ -106,7 +106,9 @@ def test_deleting_one_training_leaves_the_encoder_to_the_others(stored, client):
     remove(deleted, stored["two"])
     stored["two"].fetch()
     assert model_store.has(stored["two"].pair.encoder_tag)
-    with pytest.raises(ModelNotFound, match="cannot give it .*`bentoml models import FILE`"):
+    with pytest.raises(
+        ModelNotFound, match="cannot give it .*`bentoml models import /PATH/TO/FILE`"
+    ):
         deleted.fetch()
 
 

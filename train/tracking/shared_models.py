@@ -65,8 +65,8 @@ def fetch(run_id: str, tags: tuple[str, str], stored: StoredModels) -> None:
         return
     lacking = f"the model store of this machine has no {' and no '.join(missing)}"
     by_hand = (
-        "; `bentoml models export TAG` where it was trained and `bentoml models import FILE` here,"
-        " for both models, work without MLflow"
+        "; `bentoml models export TAG` where it was trained, and here `bentoml models import"
+        " /PATH/TO/FILE`, for both models, work without MLflow"
     )
     if not stored.encoder_run:
         raise ModelNotFound(f"{lacking}, nor has MLflow: it has the tags alone{by_hand}")
