@@ -98,13 +98,13 @@ train: $(VENV)/train $(SAMPLE) ## train on the sample corpus, save the models, w
 features: $(VENV)/lab $(SAMPLE) ## compute what Feast has not of the messages yet
 	$(BIN)/python -m train.features
 
-serve: $(VENV)/train $(SAMPLE) ## serve on HOST:PORT (127.0.0.1:3000), after training once if there is no model
+serve: $(VENV)/train $(SAMPLE) ## serve on HOST:PORT (127.0.0.1:3000), the champion or the newest model, after training once if there is none
 ifeq ($(FEEDSIEVE_MODEL),)
-	@if $(BIN)/bentoml models get feedsieve-classifier:latest --output path >/dev/null 2>&1; then \
-		echo "serving the newest model in BentoML's model store; make train makes a new one"; \
-	else $(MAKE) --no-print-directory train; fi
+	@$(BIN)/bentoml models get feedsieve-classifier:latest --output path >/dev/null 2>&1 \
+		|| $(BIN)/python -m train.promote --champion >/dev/null 2>&1 \
+		|| $(MAKE) --no-print-directory train
 endif
-	$(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
+	$(BIN)/feedsieve serve --host $(HOST) --port $(PORT)
 
 labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio on LABEL_STUDIO_PORT (8080)
 	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
@@ -136,7 +136,7 @@ format: $(VENV)/dev ## mend style where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-promote: $(VENV)/train ## make the newest model champion, if it is not clearly worse; for your own data: python -m train.promote
+promote: $(VENV)/train ## make the newest model champion, if it is shown not to be worse; for your own data: python -m train.promote
 	$(BIN)/python -m train.promote --data data/labeled_messages.csv --behave sample \
 		--out reports/promotion.md
 

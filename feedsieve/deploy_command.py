@@ -6,18 +6,17 @@ import os
 import re
 import socket
 from dataclasses import asdict
-from importlib.metadata import entry_points
 from typing import Any
 
 import click
 
 from feedsieve.errors import FeedsieveError
+from feedsieve.registry import CHAMPION, NoRegistry, champion
 from feedsieve.scoring.model_store import ModelNotFound, find_pair
 from feedsieve.settings import settings
 from feedsieve.store.deployments import Deployment, previous
 from feedsieve.store.store import MessageStore
 
-CHAMPION = "champion"
 _EXACT = re.compile(r"[^:\s]+:(?!latest\Z)[^:\s]+")  # a tag that means the same on every machine
 _OWN = "what each server's FEEDSIEVE_MODEL names"
 
@@ -85,14 +84,10 @@ def _exact(model: str, elsewhere: bool) -> str:
 
 
 def _champion(fetch: bool) -> str:
-    """Return the champion's tag, and `fetch` its models to this machine if they are absent.
-
-    The runtime does not know MLflow; training's registry does.
-    """
+    """Return the champion's tag. Raises CannotDeploy, and the registry's errors."""
     try:
-        tag = entry_points(group="feedsieve.registry")[CHAMPION].load()
-        return str(tag(fetch=fetch))
-    except (KeyError, ImportError) as error:
+        return champion(fetch=fetch)
+    except NoRegistry as error:
         raise CannotDeploy(
             "which model is champion is known where models are trained; deploy the tag that"
             f" `python -m train.promote --champion` prints there ({error})"

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from feedsieve.command import run_command
 from feedsieve.files import UnwritableFile
 from feedsieve.message import Message
+from feedsieve.registry import current_model
 from feedsieve.scoring.model_store import ModelNotFound, load_scorer
 from feedsieve.serving.backfill import backfill
 from feedsieve.settings import settings
@@ -141,7 +142,7 @@ def labeled_texts(path: Path | None) -> list[str]:
 def current_scores(store: MessageStore) -> Scores | None:
     """Score new messages and return all scores of the current model, or None without a model."""
     try:
-        scorer = load_scorer(settings().model, settings().threads)
+        scorer = load_scorer(current_model(), settings().threads)
     except ModelNotFound:
         return None
     with tqdm(desc="score", unit=" messages") as progress:
@@ -152,8 +153,9 @@ def current_scores(store: MessageStore) -> Scores | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m labeling.next",
-        description="Choose the messages to label next: mostly those about which the current model"
-        " is uncertain, or without a model a variety. Near-duplicates of labelled messages and of"
+        description="Choose the messages to label next: mostly those about which the champion, or"
+        " without one the newest model, is uncertain, or without a model a variety. Near-duplicates"
+        " of labelled messages and of"
         " each other are left out.",
     )
     parser.add_argument(

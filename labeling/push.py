@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from feedsieve.errors import FeedsieveError
+from feedsieve.registry import current_model
 from feedsieve.scoring.model_store import ModelNotFound, find_pair, load_scorer
 from feedsieve.settings import settings
 from feedsieve.text import fingerprint
@@ -85,7 +86,7 @@ def _with_scores(items: Sequence[Item]) -> list[Item]:
     A score without a model counts as the current model's, and in an audit as out-of-fold.
     """
     try:
-        current, _encoder = find_pair(settings().model)
+        current, _encoder = find_pair(current_model())
     except ModelNotFound:
         return [_named(item, UNKNOWN) for item in items]
     missing = [item.msg for item in items if item.score is None]

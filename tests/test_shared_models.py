@@ -9,10 +9,13 @@ import pytest
 from mlflow import MlflowClient
 from model_copies import CLASSIFIER, ENCODER, change, copy_pair
 
+from feedsieve.registry import current_model
 from feedsieve.scoring import model_store
 from feedsieve.scoring.model_store import ModelNotFound
+from feedsieve.settings import settings
+from train.report import model_card
 from train.tracking import mlflow_run, registry, shared_models
-from train.tracking.registry import Pair, Version
+from train.tracking.registry import CHAMPION, Pair, Version
 from train.tracking.shared_models import EXPERIMENT
 
 
@@ -86,7 +89,38 @@ def test_encoder_is_stored_once(stored, client):
     assert {run.info.run_id for run in client.search_runs([experiment])} >= set(runs.values())
     for version in stored.values():
         own = {one.path for one in client.list_artifacts(version.run_id, "model/encoder")}
-        assert "model/encoder/card.md" in own and "model/encoder/model.onnx" not in own
+        assert f"model/encoder/{model_card.FILE}" in own and "model/encoder/model.onnx" not in own
+
+
+class TestCurrentModel:
+    @pytest.fixture(autouse=True)
+    def fresh_settings(self):
+        settings.cache_clear()
+        yield
+        settings.cache_clear()
+
+    def test_champion_is_used_unless_a_model_is_named(self, stored, monkeypatch):
+        tag = stored["two"].pair.classifier_tag
+        registry.move(CHAMPION, stored["two"].number)
+        remove(stored["two"])
+        assert current_model() == tag
+        assert model_store.has(tag)
+        monkeypatch.setenv("FEEDSIEVE_MODEL", "feedsieve-classifier:one")
+        settings.cache_clear()
+        assert current_model() == "feedsieve-classifier:one"
+
+    def test_newest_model_is_used_where_nothing_was_tracked(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+        assert current_model() == "feedsieve-classifier:latest"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_champion_that_cannot_be_had_is_reported(self, tmp_path, monkeypatch, capsys):
+        (tmp_path / "mlflow.db").write_text("no database")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+        assert current_model() == "feedsieve-classifier:latest"
+        error = capsys.readouterr().err
+        assert error.startswith("not the champion but feedsieve-classifier:latest is used: MLflow")
+        assert error.count("\n") == 1
 
 
 def test_damaged_models_are_not_added(stored, client):

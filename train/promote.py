@@ -1,4 +1,4 @@
-"""`python -m train.promote`: make the challenger champion if it is not clearly worse."""
+"""`python -m train.promote`: make the challenger champion if it is shown not to be worse."""
 
 import argparse
 import sys
@@ -10,15 +10,23 @@ from feedsieve.files import open_atomically
 from feedsieve.scoring.model_store import ModelNotFound
 from train.behaviour.suite import suite_argument
 from train.data.labelled import read_labeled
+from train.evaluation.non_inferiority import MARGIN, Outcome, worst
 from train.tracking import registry
 from train.tracking.challenger import Candidate, Examination, Finding
 from train.tracking.registry import CHALLENGER, CHAMPION, FORMER, Version, VersionNotFound
 
+_EXIT_CODES = {Outcome.PASSED: 0, Outcome.REJECTED: 1, Outcome.UNDECIDED: 3}  # 2: wrong usage
+_CELLS = {
+    Outcome.PASSED: "ok",
+    Outcome.REJECTED: "**rejected**",
+    Outcome.UNDECIDED: "**undecided**",
+}
 
-def promote(options: argparse.Namespace) -> bool:
-    """Make the challenger champion unless a comparison rejects it, and print all results.
 
-    Return whether it is champion now. Raises VersionNotFound, ModelNotFound, TrackingUnavailable
+def promote(options: argparse.Namespace) -> Outcome:
+    """Make the challenger champion if it passes all comparisons, and print their results.
+
+    Return PASSED if it is champion now. Raises VersionNotFound, ModelNotFound, TrackingUnavailable
     and InvalidData.
     """
     frame = read_labeled(options.data)
@@ -27,24 +35,26 @@ def promote(options: argparse.Namespace) -> bool:
         raise VersionNotFound("there is no challenger; `python -m train` makes one")
     if champion and champion.number == challenger.number:
         print(f"version {champion.number} is the newest and champion already")
-        return True
+        return Outcome.PASSED
     versions = [f"challenger: {_name(challenger)}", f"champion: {_name(champion)}"]
     print(*versions, sep="\n")
     loaded = Candidate.load(challenger), _load_champion(champion)
     findings = Examination(*loaded, frame, options).findings()
     print(*findings, sep="\n")
-    passed = all(finding.passed for finding in findings)
-    if passed:
+    outcome = worst([finding.outcome for finding in findings])
+    if outcome is Outcome.UNDECIDED and options.accept_undecided:
+        outcome = Outcome.PASSED
+    if outcome is Outcome.PASSED:
         if champion:
             registry.move(FORMER, champion.number)
         registry.move(CHAMPION, challenger.number)
         decision = f"version {challenger.number} is champion now"
     else:
-        decision = "rejected: the champion is unchanged"
+        decision = f"{outcome.name.lower()}: the champion is unchanged"
     print(decision)
     if options.out:
         _write_table(options.out, versions, findings, decision)
-    return passed
+    return outcome
 
 
 def roll_back() -> None:
@@ -80,7 +90,7 @@ def _write_table(
         "| | comparison | result |",
         "|---|---|---|",
         *(
-            f"| {'ok' if finding.passed else '**rejected**'} | {finding.name} | {finding.result} |"
+            f"| {_CELLS[finding.outcome]} | {finding.name} | {finding.result} |"
             for finding in findings
         ),
         "",
@@ -96,7 +106,7 @@ def _name(version: Version | None) -> str:
 
 
 def main() -> int:
-    """Run the command; return its exit code, 1 if the challenger was rejected."""
+    """Run the command; return its exit code: 1 if rejected, 3 if undecided."""
     options = _parser().parse_args()
 
     def work() -> int:
@@ -107,7 +117,7 @@ def main() -> int:
         elif options.rollback:
             roll_back()
         else:
-            return int(not promote(options))
+            return _EXIT_CODES[promote(options)]
         return 0
 
     return run_command("promote", work, options.data)
@@ -118,7 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m train.promote",
         description="Compare the challenger, the newest version of the registered model in MLflow,"
         " with the champion: out-of-fold scores, behaviour, latency and size. If it passes, move"
-        " the alias champion to it; otherwise exit with 1.",
+        " the alias champion to it. The exit code is 1 if it is rejected, and 3 if there are too"
+        " few labels to decide.",
     )
     parser.add_argument(
         "--data",
@@ -145,18 +156,29 @@ def _parser() -> argparse.ArgumentParser:
         help="run train.behave with this file as its --suite; a challenger is rejected if it fails"
         " a check that the champion passes",
     )
+    parser.add_argument(
+        "--accept-undecided",
+        action="store_true",
+        help="promote it also where there are too few labels to show that it is not worse",
+    )
     for name, default, limit in (
-        ("--margin", 1.0, "points of F1 and average precision that it may lose"),
+        ("--margin", MARGIN, "points of F1 and of average precision; it must lose less"),
         ("--slowest", 100.0, "largest latency of one message on one thread, in ms"),
         ("--slower", 1.5, "largest ratio to the champion's latency"),
         ("--largest", 250.0, "largest size of the pair of models, in MB"),
     ):
-        parser.add_argument(name, type=float, default=default, help=f"{limit} (%(default)g)")
+        parser.add_argument(name, type=_positive, default=default, help=f"{limit} (%(default)g)")
     parser.add_argument("--seed", type=int, default=7, help="seed of the bootstrap (%(default)s)")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.md", help="also write the comparison, as Markdown"
     )
     return parser
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -109,6 +109,12 @@ class Run:
         self.client.set_terminated(self.id, status)
 
 
+def in_use() -> bool:
+    """Return whether anything may have been tracked: a server is named, or the file exists."""
+    file = _sqlite_file(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    return file is None or file.exists()
+
+
 def connect() -> "MlflowClient":
     """Return a client for `MLFLOW_TRACKING_URI`, by default a file below the current directory.
 

@@ -112,7 +112,7 @@ def champion_tag(*, fetch: bool = True) -> str:
     Without `fetch` it may be absent from this machine's.
     Raises VersionNotFound, ModelNotFound and TrackingUnavailable.
     """
-    champion = behind(CHAMPION)
+    champion = behind(CHAMPION) if mlflow_run.in_use() else None
     if champion is None:
         raise VersionNotFound("there is no champion; `python -m train.promote` makes one")
     if fetch:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from feedsieve.scoring import model_store
 from feedsieve.scoring.encoder import DESCRIPTION_FILE
 from feedsieve.scoring.model_store import ModelNotFound
-from train.report.model_card import FILE as CARD
 from train.tracking import mlflow_run
 from train.tracking.mlflow_run import Run
 
@@ -28,7 +27,8 @@ EXPERIMENT = "encoders"
 _CLASSIFIER = f"{FOLDER}/classifier"
 _ENCODER = f"{FOLDER}/encoder"
 # The encoder's files that differ between trainings even if what it computes does not.
-_BY_TRAINING = {"model.yaml", CARD, DESCRIPTION_FILE}
+# card.md is written by train.report.model_card, which takes a second to import.
+_BY_TRAINING = {"model.yaml", "card.md", DESCRIPTION_FILE}
 
 
 @dataclass(frozen=True)
