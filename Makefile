@@ -121,11 +121,13 @@ coverage: $(VENV)/dev ## run the tests and print which lines they cover
 test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, Feast, promotion, workflows
 	$(BIN)/python -m pytest -m lab $(TESTS)
 
-lint: $(VENV)/dev ## check style, types and layers
+lint: $(VENV)/dev ## check style, types, layers and workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/actionlint
+	$(BIN)/zizmor --offline --quiet .github
 
 # Warnings are errors. The page of commands runs each with --help, which is most of the time.
 docs: $(VENV)/docs ## build the documentation site in site/
