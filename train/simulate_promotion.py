@@ -22,7 +22,7 @@ from train.classifier.calibration import calibrate, expected_threshold
 from train.cli.arguments import add_encoder
 from train.evaluation.non_inferiority import MARGIN, Outcome, compare, worst
 
-COUNTS = (500, 1000, 2000, 4000)  # labels
+COUNTS = (500, 1000, 2000, 3000, 4000)  # labels
 
 
 @dataclass(frozen=True)
