@@ -97,13 +97,13 @@ train: $(VENV)/train chosen ## train, save the models, write reports/; like serv
 features: $(VENV)/lab chosen ## compute what Feast has not of the messages yet
 	@$(BIN)/python -m train.features
 
-serve: $(VENV)/train chosen ## serve on HOST:PORT (127.0.0.1:3000), after training once if there is no model
+serve: $(VENV)/train chosen ## serve on HOST:PORT (127.0.0.1:3000) the champion or the newest model, after training once if there is none
 ifeq ($(FEEDSIEVE_MODEL),)
 	@$(BIN)/python -m train --unless-trained
 else
 	@$(BIN)/python -m data.choose
 endif
-	FEEDSIEVE_DB="$$($(BIN)/python -m data.choose --db)" $(BIN)/bentoml serve service:Feedsieve --host $(HOST) --port $(PORT)
+	$(BIN)/feedsieve serve --host $(HOST) --port $(PORT)
 
 labelstudio: $(VENV)/lab $(LABEL_STUDIO)/ready ## label messages in Label Studio on LABEL_STUDIO_PORT (8080)
 	$(BIN)/python -m labeling.server --port $(LABEL_STUDIO_PORT)
@@ -120,11 +120,13 @@ coverage: $(VENV)/dev ## run the tests and print which lines they cover
 test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, Feast, promotion, workflows
 	$(BIN)/python -m pytest -m lab $(TESTS)
 
-lint: $(VENV)/dev ## check style, types and layers
+lint: $(VENV)/dev ## check style, types, layers and workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/actionlint
+	$(BIN)/zizmor --offline --quiet .github
 
 # Warnings are errors. The page of commands runs each with --help, which is most of the time.
 docs: $(VENV)/docs ## build the documentation site in site/
@@ -135,7 +137,7 @@ format: $(VENV)/dev ## mend style where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-promote: $(VENV)/train chosen ## make the newest model champion, if it is not clearly worse
+promote: $(VENV)/train chosen ## make the newest model champion, if it is shown not to be worse
 	@$(BIN)/python -m train.promote --out reports/promotion.md
 
 bento: $(VENV)/train ## pack the service and its two models as a Bento

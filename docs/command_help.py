@@ -41,6 +41,7 @@ COMMANDS = {
         "train.audit",
         "train.behave",
         "train.promote",
+        "train.simulate_promotion",
         "train.features",
         "train.cluster",
         "export",

@@ -6,12 +6,12 @@ import os
 import re
 import socket
 from dataclasses import asdict
-from importlib.metadata import entry_points
 from typing import Any
 
 import click
 
 from feedsieve.errors import FeedsieveError
+from feedsieve.registry import CHAMPION, NoRegistry, champion
 from feedsieve.scoring.model_store import ModelNotFound, find_pair
 from feedsieve.settings import settings
 from feedsieve.shadow_report import ShadowReport
@@ -19,7 +19,6 @@ from feedsieve.store.deployments import Deployment, previous
 from feedsieve.store.shadows import Shadow, ShadowOutcome
 from feedsieve.store.store import MessageStore
 
-CHAMPION = "champion"
 _EXACT = re.compile(r"[^:\s]+:(?!latest\Z)[^:\s]+")  # a tag that means the same on every machine
 _SHARE = 0.1  # of the texts that a shadow scores
 _OWN = "what each server's FEEDSIEVE_MODEL names"
@@ -122,7 +121,7 @@ def _print_report(report: ShadowReport, as_json: bool) -> None:
 
 def _exact(model: str, elsewhere: bool) -> str:
     """Return the exact tag of `model`. Raises CannotDeploy."""
-    tag = _champion() if model == CHAMPION else model
+    tag = _champion(fetch=not elsewhere) if model == CHAMPION else model
     if elsewhere:
         if not _EXACT.fullmatch(tag):
             raise CannotDeploy(
@@ -133,16 +132,16 @@ def _exact(model: str, elsewhere: bool) -> str:
         return find_pair(tag)[0]
     except ModelNotFound as error:
         raise CannotDeploy(
-            f"{error}. If it is in the model store of the servers' machines, add --elsewhere"
+            f"{error}. `python -m train.promote --fetch {tag}` adds one that MLflow has. If it is"
+            " in the model store of the servers' machines, add --elsewhere"
         ) from error
 
 
-def _champion() -> str:
-    """Return the champion's tag. The runtime does not know MLflow; training's registry does."""
+def _champion(fetch: bool) -> str:
+    """Return the champion's tag. Raises CannotDeploy, and the registry's errors."""
     try:
-        tag = entry_points(group="feedsieve.registry")[CHAMPION].load()
-        return str(tag())
-    except (KeyError, ImportError) as error:
+        return champion(fetch=fetch)
+    except NoRegistry as error:
         raise CannotDeploy(
             "which model is champion is known where models are trained; deploy the tag that"
             f" `python -m train.promote --champion` prints there ({error})"

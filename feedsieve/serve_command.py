@@ -4,6 +4,7 @@ import ipaddress
 
 import click
 
+from feedsieve.registry import current_model
 from feedsieve.scoring.model_store import find_pair
 from feedsieve.settings import documented, override, settings
 
@@ -55,12 +56,14 @@ def _address(_context: click.Context, _option: click.Parameter, value: str) -> s
 def serve(host: str, port: int, model: str | None, db: str | None) -> None:
     """Serve the feed, scores and operators' routes over HTTP until SIGTERM or Ctrl-C.
 
-    The model comes from BentoML's model store (BENTOML_HOME). Without one the exit code is 1, and a
-    line says where to get it. `bentoml serve feedsieve.service:Feedsieve` is the same server with
-    BentoML's own options, such as those of TLS.
+    The model is FEEDSIEVE_MODEL, or the champion of `python -m train.promote`, or else the newest
+    in BentoML's model store (BENTOML_HOME). Without one the exit code is 1, and a line says where
+    to get it. `bentoml serve feedsieve.service:Feedsieve` is the same server with BentoML's own
+    options, such as those of TLS; it does not know the champion.
     """
     override(model=model, db=db or settings().db)  # workers that start later use the same store
-    find_pair(settings().model)  # before a server is started
+    override(model=find_pair(current_model())[0])  # before a server is started
+    click.echo(f"serving {settings().model}, unless another one was deployed", err=True)
     from bentoml_cli.cli import cli  # takes a second, which the other commands have no use for
 
     arguments = ["serve", SERVICE, "--host", host, "--port", str(port), "--do-not-track"]

@@ -169,8 +169,9 @@ def current_scores(store: MessageStore, data: Chosen) -> Scores | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m labeling.next",
-        description="Choose the messages to label next: mostly those about which the current model"
-        " is uncertain, or without a model a variety. Near-duplicates of labelled messages and of"
+        description="Choose the messages to label next: mostly those about which the champion, or"
+        " without one the newest model, is uncertain, or without a model a variety. Near-duplicates"
+        " of labelled messages and of"
         " each other are left out.",
     )
     parser.add_argument(

@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    data = Dataset.read(options.data, options.seed)
+    data = Dataset.read(options.data)
     if ADJUDICATED not in data.frame:
         raise NoAdjudicatedLabels(
             f"{options.data} has no column {ADJUDICATED}, whose labels stand in for a person"

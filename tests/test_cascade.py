@@ -202,7 +202,15 @@ class TestChoice:
 
     def test_held_out_metrics_include_the_cascade(self):
         lexical, scores, labels = messages()
-        plain = Fitted(None, Start([], [], 0.0), Calibration(1.0, 0.0), 0.5, scores, {"f1": 0.25})
+        plain = Fitted(
+            None,
+            Start([], [], 0.0),
+            Calibration(1.0, 0.0),
+            0.5,
+            scores,
+            np.zeros(len(scores), int),
+            {"f1": 0.25},
+        )
         fitted = put_before(plain, lexical, labels)
         sure = fitted.cascade.is_sure(lexical)
         assert fitted.held_out[~sure].tolist() == scores[~sure].tolist()
@@ -213,5 +221,13 @@ class TestChoice:
 
     def test_classifier_is_unchanged_without_a_safe_cascade(self):
         lexical, scores, labels = messages(2000)
-        plain = Fitted(None, Start([], [], 0.0), Calibration(1.0, 0.0), 0.5, scores, {})
+        plain = Fitted(
+            None,
+            Start([], [], 0.0),
+            Calibration(1.0, 0.0),
+            0.5,
+            scores,
+            np.zeros(len(scores), int),
+            {},
+        )
         assert put_before(plain, lexical, labels) is plain

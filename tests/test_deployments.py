@@ -114,7 +114,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "code", "says"),
         [
-            (["feedsieve-classifier:none"], 1, "add --elsewhere"),
+            (["feedsieve-classifier:none"], 1, "train.promote --fetch feedsieve-classifier:none`"),
             (["feedsieve-classifier:latest", "--elsewhere"], 1, "pass an exact tag, NAME:VERSION"),
             (["--rollback"], 1, "no other model was deployed before"),
             (["feedsieve-classifier:latest", "--rollback"], 2, "pass one of"),
@@ -207,8 +207,12 @@ class TestCommand:
             f"[feedsieve.registry]\nchampion = {REGISTRY}:champion_tag\n"
         )
         monkeypatch.syspath_prepend(tmp_path)
-        (tmp_path / f"{REGISTRY}.py").write_text(f"def champion_tag(): return {models[2]!r}\n")
+        (tmp_path / f"{REGISTRY}.py").write_text(
+            f"def champion_tag(*, fetch): return {models[2]!r} if fetch else 'model:elsewhere'\n"
+        )
         assert json.loads(deploy("champion", "--json")[1])["wanted"] == models[2]
+        elsewhere = deploy("champion", "--elsewhere", "--json")[1]
+        assert json.loads(elsewhere)["wanted"] == "model:elsewhere"
         monkeypatch.setitem(sys.modules, REGISTRY, None)  # as where MLflow is not installed
         code, _output, errors = deploy("champion")
         assert code == 1

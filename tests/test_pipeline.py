@@ -246,7 +246,8 @@ class TestAudit:
         assert done.returncode == 0, done.stderr
         held_out = pd.read_csv(trained.folder / "first" / "held_out.csv")
         views = ["score", "words", "encoder", "neighbours"]
-        assert list(held_out.columns) == ["msg_id", *views, "fingerprint"]
+        assert list(held_out.columns) == ["msg_id", *views, "fold", "fingerprint"]
+        assert sorted(set(held_out["fold"])) == [0, 1, 2, 3, 4]
         assert held_out[views].min().min() >= 0
         assert held_out[views].max().max() <= 1
         table = pd.read_csv(trained.folder / "audit.csv", dtype=str)

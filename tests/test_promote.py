@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from python_process import run_python
 from serving import ROOT
@@ -18,40 +19,10 @@ from data.generate import LABELED, compose, write
 from feedsieve.store.shadows import ShadowPair
 from feedsieve.store.store import MessageStore
 from train import promote
-from train.tracking import registry
-from train.tracking.challenger import compare
+from train.evaluation.non_inferiority import Outcome
+from train.tracking import mlflow_run, registry
 from train.tracking.registry import CHALLENGER, CHAMPION, FORMER
 from train.tracking.shadow_trial import shadow_findings
-
-RANDOM = np.random.default_rng(7)
-LABELS = (RANDOM.random(400) < 0.3).astype(int)
-GROUPS = np.arange(400) // 2
-GOOD = np.clip(LABELS * 0.5 + RANDOM.random(400) * 0.6, 0, 1)
-POOR = np.clip(LABELS * 0.2 + RANDOM.random(400) * 0.8, 0, 1)
-
-
-class TestCompare:
-    def test_better_scores_are_significantly_better(self):
-        for difference in compare(LABELS, GROUPS, GOOD, POOR, (0.5, 0.5), 7).values():
-            assert 0 < difference.low < difference.mean < difference.high
-
-    def test_swapped_arguments_negate_the_difference(self):
-        ours = compare(LABELS, GROUPS, GOOD, POOR, (0.5, 0.4), 7)
-        theirs = compare(LABELS, GROUPS, POOR, GOOD, (0.4, 0.5), 7)
-        for name, difference in ours.items():
-            assert theirs[name].mean == pytest.approx(-difference.mean)
-            assert theirs[name].low == pytest.approx(-difference.high)
-
-    def test_equal_scores_have_no_difference(self):
-        for difference in compare(LABELS, GROUPS, GOOD, GOOD, (0.5, 0.5), 7).values():
-            assert (difference.low, difference.mean, difference.high) == (0, 0, 0)
-
-    def test_copies_in_a_group_do_not_narrow_the_interval(self):
-        """Each message occurs ten times, in one group."""
-        one = compare(LABELS, np.arange(400), GOOD, POOR, (0.5, 0.5), 7)["F1"]
-        ten = [np.repeat(values, 10) for values in (LABELS, np.arange(400), GOOD, POOR)]
-        copied = compare(*ten, (0.5, 0.5), 7)["F1"]
-        assert copied.high - copied.low == pytest.approx(one.high - one.low, rel=0.1)
 
 
 def pairs(count: int) -> list[ShadowPair]:
@@ -79,23 +50,23 @@ class TestShadow:
 
     def test_too_few_texts_reject_and_are_counted(self, examine):
         [finding] = examine("--shadow-texts", "50")
-        assert not finding.passed
+        assert finding.outcome is Outcome.REJECTED
         assert "20 of 50 live texts" in finding.result and "30 are missing" in finding.result
         [finding] = examine(champion="champion:0")
-        assert not finding.passed and "1,000 are missing" in finding.result
+        assert finding.outcome is Outcome.REJECTED and "1,000 are missing" in finding.result
 
     def test_agreement_and_ranks_decide(self, examine):
         agreement, rank = examine("--shadow-texts", "20")
-        assert agreement.passed and agreement.result.startswith("95.0% (")
-        assert rank.passed and rank.result.startswith("1.000 (")
+        assert agreement.outcome is Outcome.PASSED and agreement.result.startswith("95.0% (")
+        assert rank.outcome is Outcome.PASSED and rank.result.startswith("1.000 (")
         agreement, rank = examine("--shadow-texts", "20", "--shadow-agreement", "96")
-        assert (agreement.passed, rank.passed) == (False, True)
+        assert (agreement.outcome, rank.outcome) == (Outcome.REJECTED, Outcome.PASSED)
         agreement, rank = examine("--shadow-texts", "20", "--shadow-rank", "1.1")
-        assert (agreement.passed, rank.passed) == (True, False)
+        assert (agreement.outcome, rank.outcome) == (Outcome.PASSED, Outcome.REJECTED)
 
     def test_first_champion_has_nothing_to_compare_with(self, examine):
         [finding] = examine(champion=None)
-        assert finding.passed
+        assert finding.outcome is Outcome.PASSED
 
     def test_more_texts_than_the_store_keeps_are_refused(self, examine, capsys):
         with pytest.raises(SystemExit):
@@ -147,6 +118,7 @@ def with_champion(trained_once) -> Path:
     done = team.promote()
     assert done.returncode == 0, done.stderr
     assert "champion: none yet" in done.stdout
+    assert re.search(r"ok +average precision above LinearSVC's: \+\d", done.stdout)
     assert "version 1 is champion now" in done.stdout
     team.train()
     return trained_once
@@ -175,8 +147,7 @@ class TestPromote:
         store.close()
         done = team.promote("--shadow", "--shadow-texts", 20)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert re.search(r"ok +shadow agreement: 95.0%", done.stdout)
-        assert re.search(r"ok +average precision: \+0\.00 points", done.stdout)
+        assert re.search(r"ok +F1: \+0\.00 points, at least \+0\.00 .* the same folds", done.stdout)
         assert re.search(r"ok +latency: .* of the champion's", done.stdout)
         assert re.search(r"ok +behaviour: \d+ of 34 checks pass", done.stdout)
         assert "version 2 is champion now" in done.stdout
@@ -198,7 +169,8 @@ class TestPromote:
         team.train("wrong.csv")
         done = team.promote("--out", "new/table.md")
         assert done.returncode == 1
-        assert "REJECTED  average precision: -" in done.stdout
+        assert "REJECTED   average precision: -" in done.stdout
+        assert "other folds" in done.stdout
         assert "the champion is unchanged" in done.stdout
         assert number(CHAMPION) == 1
         table = (team.folder / "new" / "table.md").read_text()
@@ -208,39 +180,60 @@ class TestPromote:
     @pytest.mark.parametrize(
         ("arguments", "printed"),
         [
-            (["--largest", 0.001], "REJECTED  size"),
-            (["--slowest", 0.001, "--shadow"], "REJECTED  latency"),
+            (["--largest", 0.001], "REJECTED   size"),
+            (["--slowest", 0.001, "--shadow"], "REJECTED   latency"),
         ],
     )
     def test_limits_reject_the_challenger(self, team, arguments, printed):
         done = team.promote(*arguments)
         assert done.returncode == 1
         assert printed in done.stdout
-        is_missing = "REJECTED  shadow: 0 of 1,000 live texts" in done.stdout
+        is_missing = "REJECTED   shadow: 0 of 1,000 live texts" in done.stdout
         assert is_missing == ("--shadow" in arguments)
         assert number(CHAMPION) == 1
 
-    def test_labels_of_other_messages_reject_the_challenger(self, team):
+    def test_labels_of_other_messages_leave_it_undecided(self, team):
         write(compose(200, 99), team.folder / "other")
-        done = team.promote("--data", team.folder / "other" / LABELED)
-        assert done.returncode == 1
+        other = ("--data", team.folder / "other" / LABELED)
+        done = team.promote(*other)
+        assert done.returncode == 3
         assert "have out-of-fold scores of both models" in done.stdout
-
-    def test_challenger_missing_from_the_store_is_reported(self, team):
-        shutil.rmtree(team.folder / "bentoml")
-        done = team.promote()
-        assert done.returncode == 1
-        assert "promote: the model store has no feedsieve-classifier:" in done.stderr
-        assert "Traceback" not in done.stderr
-
-    def test_champion_missing_from_the_store_is_reported(self, team):
-        tag = registry.behind(CHAMPION).pair.classifier_tag
-        shutil.rmtree(team.folder / "bentoml" / "models" / tag.replace(":", "/"))
-        done = team.promote()
-        assert done.returncode == 1
-        assert f"promote: the champion, version 1, {tag}, is not in this machine's" in done.stderr
-        assert "Traceback" not in done.stderr
+        assert "undecided: the champion is unchanged" in done.stdout
         assert number(CHAMPION) == 1
+        assert team.promote(*other, "--accept-undecided").returncode == 0
+        assert number(CHAMPION) == 2
+
+    def test_first_champion_has_to_be_better_than_linear_svc(self, team):
+        """Scores without any relation to the labels take the place of the challenger's."""
+        version = registry.behind(CHALLENGER)
+        held_out = team.folder / "reports" / "held_out.csv"
+        table = pd.read_csv(held_out, dtype=str)
+        table["score"] = np.random.default_rng(7).random(len(table))
+        table.to_csv(team.folder / "held_out.csv", index=False)
+        client = mlflow_run.connect()
+        client.delete_registered_model_alias(registry.NAME, CHAMPION)
+        with mlflow_run.run("train", {}) as run:
+            run.log_files(team.folder / "held_out.csv")
+            registry.register(run, version.pair, version.stored)
+        done = team.promote()
+        assert done.returncode == 1
+        assert "REJECTED   average precision above LinearSVC's: -" in done.stdout
+        assert number(CHAMPION) is None
+
+    def test_missing_models_are_fetched_or_reported(self, team):
+        shutil.rmtree(team.folder / "bentoml")
+        assert team.promote().returncode == 0
+        shutil.rmtree(team.folder / "bentoml")
+        for version in registry.versions():
+            mlflow_run.connect().delete_model_version_tag(
+                registry.NAME, str(version.number), "encoder_run"
+            )
+        registry.move(CHAMPION, 1)
+        done = team.promote()
+        assert done.returncode == 1
+        assert "has no feedsieve-classifier:" in done.stderr
+        assert "`bentoml models import" in done.stderr
+        assert "Traceback" not in done.stderr
 
     def test_missing_versions_are_reported(self, team, tmp_path):
         (team.folder / "mlflow.db").unlink()

@@ -2,12 +2,10 @@
 
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as Found
-from python_process import run_python
-from serving import ROOT, free_port, stop
+from mlflow_server import environment, mlflow_server, run, train
+from model_copies import copy_pair
+from serving import ROOT, free_port, serve, wait_for, wait_until_ready
 from tiny_bert import save_tiny_bert
 
 from data.generate import LABELED, compose, write
@@ -28,7 +27,19 @@ from train.tracking.log_training import figures
 from train.tracking.mlflow_run import Terminated, TrackingUnavailable, one_line
 from train.tracking.registry import CHALLENGER, CHAMPION, Pair, VersionNotFound
 
-START_WITHIN = 300.0  # seconds; about ten on an idle machine
+CLASSIFIER_FILES = (
+    "booster.txt", "card.md", "classifier.json", "features.json", "model.yaml", "reference.json",
+)  # fmt: skip
+# Registers a copy of a pair, as its training would.
+REGISTER = """
+import sys
+from pathlib import Path
+from train.tracking import mlflow_run, registry, shared_models
+tags = sys.argv[1:3]
+with mlflow_run.run("train", {}) as run:
+    run.log_files(Path("first") / "held_out.csv")
+    registry.register(run, registry.Pair(*tags, "f"), shared_models.upload(run, *tags))
+"""
 # One of two concurrent runs. It prints MLflow's telemetry client, which should be None.
 CONCURRENT_RUN = """
 import sys
@@ -41,29 +52,6 @@ assert not run.lost
 from mlflow.telemetry import get_telemetry_client
 print(get_telemetry_client())
 """
-
-
-def environment(folder: Path, uri: str) -> dict[str, str]:
-    """Return the environment of a training in `folder`, without what CI sets."""
-    ours = {
-        "MLFLOW_TRACKING_URI": uri,
-        "BENTOML_HOME": str(folder / "bentoml"),
-        "FEEDSIEVE_CACHE": str(folder / "cache"),
-        "FEEDSIEVE_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "BENTOML_DO_NOT_TRACK": "True",
-    }
-    others = {name: value for name, value in os.environ.items() if name not in SET_BY_CI}
-    return others | ours
-
-
-SET_BY_CI = {"CI", "PYTEST_CURRENT_TEST", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"}
-
-
-def train(folder: Path, uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Train in `folder`, which has the data."""
-    command = ["-m", "train", "--data", LABELED, "--encoder", "private/tiny", *arguments]
-    return run_python(*command, cwd=folder, env=environment(folder, uri))
 
 
 def files(client: MlflowClient, run: str, folder: str | None = None) -> set[str]:
@@ -106,37 +94,25 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def server(empty, tmp_path_factory) -> Iterator[str]:
     """The address of a real MLflow server that stores artifacts."""
-    home = tmp_path_factory.mktemp("server")
-    shutil.copyfile(empty, home / "mlflow.db")
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("mlflow"), "server", "--host", "127.0.0.1"]
-            + ["--port", str(port), "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
-            + ["--artifacts-destination", "artifacts"],
-            cwd=home,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + START_WITHIN
-        while not answers(url):
-            assert process.poll() is None and time.monotonic() < deadline, (
-                home / "log"
-            ).read_text()
-            time.sleep(0.2)
+    with mlflow_server(empty, tmp_path_factory.mktemp("server")) as url:
         yield url
-    finally:
-        stop(process)
 
 
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=10).is_success
-    except httpx.TransportError:
-        return False
+@dataclass(frozen=True)
+class Tracked:
+    client: MlflowClient
+    run: Found
+    metrics: dict
+
+
+@pytest.fixture(scope="module")
+def tracked_training(folder, server) -> Tracked:
+    done = train(folder, server, "--report", "first")
+    assert done.returncode == 0, done.stderr
+    assert "not tracked" not in done.stderr
+    metrics = json.loads((folder / "first" / "metrics.json").read_text(encoding="utf-8"))
+    client = MlflowClient(server)
+    return Tracked(client, only_run(client, "train"), metrics)
 
 
 class TestRun:
@@ -300,22 +276,6 @@ class TestRegistry:
 
 @pytest.mark.lab
 class TestTraining:
-    @dataclass(frozen=True)
-    class Tracked:
-        client: MlflowClient
-        run: Found
-        metrics: dict
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def tracked_training(cls, folder, server) -> Tracked:
-        done = train(folder, server, "--report", "first")
-        assert done.returncode == 0, done.stderr
-        assert "not tracked" not in done.stderr
-        metrics = json.loads((folder / "first" / "metrics.json").read_text(encoding="utf-8"))
-        client = MlflowClient(server)
-        return cls.Tracked(client, only_run(client, "train"), metrics)
-
     def test_run_has_every_figure(self, tracked_training):
         found = tracked_training.run.data
         assert figures({"a": {"b": 1, "c": "text"}, "d": 0.5}) == {"a.b": 1, "d": 0.5}
@@ -347,10 +307,13 @@ class TestTraining:
         client, run = tracked_training.client, tracked_training.run
         assert files(client, run.info.run_id) == {
             "report.html", "metrics.json", "held_out.csv", "model/card.md", "model/pair.json",
+            *(f"model/classifier/{name}" for name in CLASSIFIER_FILES),
+            "model/encoder/card.md", "model/encoder/encoder.json", "model/encoder/model.yaml",
             "plots/calibration.svg", "plots/histogram.svg", "plots/precision-recall.svg",
         }  # fmt: skip
         scores = client.download_artifacts(run.info.run_id, "held_out.csv")
-        assert Path(scores).read_text().partition("\n")[0] == "msg_id,score,fingerprint"
+        header = Path(scores).read_text().partition("\n")[0]
+        assert header == "msg_id,score,words,encoder,neighbours,fold,fingerprint"
         assert run.info.run_name == tracked_training.metrics["classifier_tag"]
 
     def test_run_hides_paths_and_user(self, tracked_training, folder):
@@ -404,3 +367,44 @@ class TestTraining:
         run = only_run(MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"), "train")
         assert run.info.status == "FAILED"
         assert run.data.metrics["test.f1"] == metrics["test"]["f1"]
+
+
+@pytest.mark.lab
+class TestAnotherMachine:
+    """A machine with the same MLflow server and a model store of its own."""
+
+    def test_it_promotes_serves_and_rolls_back(self, tracked_training, folder, server, tmp_path):
+        first = tracked_training.metrics["classifier_tag"]
+        threshold = tracked_training.metrics["threshold"]
+        second = copy_pair(folder / "bentoml", "second", threshold=threshold)
+        tags = [second, second.replace("classifier", "encoder")]
+        assert run(folder, server, "-c", REGISTER, *tags).returncode == 0
+        [stored] = {version.stored.encoder_run for version in versions(server)}
+        assert files(tracked_training.client, stored) >= {"model/encoder/model.onnx"}
+
+        def here(*command: object) -> str:
+            done = run(tmp_path, server, *command)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        promote = ["-m", "train.promote", "--data", folder / LABELED, "--slower", "20"]
+        assert run(tmp_path, server, "-m", "feedsieve", "deploy", second).returncode == 1
+        here("-c", f"from train.tracking import registry; registry.move({CHAMPION!r}, 1)")
+        assert "version 2 is champion now" in here(*promote)
+        for tag in (first, second):
+            assert (tmp_path / "bentoml" / "models" / tag.replace(":", "/")).is_dir()
+        here("-m", "feedsieve", "deploy", "champion")
+        settings = environment(tmp_path, server)
+        settings["FEEDSIEVE_DB"] = str(tmp_path / "data" / "messages.db")
+        with serve(settings, tmp_path) as serving:
+            wait_until_ready(serving)
+            assert serving.client.get("/version").json()["model"] == second
+            assert f"champion again: version 1, {first}" in here(*promote, "--rollback")
+            here("-m", "feedsieve", "deploy", "champion")
+            wait_for(serving, "/version", lambda answer: answer.json()["model"] == first)
+
+
+def versions(server: str) -> list[registry.Version]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", server)
+        return registry.versions()

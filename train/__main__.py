@@ -127,7 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         help="where to write report.html, metrics.json and held_out.csv (%(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=7, help="equal seeds give equal models (%(default)s)"
+        "--seed",
+        type=int,
+        default=7,
+        help="equal seeds give equal models; the test part and the folds do not depend on it"
+        " (%(default)s)",
     )
     add_distil(
         parser,

@@ -59,10 +59,10 @@ def train(options: Options) -> dict[str, Any]:
 def _read(options: Options) -> tuple[Dataset, MessageStore | None]:
     """Return the data, and the store if there is one: fail early if it cannot be opened."""
     if options.data:
-        data = Dataset.read(options.data, options.seed)
+        data = Dataset.read(options.data)
         return data, open_store(options.db) if options.db else None
     store = open_store(str(options.db))
-    return Dataset.of(read_stored(store), options.seed), store
+    return Dataset.of(read_stored(store)), store
 
 
 def _fit_classifier(

@@ -99,6 +99,20 @@ def labels_of(tag: str) -> dict[str, str]:
     return dict(_get(tag).info.labels)
 
 
+def has(tag: str) -> bool:
+    """Return whether the store has the model."""
+    with suppress(ModelNotFound):
+        return bool(_get(tag))
+    return False
+
+
+def add(folder: Path) -> None:
+    """Add a copy of a model's folder, whose file model.yaml has its tag, unless it is there."""
+    model = bentoml.Model.from_path(folder)
+    if not has(str(model.tag)):
+        model.save()
+
+
 @contextmanager
 def new_model(name: str, labels: dict[str, str] | None = None) -> Iterator[tuple[str, Path]]:
     """Yield the tag and the folder of a new model, which is stored when the block ends."""

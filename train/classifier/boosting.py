@@ -16,7 +16,7 @@ from feedsieve.scoring.classifier import Start
 from train.classifier.calibration import expected_threshold, fit_platt
 from train.classifier.parameters import PARAMETERS
 from train.compute.base import LOCAL, Compute
-from train.data.folds import folds
+from train.data.folds import SEED, folds
 from train.evaluation.metrics import evaluate
 
 ROUNDS = 3000
@@ -32,6 +32,7 @@ class Fitted:
     calibration: Calibration
     threshold: float
     held_out: np.ndarray  # out-of-fold scores, (rows,)
+    folds: np.ndarray  # the number of each row's fold, from 0
     validation: dict[str, float]
     cascade: Cascade | None = None
     views: Mapping[str, np.ndarray] = field(default_factory=dict)  # other out-of-fold scores
@@ -73,7 +74,7 @@ def fit(
     """
     parameters = {**parameters, "seed": seed}
     kept = np.ones(len(labels), bool) if kept is None else kept
-    parts = list(folds(labels, groups, seed))
+    parts = list(folds(labels, groups, SEED))
     validated = held_out(
         features, labels, parts, parameters, log_odds, progress=True, compute=compute, kept=kept
     )
@@ -86,7 +87,10 @@ def fit(
     rounds = max(1, round(np.mean(validated.rounds)))
     parameters |= _no_split_on_head(features.shape[1], log_odds)
     booster = compute.boost(parameters, features, labels, _start_logits(start, features), rounds)
-    return Fitted(booster, start, calibration, threshold, scores, metrics)
+    numbers = np.empty(len(scores), int)
+    for number, (_rest, fold) in enumerate(parts):
+        numbers[fold] = number
+    return Fitted(booster, start, calibration, threshold, scores, numbers, metrics)
 
 
 def _no_split_on_head(columns: int, log_odds: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from train.classifier.handcrafted import handcrafted_features
 from train.classifier.parameters import PARAMETERS
 from train.classifier.word_model import TextCounts
 from train.compute.base import LOCAL, Compute
-from train.data.folds import folds
+from train.data.folds import SEED, folds
 from train.encoder.finetune import FineTuned
 
 VIEWS = ("words", "encoder")  # of the log-odds columns
@@ -112,7 +112,7 @@ class _Inputs:
 
     @cached_property
     def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        return list(folds(self.labels, self.groups, self.seed))
+        return list(folds(self.labels, self.groups, SEED))
 
     @cached_property
     def _handcrafted(self) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from train.data.folds import folds
+from train.data.folds import SEED, folds
 from train.data.labelled import read_labeled
 from train.data.near_duplicates import near_duplicate_groups
 from train.data.split import Split, split
@@ -22,17 +22,17 @@ class Dataset:
     groups: np.ndarray  # (training messages,)
 
     @classmethod
-    def read(cls, path: Path, seed: int) -> "Dataset":
+    def read(cls, path: Path) -> "Dataset":
         """Read and split a file. Raises InvalidData, and ValueError for too few messages."""
-        return cls.of(read_labeled(path), seed)
+        return cls.of(read_labeled(path))
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, seed: int) -> "Dataset":
+    def of(cls, frame: pd.DataFrame) -> "Dataset":
         """Split the frame of `read_labeled`. Raises ValueError for too few messages."""
-        parts = split(frame, seed)
+        parts = split(frame, SEED)
         groups = near_duplicate_groups(parts.train["msg"].tolist(), progress=False)
         dataset = cls(frame, parts, groups)
-        list(folds(dataset.labels, groups, seed))  # fail early
+        list(folds(dataset.labels, groups, SEED))  # fail early
         return dataset
 
     @property

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+SEED = 7  # of a training's folds and test part, so that all its models can be compared on the same
+
 
 def folds(
     labels: np.ndarray, groups: np.ndarray, seed: int, most: int = 5

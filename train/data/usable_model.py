@@ -1,5 +1,6 @@
 """The model for labelling and `make serve`: one of the sample serves the sample only."""
 
+from feedsieve.registry import current_model
 from feedsieve.scoring.model_store import ModelNotFound, find_pair, labels_of
 from feedsieve.settings import settings
 from train.data.chosen import Chosen
@@ -12,12 +13,12 @@ class ModelOfSample(ModelNotFound):
 
 
 def usable_model(data: Chosen) -> str:
-    """Return the exact tag of the settings' classifier.
+    """Return the exact tag of the classifier in use: FEEDSIEVE_MODEL, the champion or the newest.
 
     Raises ModelNotFound, and ModelOfSample if it was trained on the sample and `data` is not the
     sample, unless FEEDSIEVE_MODEL names it.
     """
-    tag, _encoder = find_pair(settings().model)
+    tag, _encoder = find_pair(current_model())
     is_named = "model" in settings().model_fields_set
     if data.is_sample or is_named or not _is_of_sample(tag):
         return tag

@@ -26,7 +26,7 @@ from export.sources import Source
 from feedsieve import text
 from feedsieve.files import one_run_at_a_time
 from feedsieve.scoring.features import Head
-from train.data.folds import folds
+from train.data.folds import SEED, folds
 from train.encoder import checkpoints, cross_fitting, layers, supervised, trainer
 from train.encoder.checkpoints import run_key
 from train.encoder.cross_fitting import (
@@ -82,7 +82,7 @@ def finetune(
     Raises ValueError if a label has fewer than two groups, AlreadyRunning, and CheckpointError.
     """
     source = replace(source, max_tokens=min(MAX_TOKENS, source.max_tokens))
-    parts = list(folds(labels, groups, seed, FOLDS))
+    parts = list(folds(labels, groups, SEED, FOLDS))
     code = [sys.modules[__name__], checkpoints, cross_fitting, supervised, layers, trainer, text]
     facts = [list(texts), labels.tolist(), [fold.tolist() for _rest, fold in parts], seed]
     folder = cache / f"finetune-{run_key(source, code, facts)}"

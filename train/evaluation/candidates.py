@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline, make_union
-from sklearn.svm import LinearSVC
+from sklearn.pipeline import make_pipeline
 
 from export import pipeline as export
 from export.sources import Source
@@ -23,6 +22,7 @@ from train.data.folds import folds
 from train.encoder.distil import distil, transfer_set
 from train.encoder.embedder import Embedder
 from train.encoder.finetune import finetune
+from train.evaluation.baseline import linear_svc
 
 LOGISTIC = "TF-IDF, logistic regression"
 SVC = "TF-IDF, LinearSVC"
@@ -62,13 +62,7 @@ def linear(part: Part, seed: int, ways: Sequence[str] = (LOGISTIC, SVC)) -> dict
             TfidfVectorizer(max_df=0.2, min_df=min(18, max(1, len(part.texts) // 100))),
             LogisticRegression(max_iter=1000, random_state=seed),
         ),
-        SVC: make_pipeline(
-            make_union(
-                TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
-                TfidfVectorizer(analyzer="char", ngram_range=(2, 5), min_df=3, sublinear_tf=True),
-            ),
-            LinearSVC(class_weight="balanced", random_state=seed),
-        ),
+        SVC: linear_svc(seed),
     }
     texts = np.array([plain(text) for text in part.texts], dtype=object)
     held_out = [plain(text) for text in part.held_out]

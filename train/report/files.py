@@ -57,6 +57,7 @@ def _write_held_out(path: Path, frame: pd.DataFrame, fitted: Fitted) -> None:
     columns = {
         "msg_id": frame["msg_id"],
         **_views(fitted),
+        "fold": fitted.folds,
         "fingerprint": frame["msg"].map(fingerprint),
     }
     with open_atomically(path) as file:

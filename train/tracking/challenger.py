@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, f1_score
 from tqdm import tqdm
 
 from feedsieve.scoring import model_store
@@ -16,38 +15,26 @@ from feedsieve.text import fingerprint
 from train.behaviour import checks as behaviour
 from train.behaviour.suite import Suite
 from train.data.near_duplicates import near_duplicate_groups
+from train.evaluation import baseline
+from train.evaluation.non_inferiority import POWER, Difference, Outcome, compare
 from train.tracking import mlflow_run
 from train.tracking.registry import Version
 
 HELD_OUT_FILE = "held_out.csv"  # written by train.pipeline, which takes seconds to import
-SAMPLES = 1000  # of the bootstrap
 FEWEST = 100  # messages with out-of-fold scores of both models
 TIMED = 100  # messages
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one comparison, and whether the challenger passes it."""
+    """The result of one comparison."""
 
     name: str
     result: str
-    passed: bool
+    outcome: Outcome
 
     def __str__(self) -> str:
-        return f"{'ok      ' if self.passed else 'REJECTED'}  {self.name}: {self.result}"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Challenger's figure minus champion's, -1 to 1, with its 95 % confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        low, mean, high = (100 * value for value in (self.low, self.mean, self.high))
-        return f"{mean:+.2f} points ({low:+.2f} to {high:+.2f})"
+        return f"{self.outcome.value:9}  {self.name}: {self.result}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +46,8 @@ class Candidate:
 
     @classmethod
     def load(cls, version: Version) -> "Candidate":
-        """Raises ModelNotFound if the pair is not in this machine's model store."""
+        """Load its pair, fetched if need be. Raises ModelNotFound and TrackingUnavailable."""
+        version.fetch()
         return cls(version, model_store.load_scorer(version.pair.classifier_tag, threads=1))
 
     @property
@@ -70,11 +58,11 @@ class Candidate:
         files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
         return sum(file.stat().st_size for file in files) / 1e6
 
-    def out_of_fold_scores(self) -> pd.Series:
-        """Return the scores of the training messages, by fingerprint.
+    def out_of_fold_scores(self) -> pd.DataFrame:
+        """Return score and fold of the training messages, by fingerprint.
 
-        Each is by a model of the training's five folds that did not see the message.
-        Raises TrackingUnavailable.
+        Each score is by a model of the training's five folds that did not see the message. `fold`
+        is -1 if an earlier version of feedsieve trained. Raises TrackingUnavailable.
         """
         client = mlflow_run.connect()
         with (
@@ -83,45 +71,8 @@ class Candidate:
         ):
             file = client.download_artifacts(self.version.run_id, HELD_OUT_FILE, folder)
             table = pd.read_csv(file, dtype={"msg_id": str, "fingerprint": str})
-        return table.drop_duplicates("fingerprint").set_index("fingerprint")["score"]
-
-
-def compare(
-    labels: np.ndarray,
-    groups: np.ndarray,
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    thresholds: tuple[float, float],
-    seed: int,
-) -> dict[str, Difference]:
-    """Return by how much `ours` are better than `theirs` in average precision and F1.
-
-    The interval comes from a paired bootstrap over `groups` of near-duplicates (Efron and
-    Tibshirani, An Introduction to the Bootstrap, 1993). All arrays are (messages,).
-    """
-    random = np.random.default_rng(seed)
-    _, members = np.unique(groups, return_inverse=True)
-    decisions = ours >= thresholds[0], theirs >= thresholds[1]
-
-    def differences(weights: np.ndarray | None) -> tuple[float, float]:
-        precision = [
-            average_precision_score(labels, scores, sample_weight=weights)
-            for scores in (ours, theirs)
-        ]
-        f1 = [f1_score(labels, decided, sample_weight=weights) for decided in decisions]
-        return precision[0] - precision[1], f1[0] - f1[1]
-
-    count = members.max() + 1
-    samples = [
-        differences(np.bincount(random.integers(count, size=count), minlength=count)[members])
-        for _sample in tqdm(range(SAMPLES), "bootstrap", unit="sample")
-    ]
-    low, high = np.percentile(samples, (2.5, 97.5), axis=0)
-    means = differences(None)
-    return {
-        name: Difference(means[column], low[column], high[column])
-        for column, name in enumerate(("average precision", "F1"))
-    }
+        table = table.drop_duplicates("fingerprint").set_index("fingerprint")
+        return table.reindex(columns=["score", "fold"]).fillna({"fold": -1})
 
 
 @dataclass(frozen=True)
@@ -135,56 +86,79 @@ class Examination:
 
     def findings(self) -> list[Finding]:
         """Run all comparisons. Raises TrackingUnavailable."""
-        quality = self._quality(self.champion) if self.champion else []
+        quality = self._quality(self.champion) if self.champion else self._floor()
         suite = self.options.behave
         tested = [self._behaviour(suite)] if suite else []
         return [*quality, *tested, self._latency(), self._size()]
 
     def _quality(self, champion: Candidate) -> list[Finding]:
-        columns = {
-            "ours": self.challenger.out_of_fold_scores(),
-            "theirs": champion.out_of_fold_scores(),
-        }
-        scores = pd.DataFrame(columns).dropna()
-        labeled = self.frame.assign(fingerprint=self.frame["msg"].map(fingerprint))
-        common = labeled.drop_duplicates("fingerprint").merge(
-            scores, left_on="fingerprint", right_index=True
-        )
-        labels = common["label"].to_numpy()
-        if len(common) < FEWEST or len(np.unique(labels)) < 2:
-            result = (
-                f"only {len(common)} messages of {self.options.data} have out-of-fold scores of"
-                f" both models; {FEWEST} with both labels are needed"
-            )
-            return [Finding("quality", result, passed=False)]
-        differences = compare(
-            labels,
-            near_duplicate_groups(common["msg"].tolist(), progress=False),
-            common["ours"].to_numpy(),
-            common["theirs"].to_numpy(),
-            (self.challenger.scorer.threshold, champion.scorer.threshold),
-            self.options.seed,
-        )
-        margin = self.options.margin
+        """Compare out-of-fold scores with the champion's."""
+        theirs = champion.out_of_fold_scores().add_prefix("their_")
+        common = self._held_out().join(theirs, on="fingerprint", how="inner")
+        if short := self._too_few(common, "both models"):
+            return short
+        differences = self._compare(common, "their_score", champion.scorer.threshold)
+        same = _same_folds(common["fold"], common["their_fold"])
+        return [_finding(*item, self.options.margin, same) for item in differences.items()]
+
+    def _floor(self) -> list[Finding]:
+        """Compare out-of-fold scores with LinearSVC's on the same folds."""
+        common = self._held_out()
+        if short := self._too_few(common, "the challenger"):
+            return short
+        name = "better than LinearSVC"
+        if (common["fold"] < 0).any():
+            result = "an earlier version trained it and recorded no folds; train it again"
+            return [Finding(name, result, Outcome.REJECTED)]
+        texts, labels = common["msg"].tolist(), common["label"].to_numpy()
+        folds = common["fold"].to_numpy()
+        common["svc"] = baseline.out_of_fold(texts, labels, folds, self.options.seed)
         return [
             Finding(
-                name,
-                f"{difference} on {len(common):,} messages held out by both; may not be"
-                f" {margin:g} points lower, nor significantly lower",
-                passed=difference.mean > -margin / 100 and difference.high >= 0,
+                f"{figure} above LinearSVC's",
+                f"{difference.mean:+.2f} points on {len(common):,} messages held out by both",
+                Outcome.PASSED if difference.mean > 0 else Outcome.REJECTED,
             )
-            for name, difference in differences.items()
+            for figure, difference in self._compare(common, "svc", 0.0).items()
         ]
+
+    def _held_out(self) -> pd.DataFrame:
+        """Return the labelled messages that the challenger has out-of-fold scores of."""
+        labeled = self.frame.assign(fingerprint=self.frame["msg"].map(fingerprint))
+        return labeled.drop_duplicates("fingerprint").join(
+            self.challenger.out_of_fold_scores(), on="fingerprint", how="inner"
+        )
+
+    def _too_few(self, common: pd.DataFrame, whose: str) -> list[Finding]:
+        if len(common) >= FEWEST and common["label"].nunique() == 2:
+            return []
+        result = (
+            f"only {len(common)} messages of {self.options.data} have out-of-fold scores of"
+            f" {whose}; {FEWEST} with both labels are needed"
+        )
+        return [Finding("quality", result, Outcome.UNDECIDED)]
+
+    def _compare(
+        self, common: pd.DataFrame, theirs: str, threshold: float
+    ) -> dict[str, Difference]:
+        return compare(
+            common["label"].to_numpy(),
+            near_duplicate_groups(common["msg"].tolist(), progress=False),
+            common["score"].to_numpy(),
+            common[theirs].to_numpy(),
+            (self.challenger.scorer.threshold, threshold),
+            self.options.seed,
+        )
 
     def _behaviour(self, suite: Suite) -> Finding:
         failed, count = self._failed_checks(self.challenger, suite)
         result = f"{count - len(failed)} of {count} checks pass"
         if self.champion is None:
-            return Finding("behaviour", f"{result}; no champion to compare with", passed=True)
+            return Finding("behaviour", f"{result}; no champion to compare with", Outcome.PASSED)
         lost = sorted(failed - self._failed_checks(self.champion, suite)[0])
         if lost:
             result += f"; the champion passes, but the challenger fails: {', '.join(lost)}"
-        return Finding("behaviour", result, passed=not lost)
+        return _limit("behaviour", result, not lost)
 
     def _failed_checks(self, candidate: Candidate, suite: Suite) -> tuple[set[str], int]:
         """Return the names of failed checks, and the number of all checks."""
@@ -209,8 +183,35 @@ class Examination:
             ratio = ours / theirs[0]
             result += f", {ratio:.2f} of the champion's (at most {slower:g})"
             passed = passed and ratio <= slower
-        return Finding("latency", result, passed)
+        return _limit("latency", result, passed)
 
     def _size(self) -> Finding:
         size, largest = self.challenger.megabytes, self.options.largest
-        return Finding("size", f"{size:.0f} MB (at most {largest:g})", size <= largest)
+        return _limit("size", f"{size:.0f} MB (at most {largest:g})", size <= largest)
+
+
+def _limit(name: str, result: str, passed: bool) -> Finding:
+    return Finding(name, result, Outcome.PASSED if passed else Outcome.REJECTED)
+
+
+def _same_folds(ours: pd.Series, theirs: pd.Series) -> bool:
+    """Return whether two models left the same messages out together; -1 is an unknown fold."""
+    pairs = pd.DataFrame({"ours": ours, "theirs": theirs}).drop_duplicates()
+    return bool(
+        (pairs >= 0).all(axis=None) and pairs["ours"].is_unique and pairs["theirs"].is_unique
+    )
+
+
+def _finding(name: str, difference: Difference, margin: float, same_folds: bool) -> Finding:
+    """Return the outcome of one figure, and how many labels would decide if these do not."""
+    if not same_folds:
+        difference = difference.on_other_folds()
+    result = (
+        f"{difference} on {difference.labels:,} messages held out by both, in"
+        f" {'the same' if same_folds else 'other'} folds; must lose less than {margin:g}"
+    )
+    outcome = difference.outcome(margin)
+    if outcome is Outcome.UNDECIDED:
+        needed = difference.labels_needed(margin)
+        result += f"; an equal model passes with {POWER:.0%} probability on about {needed:,}"
+    return Finding(name, result, outcome)

@@ -9,7 +9,7 @@ import numpy as np
 
 from feedsieve.scoring import model_store
 from train.report import model_card, plots
-from train.tracking import registry
+from train.tracking import registry, shared_models
 from train.tracking.mlflow_run import Run
 from train.tracking.registry import Pair
 
@@ -49,7 +49,7 @@ def record(
     run.log_texts({f"plots/{name}.svg": plots.standalone(svg) for name, svg in drawings.items()})
     run.log_files(*files)
     run.log_files(model_store.folder(pair.classifier_tag) / model_card.FILE, folder=registry.FOLDER)
-    registry.register(run, pair)
+    registry.register(run, pair, shared_models.upload(run, pair.classifier_tag, pair.encoder_tag))
 
 
 def versions() -> dict[str, str]:

@@ -127,6 +127,12 @@ class Run:
         self.client.set_terminated(self.id, status)
 
 
+def in_use() -> bool:
+    """Return whether anything may have been tracked: a server is named, or the file exists."""
+    file = _sqlite_file(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    return file is None or file.exists()
+
+
 def connect() -> "MlflowClient":
     """Return a client for `MLFLOW_TRACKING_URI`, by default a file below the current directory.
 
@@ -167,7 +173,9 @@ def run(experiment: str, parameters: Mapping[str, Any]) -> Iterator[Run]:
             # MLflow's own tag of the source has the path of the command.
             tags = {"mlflow.source.name": f"python -m {_command(experiment)}"}
             tags["mlflow.source.type"] = "LOCAL"
-            created = client.create_run(_experiment(client, experiment), tags=commit_tags() | tags)
+            created = client.create_run(
+                experiment_id(client, experiment), tags=commit_tags() | tags
+            )
             started = Run(client, created.info.run_id)
             started.log(parameters=parameters)
     except TrackingUnavailable as error:
@@ -201,23 +209,7 @@ def runs_page(server: str) -> str:
     return f"{server}/#/experiments/{found.experiment_id}/runs?{query}"
 
 
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error, without passwords in URLs and the user's home folder."""
-    first = str(error).strip().partition("\n")[0]
-    line = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    line = _PASSWORD.sub("//", line).replace(str(Path.home()), "~")
-    return normalise(line)[:_LONGEST_ERROR]
-
-
-def _name(name: str) -> str:
-    return _NOT_IN_NAMES.sub("", name)
-
-
-def _command(experiment: str) -> str:
-    return experiment if experiment == "train" else f"train.{experiment}"
-
-
-def _experiment(client: "MlflowClient", name: str) -> str:
+def experiment_id(client: "MlflowClient", name: str) -> str:
     """Return the id of the experiment `name`, and create it if there is none."""
     from mlflow.exceptions import MlflowException
 
@@ -232,7 +224,40 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return _experiment(client, name)  # another process has just created it
+    return experiment_id(client, name)  # another process has just created it
+
+
+@contextmanager
+def transferring() -> Iterator[None]:
+    """Let requests in the block take MLflow's own 120 seconds, unless the user has set a time.
+
+    A server may copy all of a model to its own storage before it answers.
+    """
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    if os.environ.get(name) != _SETTINGS[name]:
+        yield
+        return
+    del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ[name] = _SETTINGS[name]
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error, without passwords in URLs and the user's home folder."""
+    first = str(error).strip().partition("\n")[0]
+    line = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    line = _PASSWORD.sub("//", line).replace(str(Path.home()), "~")
+    return normalise(line)[:_LONGEST_ERROR]
+
+
+def _name(name: str) -> str:
+    return _NOT_IN_NAMES.sub("", name)
+
+
+def _command(experiment: str) -> str:
+    return experiment if experiment == "train" else f"train.{experiment}"
 
 
 def _sqlite_file(uri: str) -> Path | None:

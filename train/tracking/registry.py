@@ -1,6 +1,7 @@
 """The registered model in MLflow: a version for each trained pair, and the alias of the champion.
 
-A version holds the tags of two models in the BentoML model store, not the models.
+A version holds the tags of two models in the BentoML model store, and the models themselves as
+artifacts: see `shared_models`.
 """
 
 import json
@@ -11,7 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from feedsieve.errors import FeedsieveError
-from train.tracking import mlflow_run
+from train.tracking import mlflow_run, shared_models
+from train.tracking.shared_models import FOLDER, StoredModels
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,7 +22,6 @@ NAME = "feedsieve"
 CHALLENGER = "challenger"  # the newest version
 CHAMPION = "champion"  # the version to serve, set by train.promote
 FORMER = "former"  # the previous champion
-FOLDER = "model"  # of the run's artifacts; the source of the version
 PAIR_FILE = "pair.json"
 
 
@@ -42,15 +43,25 @@ class Version:
     run_id: str
     aliases: frozenset[str]
     created: datetime
+    stored: StoredModels
+
+    def fetch(self) -> None:
+        """Add the pair to this machine's model store if it lacks them.
+
+        Raises ModelNotFound and TrackingUnavailable.
+        """
+        tags = self.pair.classifier_tag, self.pair.encoder_tag
+        shared_models.fetch(self.run_id, tags, self.stored)
 
 
 class VersionNotFound(FeedsieveError, LookupError):
     """The registered model has no such version."""
 
 
-def register(run: mlflow_run.Run, pair: Pair) -> int:
+def register(run: mlflow_run.Run, pair: Pair, stored: StoredModels | None = None) -> int:
     """Register the pair of `run` as a version and return its number. The newest is the challenger.
 
+    `stored` says where its models are; without it other machines cannot fetch them.
     Raises MLflow's errors; see `Run.recording`.
     """
     from mlflow.exceptions import MlflowException
@@ -62,7 +73,8 @@ def register(run: mlflow_run.Run, pair: Pair) -> int:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = client.create_model_version(NAME, f"runs:/{run.id}/{FOLDER}", run.id, tags=asdict(pair))
+    tags = asdict(pair) | (asdict(stored) if stored else {})
+    made = client.create_model_version(NAME, f"runs:/{run.id}/{FOLDER}", run.id, tags=tags)
     # Another run may have registered a newer one meanwhile.
     newest = max(int(one.version) for one in client.search_model_versions(f"name='{NAME}'"))
     client.set_registered_model_alias(NAME, CHALLENGER, str(newest))
@@ -77,12 +89,13 @@ def versions() -> list[Version]:
     return [
         Version(
             int(one.version),
-            Pair(**{name: one.tags.get(name, "") for name in Pair.__dataclass_fields__}),
+            Pair(*(one.tags.get(name, "") for name in Pair.__dataclass_fields__)),
             one.run_id or "",
             frozenset(
                 alias for alias, number in by_alias.items() if int(number) == int(one.version)
             ),
             datetime.fromtimestamp(one.creation_timestamp / 1000, UTC),
+            StoredModels(*(one.tags.get(name, "") for name in StoredModels.__dataclass_fields__)),
         )
         for one in sorted(found, key=lambda one: -int(one.version))
     ]
@@ -93,12 +106,26 @@ def behind(alias: str) -> Version | None:
     return next((version for version in versions() if alias in version.aliases), None)
 
 
-def champion_tag() -> str:
-    """Return the tag of the champion's classifier. Raises VersionNotFound, TrackingUnavailable."""
-    champion = behind(CHAMPION)
+def champion_tag(*, fetch: bool = True) -> str:
+    """Return the tag of the champion's classifier, whose pair is then in the model store.
+
+    Without `fetch` it may be absent from this machine's.
+    Raises VersionNotFound, ModelNotFound and TrackingUnavailable.
+    """
+    champion = behind(CHAMPION) if mlflow_run.in_use() else None
     if champion is None:
         raise VersionNotFound("there is no champion; `python -m train.promote` makes one")
+    if fetch:
+        champion.fetch()
     return champion.pair.classifier_tag
+
+
+def with_tag(tag: str) -> Version:
+    """Return the version of the classifier `tag`. Raises VersionNotFound, TrackingUnavailable."""
+    for version in versions():
+        if version.pair.classifier_tag == tag:
+            return version
+    raise VersionNotFound(f"{NAME} has no version in MLflow whose classifier is {tag}")
 
 
 def move(alias: str, number: int) -> None:

@@ -5,6 +5,7 @@ import argparse
 from feedsieve.shadow_comparison import compare
 from feedsieve.shadow_report import as_correlation, as_percent
 from feedsieve.store.store import MessageStore
+from train.evaluation.non_inferiority import Outcome
 from train.tracking.challenger import Finding
 
 
@@ -17,7 +18,7 @@ def shadow_findings(
     StoreUnavailable.
     """
     if champion is None:
-        return [Finding("shadow", "no champion to compare with", passed=True)]
+        return [Finding("shadow", "no champion to compare with", Outcome.PASSED)]
     pairs = store.pairs(champion, challenger)
     wanted = options.shadow_texts
     if len(pairs) < wanted:
@@ -26,7 +27,7 @@ def shadow_findings(
             f" {wanted - len(pairs):,} are missing; serve the champion, and compare more by"
             f" `feedsieve deploy --shadow {challenger}`"
         )
-        return [Finding("shadow", result, passed=False)]
+        return [Finding("shadow", result, Outcome.REJECTED)]
     found = compare(pairs)
     agreement, rank = found.agreement, found.rank_correlation
     return [
@@ -34,11 +35,15 @@ def shadow_findings(
             "shadow agreement",
             f"{as_percent(agreement)} of decisions on {found.texts:,} live texts; at least"
             f" {options.shadow_agreement:g}%",
-            passed=100 * agreement.value >= options.shadow_agreement,
+            _decided(100 * agreement.value >= options.shadow_agreement),
         ),
         Finding(
             "shadow rank correlation",
             f"{as_correlation(rank)}; at least {options.shadow_rank:g}",
-            passed=rank is not None and rank.value >= options.shadow_rank,
+            _decided(rank is not None and rank.value >= options.shadow_rank),
         ),
     ]
+
+
+def _decided(is_enough: bool) -> Outcome:
+    return Outcome.PASSED if is_enough else Outcome.REJECTED
