@@ -145,7 +145,6 @@ class TestRun:
         with mlflow_run.run("train", {}) as run:
             pass
         found = run.client.get_experiment_by_name("train")
-        assert found.tags["mlflow.experimentKind"] == "custom_model_development"
         page = mlflow_run.runs_page(at)
         assert page == f"{at}/#/experiments/{found.experiment_id}/runs?{query}"
 

@@ -34,8 +34,6 @@ _SETTINGS = {  # of MLflow, where the user has not set them
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # errors are raised as well, and reported here in one line
 }
-# MLflow's page shows runs of such an experiment, and traces of language models otherwise.
-_KIND, _MACHINE_LEARNING = "mlflow.experimentKind", "custom_model_development"
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")  # characters that MLflow rejects in names
 _LONGEST_ERROR = 500  # characters
@@ -214,13 +212,11 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     if found := client.get_experiment_by_name(name):
-        if found.tags.get(_KIND) is None:
-            client.set_experiment_tag(found.experiment_id, _KIND, _MACHINE_LEARNING)
         return found.experiment_id
     file = _sqlite_file(client.tracking_uri)
     artifacts = (file.parent.resolve() / "artifacts").as_uri() if file else None  # the server's own
     try:
-        return client.create_experiment(name, artifacts, tags={_KIND: _MACHINE_LEARNING})
+        return client.create_experiment(name, artifacts)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
