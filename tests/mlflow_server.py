@@ -1,4 +1,4 @@
-"""A real MLflow server, and trainings that are tracked in it."""
+"""Real MLflow stores in files and in a server, and trainings that are tracked in them."""
 
 import os
 import shutil
@@ -10,12 +10,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
+from mlflow import MlflowClient
 from serving import ROOT, free_port, stop
 
 from data.generate import LABELED
 
 START_WITHIN = 300.0  # seconds; about ten on an idle machine
 _SET_BY_CI = {"CI", "PYTEST_CURRENT_TEST", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"}
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory) -> Path:
+    """A database with MLflow's tables, which take seconds to create."""
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store(empty, tmp_path, monkeypatch) -> MlflowClient:
+    """An empty MLflow store, set as the tracking URI."""
+    shutil.copyfile(empty, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as Found
-from mlflow_server import environment, mlflow_server, run, train
+from mlflow_server import empty, environment, mlflow_server, run, store, train
 from model_copies import copy_pair
 from serving import ROOT, free_port, serve, wait_for, wait_until_ready
 from tiny_bert import save_tiny_bert
@@ -25,7 +25,9 @@ from train.tracking import mlflow_run, registry
 from train.tracking.git_tags import commit_tags
 from train.tracking.log_training import figures
 from train.tracking.mlflow_run import Terminated, TrackingUnavailable, one_line
-from train.tracking.registry import CHALLENGER, CHAMPION, Pair, VersionNotFound
+from train.tracking.registry import CHALLENGER, CHAMPION
+
+__all__ = ["empty", "store"]
 
 CLASSIFIER_FILES = (
     "booster.txt", "card.md", "classifier.json", "features.json", "model.yaml", "reference.json",
@@ -64,23 +66,6 @@ def only_run(client: MlflowClient, experiment: str) -> Found:
     identifier = client.get_experiment_by_name(experiment).experiment_id
     [found] = client.search_runs([identifier])
     return found
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory) -> Path:
-    """A database with MLflow's tables, which take seconds to create."""
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def store(empty, tmp_path, monkeypatch) -> MlflowClient:
-    """An empty MLflow store, set as the tracking URI."""
-    shutil.copyfile(empty, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return MlflowClient(uri)
 
 
 @pytest.fixture(scope="module")
@@ -234,43 +219,6 @@ class TestConcurrency:
         assert {run.info.status for run in runs} == {"FINISHED"}
         assert len(client.get_metric_history(runs[0].info.run_id, "loss")) == 20
         assert len(client.search_model_versions(f"name='{registry.NAME}'")) == 2
-
-
-class TestRegistry:
-    @pytest.fixture
-    def trained(self, store) -> list[Pair]:
-        pairs = [Pair(f"feedsieve-classifier:{n}", f"feedsieve-encoder:{n}", "f") for n in "abc"]
-        for pair in pairs:
-            with mlflow_run.run("tests", {}) as run:
-                registry.register(run, pair)
-        return pairs
-
-    def test_the_newest_version_is_the_challenger(self, trained):
-        there = registry.versions()
-        assert [version.number for version in there] == [3, 2, 1]
-        assert [version.pair for version in there] == trained[::-1]
-        assert [set(version.aliases) for version in there] == [{CHALLENGER}, set(), set()]
-        assert registry.behind(CHALLENGER) == there[0]
-        assert registry.behind(CHAMPION) is None
-
-    def test_champion_moves(self, trained):
-        for number in (1, 2):
-            registry.move(CHAMPION, number)
-            assert registry.behind(CHAMPION).number == number
-        assert registry.behind(CHAMPION).pair == trained[1]
-        assert registry.behind(CHALLENGER).number == 3
-
-    def test_unknown_version_is_rejected(self, trained):
-        with pytest.raises(
-            VersionNotFound, match="feedsieve has no version 9 in MLflow; it has 3, 2, 1"
-        ):
-            registry.move(CHAMPION, 9)
-
-    def test_registry_is_empty_before_training(self, store):
-        assert registry.versions() == []
-        assert registry.behind(CHAMPION) is None
-        with pytest.raises(VersionNotFound, match="it has none"):
-            registry.move(CHAMPION, 1)
 
 
 @pytest.mark.lab
