@@ -110,7 +110,10 @@ class TestTrain:
         [line] = [line for line in done.stderr.splitlines() if line.startswith("train:")]
         assert "has no labels" in line and "Traceback" not in done.stderr
 
-    def test_neither_data_nor_store_is_bad_usage(self, tmp_path):
+    def test_without_any_data_no_store_is_made(self, tmp_path):
+        """An empty one would be the user's own data, and the sample not used any more."""
         done = train(cwd=tmp_path)
-        assert done.returncode == 2
-        assert "name labelled messages with --data, or a message store" in done.stderr
+        assert done.returncode == 1
+        [line] = done.stderr.splitlines()
+        assert line.startswith("train: there is no data: neither data/messages.db nor ")
+        assert not (tmp_path / "data").exists()

@@ -23,6 +23,10 @@ SAMPLE_DIGESTS = (
 SAMPLE_MESSAGES = 4000
 
 
+class NoData(FeedsieveError):
+    """There are neither own messages or labels nor the sample; the message says what to do."""
+
+
 class LabelsOfOthers(FeedsieveError, ValueError):
     """Labels of other messages than those of the store; the message says what to do."""
 
@@ -61,10 +65,16 @@ class Chosen:
 def chosen(db: str | None = None) -> Chosen:
     """Return the store of the settings and the labels beside it, or just the store `db`.
 
-    Raises LabelsOfOthers, StoreUnavailable and InvalidData.
+    Raises NoData, LabelsOfOthers, StoreUnavailable and InvalidData.
     """
     if db:
         return Chosen(db, None, in_sample_folder(db))
+    if not settings().has_own_data and not settings().is_sample:  # an empty store would be own data
+        raise NoData(
+            f"there is no data: neither {OWN_DB} nor {OWN_LABELS} nor the sample chat in"
+            f" {SAMPLE_FOLDER}/; `feedsieve import FILE` brings messages in, and `python -m"
+            " data.generate` makes the sample"
+        )
     place, in_sample = settings().db, settings().is_sample
     labels = SAMPLE_FOLDER / OWN_LABELS.name if in_sample else OWN_LABELS
     is_beside = in_sample or Path(place) == Path(OWN_DB)  # other stores have their labels in them
