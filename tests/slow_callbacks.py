@@ -12,9 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
-# Seconds: twice the 50 ms that are promised, since two busy threads of one core take twice the
-# processor time. What the limits of bodies and texts keep off the loop takes 300 ms and more.
-LIMIT = 0.1
+LIMIT = 0.05  # seconds
 
 
 def watch(report: Path) -> None:

@@ -9,6 +9,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     RootModel,
     TypeAdapter,
     model_validator,
@@ -84,9 +85,12 @@ class NewMessage(BaseModel):
     link: Annotated[str, Field(max_length=2000)] | None = Field(None, description="to the original")
     reply_to: Name | None = Field(None, description="identifier of another message in the source")
 
+    _message: Message = PrivateAttr()
+
     @model_validator(mode="after")
     def _check(self) -> "NewMessage":
-        message = self.message()
+        fields = self.model_dump() | {"source": given_key(self.source)}
+        message = self._message = clean(Message(**fields))
         if message.is_blank:
             raise ValueError("id and text must not be blank")
         if not message.source:
@@ -95,8 +99,7 @@ class NewMessage(BaseModel):
 
     def message(self) -> Message:
         """Return the message as the store has it."""
-        fields = self.model_dump() | {"source": given_key(self.source)}
-        return clean(Message(**fields))
+        return self._message
 
 
 def _several(body: object) -> object:
