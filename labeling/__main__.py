@@ -30,7 +30,7 @@ def _push(options: argparse.Namespace) -> None:
     guideline = options.guideline
     if guideline is None and GUIDELINE.exists():
         guideline = GUIDELINE
-    data = chosen()
+    data = chosen(may_be_new=True)
     if in_sample_folder(options.batch):
         data = replace(data, is_sample=True)
     print(f"on {options.batch}, {'of the sample chat' if data.is_sample else 'of your own data'}")
@@ -47,7 +47,7 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
-    data = chosen(options.db)
+    data = chosen(options.db, may_be_new=True)
     print(f"on {data.whose}: labels go into {without_password(data.db)}")
     studio = Studio.open(options.url, options.token)
     store = MessageStore.open(data.db)

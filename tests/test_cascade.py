@@ -156,6 +156,13 @@ def replaced():
     return EncoderDescription("x", "mean", "", 64, WIDTH, "int8", {})
 
 
+def without_cascade(scores: np.ndarray) -> Fitted:
+    """Return a classifier with these out-of-fold scores, (messages,)."""
+    folds = np.zeros(len(scores), int)
+    start, calibration = Start([], [], 0.0), Calibration(1.0, 0.0)
+    return Fitted(None, start, calibration, 0.5, scores, folds, {"f1": 0.25})
+
+
 def messages(count: int = 8000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return logits of a word model, scores of a better model, and labels, a fifth positive."""
     rng = np.random.default_rng(seed)
@@ -202,15 +209,7 @@ class TestChoice:
 
     def test_held_out_metrics_include_the_cascade(self):
         lexical, scores, labels = messages()
-        plain = Fitted(
-            None,
-            Start([], [], 0.0),
-            Calibration(1.0, 0.0),
-            0.5,
-            scores,
-            np.zeros(len(scores), int),
-            {"f1": 0.25},
-        )
+        plain = without_cascade(scores)
         fitted = put_before(plain, lexical, labels)
         sure = fitted.cascade.is_sure(lexical)
         assert fitted.held_out[~sure].tolist() == scores[~sure].tolist()
@@ -221,13 +220,5 @@ class TestChoice:
 
     def test_classifier_is_unchanged_without_a_safe_cascade(self):
         lexical, scores, labels = messages(2000)
-        plain = Fitted(
-            None,
-            Start([], [], 0.0),
-            Calibration(1.0, 0.0),
-            0.5,
-            scores,
-            np.zeros(len(scores), int),
-            {},
-        )
+        plain = without_cascade(scores)
         assert put_before(plain, lexical, labels) is plain

@@ -155,7 +155,9 @@ class TestOtherMessages:
 
     def test_a_few_edited_messages_are_not_refused(self, tmp_path):
         labels = [Label("1", "text 1", 1, "a", "then"), self.LABELS[1]]
-        refuse_other_messages(merge(COLUMNS, ROWS, labels), tmp_path / "labels.csv")
+        merged = merge(COLUMNS, ROWS, labels)
+        refuse_other_messages(merged, tmp_path / "labels.csv")  # raises nothing
+        assert merged.other_text == [self.LABELS[1].msg_id]
 
 
 def test_sample_has_projects_of_its_own():

@@ -30,6 +30,22 @@ SECOND = f"{CLASSIFIER}:second"
 SECRET = "секретный текст"
 
 
+def hold(
+    monkeypatch: pytest.MonkeyPatch, scorer: object, name: str
+) -> tuple[threading.Event, threading.Event]:
+    """Let a method wait; return the events that it was called, and that it may go on."""
+    started, free = threading.Event(), threading.Event()
+    method = getattr(scorer, name)
+
+    def slow(*arguments, **options):
+        started.set()
+        assert free.wait(30)
+        return method(*arguments, **options)
+
+    monkeypatch.setattr(scorer, name, slow)
+    return started, free
+
+
 @pytest.fixture(scope="module")
 def home(small_home, tmp_path_factory) -> Path:
     """A BENTOML_HOME with the small pair, a second one, and two that are refused."""
@@ -173,16 +189,7 @@ class TestShadow:
 
     def test_request_does_not_wait_for_the_shadow(self, runtime, store, monkeypatch):
         load(runtime)
-        started, free = threading.Event(), threading.Event()
-        shadow = runtime._shadow._scorer
-        shadow_score = shadow.score
-
-        def slow(*arguments, **options):
-            started.set()
-            assert free.wait(30)
-            return shadow_score(*arguments, **options)
-
-        monkeypatch.setattr(shadow, "score", slow)
+        started, free = hold(monkeypatch, runtime._shadow._scorer, "score")
         score(runtime, texts("диван", 1))
         assert started.wait(30)
         score(runtime, texts("кресло", 3))
@@ -191,16 +198,8 @@ class TestShadow:
 
     def test_shadow_waits_for_requests(self, runtime, store, first, monkeypatch):
         load(runtime)
-        started, free = threading.Event(), threading.Event()
         served = runtime.model.scorer
-        live_score = served.score_texts
-
-        def slow(*arguments, **options):
-            started.set()
-            assert free.wait(30)
-            return live_score(*arguments, **options)
-
-        monkeypatch.setattr(served, "score_texts", slow)
+        started, free = hold(monkeypatch, served, "score_texts")
         waiting = texts("лампу", 4)
         request = threading.Thread(target=score, args=(runtime, texts("ковёр", 1)))
         request.start()

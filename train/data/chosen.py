@@ -62,14 +62,16 @@ class Chosen:
         return read_stored(MessageStore.open(self.db))
 
 
-def chosen(db: str | None = None) -> Chosen:
+def chosen(db: str | None = None, *, may_be_new: bool = False) -> Chosen:
     """Return the store of the settings and the labels beside it, or just the store `db`.
 
-    Raises NoData, LabelsOfOthers, StoreUnavailable and InvalidData.
+    Raises NoData if there is none of them, unless the store `may_be_new`: an empty one would be the
+    user's own, and the sample not used any more. Raises LabelsOfOthers, StoreUnavailable and
+    InvalidData.
     """
     if db:
         return Chosen(db, None, in_sample_folder(db))
-    if not settings().has_own_data and not settings().is_sample:  # an empty store would be own data
+    if not (may_be_new or settings().has_own_data or settings().is_sample):
         raise NoData(
             f"there is no data: neither {OWN_DB} nor {OWN_LABELS} nor the sample chat in"
             f" {SAMPLE_FOLDER}/; `feedsieve import FILE` brings messages in, and `python -m"
