@@ -149,7 +149,8 @@ class TestFull:
             "| language: English | 100 | 50 | 0.700 | 0.700 | 0.700 | 0.700 | 0.700 |",
             "| language: Greek | 100 | 2 | — | — | — | — | — |",
             "1 of 2 checks on 21 invented messages failed.",
-            "With the labelled messages of this fingerprint, the versions in `constraints.txt`, and"
+            "With the labelled messages of this fingerprint, from a file or as MLflow keeps them"
+            " (--as-of), the versions in `constraints.txt`, and"
             " the same seed:",
             "python -m train --data LABELED.csv --encoder wheel --finetune --seed 7",
         ],

@@ -75,9 +75,13 @@ class Run:
 def train(folder: Path, report: str, *arguments: str) -> Run:
     done = python("-m", "train", *ARGUMENTS, report, *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
+    return result(folder, report, done.stdout)
+
+
+def result(folder: Path, report: str, output: str) -> Run:
     metrics = json.loads((folder / report / "metrics.json").read_text(encoding="utf-8"))
     page = (folder / report / "report.html").read_text(encoding="utf-8")
-    return Run(folder, done.stdout, metrics, page)
+    return Run(folder, output, metrics, page)
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +188,13 @@ class TestTrain:
         store.close()
         assert first.text.split("\n")[0].split("&")[0][:20] in trained.report
 
-    def test_equal_seeds_give_equal_metrics(self, trained):
-        again = train(trained.folder, "again")
+    def test_data_of_an_earlier_training_gives_equal_metrics(self, trained):
+        fingerprint = data_fingerprint(read_labeled(trained.folder / LABELED))
+        arguments = ["--as-of", fingerprint[:8], "--encoder", "tiny", "--report", "again"]
+        done = python("-m", "train", *arguments, cwd=trained.folder)
+        assert done.returncode == 0, done.stderr
+        assert f"labels of {LABELED}, fingerprint {fingerprint}" in done.stdout
+        again = result(trained.folder, "again", done.stdout)
         changing = {"seconds", "encoder_tag", "classifier_tag"}
         for name in trained.metrics.keys() - changing:
             assert again.metrics[name] == trained.metrics[name], name

@@ -18,7 +18,7 @@ def corpus(count: int = 400) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def simulation():
-    return simulate(Dataset.of(corpus()), None, None, batch=10, rounds=2, seed=7)
+    return simulate(Dataset.of(corpus(), name="corpus"), None, None, batch=10, rounds=2, seed=7)
 
 
 class TestSimulation:

@@ -13,8 +13,9 @@ from feedsieve.store.store import MessageStore
 from feedsieve.text import plain
 from train.__main__ import main
 from train.data.labelled import read_labeled
-from train.data.split import split
+from train.data.split import data_fingerprint, split
 from train.encoder.distil import EPOCHS, transfer_set
+from train.tracking import data_versions
 
 
 class TestTraining:
@@ -47,6 +48,9 @@ class TestTraining:
         store.close()
         texts = transfer_set(own, stored, held_out, 7)
         assert trained.metrics["distillation"]["texts"] == len(texts)
+        tracked = data_versions.fetch(data_fingerprint(read_labeled(trained.folder / LABELED)))
+        assert list(tracked.unlabelled) == texts
+        assert transfer_set(own, texts, held_out, 8) == texts  # another seed draws from the same
         assert len(texts) > len({plain(text) for text in own})
         excluded = {plain(text) for text in held_out} - {plain(text) for text in own}
         assert excluded and not excluded & {plain(text) for text in texts}

@@ -9,7 +9,7 @@ from feedsieve.command import run_command
 from feedsieve.scoring.model_store import ModelNotFound
 from feedsieve.store.database import without_password
 from train.behaviour.suite import suite_argument
-from train.cli.arguments import add_cluster, add_distil, add_no_track
+from train.cli.arguments import add_cluster, add_distil, add_no_track, time_or_fingerprint
 from train.feast.feature_store import REPOSITORY
 from train.options import Options
 
@@ -23,12 +23,14 @@ def main() -> int:
         parser.error("--features determines the encoder: leave out --encoder and --finetune")
     if options.distil and not options.finetune:
         parser.error("--distil needs --finetune")
+    if options.as_of and options.data:
+        parser.error("--as-of determines the data: leave out --data")
     data = options.data or without_password(options.db or "the message store")
     return run_command("train", lambda: _run(options, unless_trained=unless_trained), data)
 
 
 def _run(options: Options, *, unless_trained: bool) -> None:
-    if not options.data and not options.db:
+    if not options.data and not options.db and not options.as_of:
         from train.data.chosen import chosen
         from train.data.usable_model import ModelOfSample, usable_model
 
@@ -88,6 +90,14 @@ def _parser() -> argparse.ArgumentParser:
         "--db",
         metavar="MESSAGES.db",
         help="message store to score with the new model; without --data, the labels in it are used",
+    )
+    parser.add_argument(
+        "--as-of",
+        type=time_or_fingerprint,
+        metavar="TIME|FINGERPRINT",
+        help="train on exactly the data of an earlier training that MLflow tracked: the last one"
+        " until TIME (2026-11-30, or 2026-11-30T08:30:00Z), or one whose data has this FINGERPRINT"
+        " (the first digits are enough)",
     )
     parser.add_argument(
         "--encoder",

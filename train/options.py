@@ -1,6 +1,7 @@
 """The options of a training."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Options:
     features: Path | None = None  # a Feast repository
     cluster: str | None = None  # of Dask
     is_of_sample: bool = False  # chosen where there was no own data
+    as_of: datetime | str | None = None  # train on the data of a time, or of this fingerprint
     distil: str | None = None  # `train.encoder.layer_choice.choose_layers`
 
     @property

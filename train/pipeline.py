@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from feedsieve.scoring.features import Features
@@ -13,13 +14,15 @@ from train.classifier.save import SavedModel, save_classifier
 from train.compute.base import Compute
 from train.compute.choose import computing
 from train.data.dataset import Dataset
+from train.data.labelled import read_labeled
 from train.data.stored_labels import read_stored
+from train.encoder.distil import transfer_set
 from train.encoder.fit_encoder import FittedEncoder, fit_encoder
 from train.fill_store import fill_store, open_store
 from train.options import Options
 from train.report.files import FILES, write_files
 from train.report.model_card import Data
-from train.tracking import mlflow_run
+from train.tracking import data_versions, mlflow_run
 from train.tracking.log_training import record, versions
 
 EXPERIMENT = "train"  # of MLflow
@@ -28,8 +31,8 @@ EXPERIMENT = "train"  # of MLflow
 def train(options: Options) -> dict[str, Any]:
     """Train, save both models, score the message store, write the report; return the metrics.
 
-    Raises InvalidData, ValueError for too few messages, TrackingUnavailable, OSError, and what
-    `fit_encoder` raises.
+    Raises InvalidData, ValueError for too few messages, DataVersionNotFound, TrackingUnavailable,
+    OSError, and what `fit_encoder` raises.
     """
     started = time.monotonic()
     options.report.mkdir(parents=True, exist_ok=True)
@@ -40,7 +43,9 @@ def train(options: Options) -> dict[str, Any]:
         computing(options.cluster) as compute,
         mlflow_run.run(EXPERIMENT, parameters) if options.track else nullcontext() as run,
     ):
-        encoder = fit_encoder(options, data, store, compute)
+        if run:
+            _track_data(run, data, description)
+        encoder = fit_encoder(options, data, compute)
         features, fitted = _fit_classifier(options, data, encoder, compute)
         model = save_classifier(options, data, description, encoder, features, fitted)
         encoder.remove_checkpoints()
@@ -58,11 +63,22 @@ def train(options: Options) -> dict[str, Any]:
 
 def _read(options: Options) -> tuple[Dataset, MessageStore | None]:
     """Return the data, and the store if there is one: fail early if it cannot be opened."""
+    store = open_store(options.db) if options.db else None
+    if options.as_of:
+        data = data_versions.fetch(options.as_of)
+        print(f"on {data}", flush=True)
+        return data, store
     if options.data:
-        data = Dataset.read(options.data)
-        return data, open_store(options.db) if options.db else None
-    store = open_store(str(options.db))
-    return Dataset.of(read_stored(store)), store
+        frame, name = read_labeled(options.data), options.data.name
+    else:
+        store = store or open_store(str(options.db))
+        frame, name = read_stored(store), "labels in the message store"
+    data = Dataset.of(frame, name=name, is_of_sample=options.is_of_sample)
+    if store and options.finetune:  # for distillation
+        stored = (message.text for message in store.read_all())
+        texts = transfer_set(data.texts, stored, data.test_texts, options.seed)
+        data = replace(data, unlabelled=texts)
+    return data, store
 
 
 def _fit_classifier(
@@ -82,12 +98,16 @@ def _fit_classifier(
     )
 
 
+def _track_data(run: mlflow_run.Run, data: Dataset, description: Data) -> None:
+    with run.recording():
+        run.log_dataset(data.name, description.fingerprint, description.counts)
+        data_versions.log(run, data)
+
+
 def _track(
     run: mlflow_run.Run, options: Options, data: Dataset, description: Data, model: SavedModel
 ) -> None:
-    name = options.data.name if options.data else "labels in the message store"
     with run.recording():
-        run.log_dataset(name, description.fingerprint, description.counts)
         record(
             run,
             model.metrics,

@@ -60,7 +60,7 @@ def save_classifier(
     )
     runtime = encoder.embedder.encoder
     texts = data.test_texts
-    labels = SAMPLE_LABELS if options.is_of_sample else None
+    labels = SAMPLE_LABELS if data.is_of_sample else None
     with model_store.new_model(model_store.CLASSIFIER, labels) as (tag, folder):
         Classifier(fitted.booster, features, classifier).save(folder)
         if runtime.reference:  # encoders of earlier versions have none

@@ -1,7 +1,10 @@
 """Arguments that several commands of training share."""
 
 import argparse
+import re
+from datetime import datetime, timedelta
 
+from feedsieve.message import in_utc
 from train.encoder.layer_choice import DEFAULT_LAYERS, is_layer_choice
 
 
@@ -42,6 +45,23 @@ def add_distil(parser: argparse.ArgumentParser, purpose: str) -> None:
         help=f"{purpose}: a number of layers (the wheel's encoder has 12), a list like 0,4,8,11, or"
         f" all (default: {DEFAULT_LAYERS}, or all if there are fewer)",
     )
+
+
+def time_or_fingerprint(value: str) -> datetime | str:
+    """Return a time in UTC, the default zone; a date: its end; or at least 6 hexadecimal digits.
+
+    Raises ArgumentTypeError.
+    """
+    if re.fullmatch(r"[0-9a-f]{6,32}", value):
+        return value
+    try:
+        time = in_utc(datetime.fromisoformat(value))
+        is_date = re.fullmatch(r"\d{4}-\d\d-\d\d", value)
+        return time + timedelta(days=1, milliseconds=-1) if is_date else time
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"a time such as 2026-11-30T08:30:00Z, or digits of a fingerprint, not {value!r}"
+        ) from None
 
 
 def _layers(value: str) -> str:

@@ -79,7 +79,8 @@ def transfer_set(
     """Return the texts to distil on, at most `MAX_TEXTS`, without duplicates.
 
     They are the `labelled` texts, then a random sample of the `stored` ones, without any that is
-    equal to a `held_out` text once it is preprocessed (`feedsieve.text.plain`).
+    equal to a `held_out` text once it is preprocessed (`feedsieve.text.plain`). With an earlier
+    result as `stored` it is the same again.
     """
     own = {plain(text): text for text in labelled}
     excluded = own.keys() | {plain(text) for text in held_out}
@@ -89,7 +90,7 @@ def transfer_set(
             others.setdefault(key, stored_text)
     keys = sorted(others)
     sample = np.random.default_rng(seed).permutation(len(keys))[: max(0, MAX_TEXTS - len(own))]
-    return [*own.values(), *(others[keys[place]] for place in sample)][:MAX_TEXTS]
+    return [*own.values(), *(others[keys[place]] for place in sorted(sample))][:MAX_TEXTS]
 
 
 def distil(

@@ -11,7 +11,6 @@ from export.sources import Source
 from feedsieve.scoring import model_store
 from feedsieve.scoring.encoder import Encoder
 from feedsieve.settings import settings
-from feedsieve.store.store import MessageStore
 from train.compute.base import Compute
 from train.data.dataset import Dataset
 from train.encoder.distil import Student, distil, transfer_set
@@ -42,12 +41,10 @@ class FittedEncoder:
             self.student.remove_checkpoints()
 
 
-def fit_encoder(
-    options: Options, data: Dataset, store: MessageStore | None, compute: Compute
-) -> FittedEncoder:
+def fit_encoder(options: Options, data: Dataset, compute: Compute) -> FittedEncoder:
     """Return the encoder that `options` describe.
 
-    A student is distilled on the training texts and those of `store`. Raises UnknownEncoder,
+    A student is distilled on the training texts and the unlabelled ones. Raises UnknownEncoder,
     InvalidWeights, InvalidLayers, ExportError, AlreadyRunning, CheckpointError,
     FeaturesUnavailable, ModelNotFound, StoreUnavailable and ClusterUnavailable.
     """
@@ -56,7 +53,7 @@ def fit_encoder(
     source = sources.load(options.encoder)
     if not options.finetune:
         return _export(source, None, data, options.seed, compute)
-    student = _distil(source, options, data, store)
+    student = _distil(source, options, data)
     tuned = finetune(
         source,
         data.texts,
@@ -73,16 +70,13 @@ def fit_encoder(
     return FittedEncoder(exported.tag, exported.embedder, metrics, tuned=tuned, student=student)
 
 
-def _distil(
-    teacher: Source, options: Options, data: Dataset, store: MessageStore | None
-) -> Student | None:
+def _distil(teacher: Source, options: Options, data: Dataset) -> Student | None:
     """Return the student with the requested layers, or None if these are all of the teacher's."""
     count = teacher.model.config.num_hidden_layers
     kept = choose_layers(options.distil, count)
     if len(kept) == count:
         return None
-    stored = [message.text for message in store.read_all()] if store else []
-    texts = transfer_set(data.texts, stored, data.test_texts, options.seed)
+    texts = transfer_set(data.texts, data.unlabelled, data.test_texts, options.seed)
     return distil(teacher, kept, texts, options.seed, settings().cache)
 
 

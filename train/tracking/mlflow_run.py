@@ -148,9 +148,14 @@ def connect() -> "MlflowClient":
 
 @contextmanager
 def available(uri: str) -> Iterator[None]:
-    """Raise TrackingUnavailable in place of any error in the block, which uses MLflow at `uri`."""
+    """Raise TrackingUnavailable in place of any error in the block, which uses MLflow at `uri`.
+
+    Errors of feedsieve are raised as they are.
+    """
     try:
         yield
+    except FeedsieveError:
+        raise
     except Exception as error:
         where = _PASSWORD.sub("//", uri)
         reason = one_line(error)

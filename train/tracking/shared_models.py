@@ -5,22 +5,17 @@ their own in the experiment `encoders`, found by their digest: classifiers that 
 store it once, and deleting a training does not take it from the others.
 """
 
-import hashlib
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feedsieve.scoring import model_store
 from feedsieve.scoring.encoder import DESCRIPTION_FILE
 from feedsieve.scoring.model_store import ModelNotFound
 from train.tracking import mlflow_run
 from train.tracking.mlflow_run import Run
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from train.tracking.stored_once import digest, store_once
 
 FOLDER = "model"  # of a run's artifacts; the source of the version
 EXPERIMENT = "encoders"
@@ -50,8 +45,9 @@ def upload(run: Run, classifier_tag: str, encoder_tag: str) -> StoredModels:
         run.log_files(*classifier, folder=_CLASSIFIER)
         own = [file for file in encoder if file.name in _BY_TRAINING]
         run.log_files(*own, folder=_ENCODER)
-        encoder_run = _encoder_run(run.client, encoder_tag, encoder)
-    return StoredModels(encoder_run, _digest([*encoder, *classifier]))
+        shared = [file for file in encoder if file.name not in _BY_TRAINING]
+        encoder_run = store_once(run.client, EXPERIMENT, encoder_tag, shared, _ENCODER)
+    return StoredModels(encoder_run, digest([*encoder, *classifier]))
 
 
 def fetch(run_id: str, tags: tuple[str, str], stored: StoredModels) -> None:
@@ -90,35 +86,11 @@ def fetch(run_id: str, tags: tuple[str, str], stored: StoredModels) -> None:
             ) from error
         for file in _files(own):
             file.rename(encoder / file.name)
-        if _digest([*_files(encoder), *_files(classifier)]) != stored.models_digest:
+        if digest([*_files(encoder), *_files(classifier)]) != stored.models_digest:
             raise ModelNotFound(f"{lacking}, and what MLflow has is damaged{by_hand}")
         model_store.add(encoder)  # first: a classifier in the store has its encoder
         model_store.add(classifier)
 
 
-def _encoder_run(client: "MlflowClient", tag: str, encoder: Sequence[Path]) -> str:
-    """Return the run with the shared files of an encoder, uploaded if there is none."""
-    experiment = mlflow_run.experiment_id(client, EXPERIMENT)
-    shared = [file for file in encoder if file.name not in _BY_TRAINING]
-    digest = _digest(shared)
-    same = client.search_runs([experiment], f"tags.digest = '{digest}'", max_results=1)
-    if same:
-        return str(same[0].info.run_id)
-    created = Run(client, client.create_run(experiment, run_name=tag).info.run_id)
-    created.log_files(*shared, folder=_ENCODER)
-    created.log(tags={"digest": digest})  # last, so that half an upload is never found
-    created.end("FINISHED")
-    return created.id
-
-
 def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*") if file.is_file())
-
-
-def _digest(files: Sequence[Path]) -> str:
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{content}  {path.name}\n".encode())
-    return total.hexdigest()
