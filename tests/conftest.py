@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import bentoml
 import pandas as pd
 import pytest
 from filelock import FileLock
@@ -47,10 +48,11 @@ def sample(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory) -> Iterator[Path]:
-    """The BENTOML_HOME of this process, from its first test on: BentoML looks once where it is."""
+    """The BENTOML_HOME of this process, from its first test on."""
     home = tmp_path_factory.mktemp("bentoml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(home))
+        bentoml.models.list()  # BentoML looks once where it is, and some tests set another
         yield home
 
 

@@ -249,8 +249,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("where", "message"),
         [
-            ("local:0", "is neither local:N nor"),
-            ("somewhere", "is neither local:N nor"),
+            ("local:0", "is neither a scheduler's tcp://HOST:PORT nor one of local:N"),
+            ("somewhere", "is neither a scheduler's tcp://HOST:PORT nor one of local:N"),
             ("tcp://127.0.0.1:1", "no Dask scheduler answers at tcp://127.0.0.1:1"),
             ("nonsense://", "no Dask scheduler answers"),
         ],

@@ -4,6 +4,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from feedsieve.command import run_command
 from feedsieve.scoring.model_store import ModelNotFound
@@ -12,12 +13,13 @@ from train.behaviour.suite import suite_argument
 from train.cli.arguments import add_cluster, add_distil, add_no_track, time_or_fingerprint
 from train.feast.feature_store import REPOSITORY
 from train.options import Options
+from train.report.file_names import METRICS_FILE, PAGE_FILE
 
 
 def main() -> int:
     parser = _parser()
     arguments = vars(parser.parse_args())
-    unless_trained = arguments.pop("unless_trained")
+    unless_trained, on = arguments.pop("unless_trained"), arguments.pop("on")
     options = Options(**arguments)
     if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
         parser.error("--features determines the encoder: leave out --encoder and --finetune")
@@ -26,10 +28,10 @@ def main() -> int:
     if options.as_of and options.data:
         parser.error("--as-of determines the data: leave out --data")
     data = options.data or without_password(options.db or "the message store")
-    return run_command("train", lambda: _run(options, unless_trained=unless_trained), data)
+    return run_command("train", lambda: _run(options, on, unless_trained=unless_trained), data)
 
 
-def _run(options: Options, *, unless_trained: bool) -> None:
+def _run(options: Options, on: str | None, *, unless_trained: bool) -> None:
     if not options.data and not options.db and not options.as_of:
         from train.data.chosen import chosen
         from train.data.usable_model import ModelOfSample, usable_model
@@ -47,15 +49,30 @@ def _run(options: Options, *, unless_trained: bool) -> None:
         options = replace(options, data=data.labels, db=data.db, is_of_sample=data.is_sample)
         if data.is_sample and not options.behave:
             options = replace(options, behave=suite_argument("sample"))
-    _train(options)
+    metrics = _train_on(on, options) if on else _train(options)
+    _print_outcome(metrics, options.report)
 
 
-def _train(options: Options) -> None:
-    # Imported here: PyTorch and the others take ten seconds, and --help needs none of them.
+# PyTorch and the others take ten seconds to import, and --help needs none of them.
+def _train(options: Options) -> dict[str, Any]:
     from train.pipeline import train
-    from train.report.files import METRICS_FILE, PAGE_FILE
 
-    metrics = train(options)
+    return train(options)
+
+
+def _train_on(cluster: str, options: Options) -> dict[str, Any]:
+    from train.compute.dask_cluster import connect
+    from train.jobs import fetch_report, submit
+
+    with connect(cluster) as client:
+        job = submit(client, options)
+        print(f"training on {job.machine.name}", flush=True)
+        metrics = job.follow(lambda line: print(line, flush=True))
+    fetch_report(metrics, options.report)
+    return metrics
+
+
+def _print_outcome(metrics: dict[str, Any], report: Path) -> None:
     parts = {"test": "test", "test_adjudicated": "test, by adjudicated labels"}
     for part, title in parts.items():
         if figures := metrics.get(part):
@@ -67,7 +84,7 @@ def _train(options: Options) -> None:
     print(
         f"saved {metrics['classifier_tag']} with {metrics['encoder_tag']} "
         f"after {metrics['seconds']:.0f} s\n"
-        f"see {options.report / PAGE_FILE} and {options.report / METRICS_FILE}"
+        f"see {report / PAGE_FILE} and {report / METRICS_FILE}"
     )
 
 
@@ -152,6 +169,13 @@ def _parser() -> argparse.ArgumentParser:
         parser,
         "its workers embed messages, compute features, fit LightGBM and score; fine-tuning and the"
         " export of the encoder stay in this process",
+    )
+    parser.add_argument(
+        "--on",
+        metavar="WHERE",
+        help="train as a job on one worker, with a GPU if there is one, of a cluster as for"
+        " --cluster. Data, models and figures go through MLflow; --db is read here, and its"
+        " messages are not scored",
     )
     parser.add_argument(
         "--unless-trained",

@@ -20,7 +20,8 @@ from train.encoder.distil import transfer_set
 from train.encoder.fit_encoder import FittedEncoder, fit_encoder
 from train.fill_store import fill_store, open_store
 from train.options import Options
-from train.report.files import FILES, write_files
+from train.report.file_names import FILES
+from train.report.files import write_files
 from train.report.model_card import Data
 from train.tracking import data_versions, mlflow_run
 from train.tracking.log_training import record, versions
@@ -36,7 +37,7 @@ def train(options: Options) -> dict[str, Any]:
     """
     started = time.monotonic()
     options.report.mkdir(parents=True, exist_ok=True)
-    data, store = _read(options)
+    data, store = read(options)
     description = Data.of(data.frame, data.parts)
     parameters = options.parameters | description.parameters | versions()
     with (
@@ -61,8 +62,12 @@ def train(options: Options) -> dict[str, Any]:
     return model.metrics
 
 
-def _read(options: Options) -> tuple[Dataset, MessageStore | None]:
-    """Return the data, and the store if there is one: fail early if it cannot be opened."""
+def read(options: Options) -> tuple[Dataset, MessageStore | None]:
+    """Return the data, and the store if there is one: fail early if it cannot be opened.
+
+    Raises InvalidData, NoLabels, ValueError for too few messages, StoreUnavailable,
+    DataVersionNotFound and TrackingUnavailable.
+    """
     store = open_store(options.db) if options.db else None
     if options.as_of:
         data = data_versions.fetch(options.as_of)

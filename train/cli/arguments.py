@@ -31,7 +31,8 @@ def add_cluster(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="a Dask cluster: local:N starts N processes here, tcp://HOST:PORT is a scheduler;"
+        help="a Dask cluster: tcp://HOST:PORT is a scheduler; local:N starts N processes here,"
+        " ssh://[USER@]HOST[,HOST] a worker on each host, slurm:N and kubernetes:N N workers there;"
         f" {purpose}",
     )
 

@@ -1,7 +1,6 @@
 """A Dask cluster: connecting to it, and sending work to its workers."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
@@ -13,10 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, get_worker, wait
+from distributed import Client, Future, Worker, WorkerPlugin, get_worker, wait
 from distributed.scheduler import KilledWorker
 
 from feedsieve.bulk.score_file import ClusterUnavailable
+from train.compute import dask_launch
 
 _log = logging.getLogger("feedsieve")
 
@@ -25,21 +25,22 @@ CONNECT_SECONDS = 10
 RETURN_SECONDS = 60  # how long to wait for workers once all of them are gone
 CHECK_SECONDS = 5  # between two checks that there are workers
 Key = TypeVar("Key")
-_LOCAL = re.compile(r"local:([1-9]\d{0,3})")
 
 
 @contextmanager
 def connect(where: str) -> Iterator[Client]:
     """Yield a client of a cluster.
 
-    `local:N` starts N single-threaded processes on this machine and stops them afterwards.
-    `tcp://HOST:PORT` (or another URL) is a running scheduler. Raises ClusterUnavailable.
+    `tcp://HOST:PORT` (or another URL) is a running scheduler. What `dask_launch.start` reads is a
+    cluster that starts here and ends with the block. Raises ClusterUnavailable.
     """
-    local = _LOCAL.fullmatch(where)
-    if not local and "://" not in where:
-        raise ClusterUnavailable(f"{where!r} is neither local:N nor a scheduler's tcp://HOST:PORT")
+    starts = dask_launch.is_place(where)
+    if not starts and "://" not in where:
+        raise ClusterUnavailable(
+            f"{where!r} is neither a scheduler's tcp://HOST:PORT nor one of {dask_launch.PLACES}"
+        )
     logging.getLogger("distributed").setLevel(logging.WARNING)  # it logs every connection
-    with _start_local(int(local[1])) if local else _connect_to_scheduler(where) as client:
+    with _start(where) if starts else _connect_to_scheduler(where) as client:
         yield client
 
 
@@ -59,15 +60,11 @@ def _connect_to_scheduler(url: str) -> Iterator[Client]:
 
 
 @contextmanager
-def _start_local(count: int) -> Iterator[Client]:
-    cluster = LocalCluster(
-        n_workers=count,
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",  # Dask always serves HTTP; leave 8787 to `make cluster`
-        scheduler_kwargs={"dashboard": False},
-    )
+def _start(where: str) -> Iterator[Client]:
+    cluster = dask_launch.start(where)
     try:
         with Client(cluster, set_as_default=False) as client:
+            client.wait_for_workers(1)
             yield client
     finally:
         try:
@@ -121,7 +118,7 @@ class Broadcast:
         submit()
         try:
             while running:
-                for future in self._wait(running):
+                for future in wait_for_any(self._client, running):
                     yield running.pop(future), future.result()
                     submit()
         except CancelledError as error:
@@ -131,20 +128,19 @@ class Broadcast:
         except ImportError as error:
             raise ClusterUnavailable(f"workers lack a dependency: {error}") from error
 
-    def _wait(self, running: Iterable[Future]) -> set[Future]:
-        """Return the futures that are done, at least one. Raises ClusterUnavailable."""
-        last_seen = time.monotonic()
-        while True:
-            try:
-                with self._client.as_current():  # `wait` uses the current client's event loop
-                    return wait(list(running), CHECK_SECONDS, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                if count_workers(self._client):
-                    last_seen = time.monotonic()
-                elif time.monotonic() - last_seen > RETURN_SECONDS:
-                    raise ClusterUnavailable(
-                        "all workers of the Dask scheduler have gone"
-                    ) from None
+
+def wait_for_any(client: Client, running: Iterable[Future]) -> set[Future]:
+    """Return the futures that are done, at least one. Raises ClusterUnavailable."""
+    last_seen = time.monotonic()
+    while True:
+        try:
+            with client.as_current():  # `wait` uses the current client's event loop
+                return wait(list(running), CHECK_SECONDS, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            if count_workers(client):
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > RETURN_SECONDS:
+                raise ClusterUnavailable("all workers of the Dask scheduler have gone") from None
 
 
 def count_workers(client: Client) -> int:

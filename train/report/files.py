@@ -14,19 +14,19 @@ from train.classifier.boosting import Fitted
 from train.classifier.save import SavedModel
 from train.data.dataset import Dataset
 from train.evaluation.label_audit import SCORE, audit
-from train.report.page import FILE as PAGE_FILE
+from train.report.file_names import HELD_OUT_FILE, METRICS_FILE
 from train.report.page import write_report
 
-METRICS_FILE = "metrics.json"
-HELD_OUT_FILE = "held_out.csv"  # scores of the training part, for train.audit
 KINDS = 10  # of wrong labels to show
-FILES = (PAGE_FILE, METRICS_FILE, HELD_OUT_FILE)
 
 
 def write_files(
     folder: Path, data: Dataset, fitted: Fitted, model: SavedModel, preview: Sequence[FeedItem]
 ) -> None:
-    """Write `FILES` into `folder`; `preview` are the first messages of the feed. Raises OSError."""
+    """Write the `FILES` into `folder`; `preview` are the first messages of the feed.
+
+    Raises OSError.
+    """
     train, test = data.parts.train, data.parts.test
     _write_held_out(folder / HELD_OUT_FILE, train, fitted)
     found = audit(train, _views(fitted), data.groups)

@@ -14,9 +14,9 @@ from feedsieve.files import open_atomically
 from feedsieve.text import storable
 from train.behaviour.outcome import AT_MOST
 from train.report import plots
+from train.report.file_names import PAGE_FILE
 from train.report.model_card import INTENDED_USE, NOT_INTENDED_FOR, Card
 
-FILE = "report.html"
 WORST = 15  # mistakes to show, of each kind
 _TEXT_CHARACTERS = 600
 _NAME_CHARACTERS = 80
@@ -125,9 +125,9 @@ def write_report(
         card=_sections(card) if card else {},
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with open_atomically(folder / FILE) as file:
+    with open_atomically(folder / PAGE_FILE) as file:
         file.write(page)
-    return folder / FILE
+    return folder / PAGE_FILE
 
 
 def _template() -> Any:

@@ -17,10 +17,10 @@ from train.behaviour.suite import Suite
 from train.data.near_duplicates import near_duplicate_groups
 from train.evaluation import baseline
 from train.evaluation.non_inferiority import POWER, Difference, Outcome, compare
+from train.report.file_names import HELD_OUT_FILE
 from train.tracking import mlflow_run
 from train.tracking.registry import Version
 
-HELD_OUT_FILE = "held_out.csv"  # written by train.pipeline, which takes seconds to import
 FEWEST = 100  # messages with out-of-fold scores of both models
 TIMED = 100  # messages
 

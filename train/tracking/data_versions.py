@@ -70,7 +70,8 @@ def fetch(as_of: datetime | str) -> Dataset:
     """Return the data of an earlier training.
 
     That is the last one that began until a time, or one whose data's fingerprint begins with these
-    digits. Raises DataVersionNotFound and TrackingUnavailable.
+    digits; or the data in the run that `upload` returned.
+    Raises DataVersionNotFound and TrackingUnavailable.
     """
     client = mlflow_run.connect()
     with mlflow_run.available(client.tracking_uri):
@@ -86,6 +87,8 @@ def fetch(as_of: datetime | str) -> Dataset:
 
 
 def _with_fingerprint(client: "MlflowClient", digits: str) -> Any:
+    if exact := _runs(client, EXPERIMENT, f"attributes.run_id = '{digits}'"):
+        return exact[0]
     found = _runs(client, EXPERIMENT, f"tags.fingerprint LIKE '{digits}%' AND tags.digest != ''")
     names = {run.data.tags["fingerprint"] for run in found}
     if len(names) > 1:

@@ -127,7 +127,7 @@ class Run:
 
 def in_use() -> bool:
     """Return whether anything may have been tracked: a server is named, or the file exists."""
-    file = _sqlite_file(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    file = sqlite_file(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
     return file is None or file.exists()
 
 
@@ -142,7 +142,7 @@ def connect() -> "MlflowClient":
     import mlflow
 
     uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else DEFAULT_URI
-    with available(uri), _exclusive(_sqlite_file(uri)):
+    with available(uri), _exclusive(sqlite_file(uri)):
         return mlflow.MlflowClient(uri)
 
 
@@ -218,7 +218,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
 
     if found := client.get_experiment_by_name(name):
         return found.experiment_id
-    file = _sqlite_file(client.tracking_uri)
+    file = sqlite_file(client.tracking_uri)
     artifacts = (file.parent.resolve() / "artifacts").as_uri() if file else None  # the server's own
     try:
         return client.create_experiment(name, artifacts)
@@ -261,7 +261,8 @@ def _command(experiment: str) -> str:
     return experiment if experiment == "train" else f"train.{experiment}"
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a tracking URI, or None if it is none of SQLite's."""
     if not uri.startswith("sqlite:"):
         return None
     return Path(make_url(uri).database or "")
