@@ -27,7 +27,8 @@ LABEL_STUDIO_PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 export LABEL_STUDIO ?= .venv-labelstudio
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Python compiles what it imports; compiling all of it would take as long as installing it.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 # No telemetry of BentoML, transformers and MLflow.
 export BENTOML_DO_NOT_TRACK ?= True

@@ -333,9 +333,15 @@ class TestCommand:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.lab
 class TestSampleModel:
-    def test_sample_model_meets_its_requirements(self, trained, tmp_path):
-        done = behave("--suite", "sample", "--out", tmp_path / "behaviour.json", home=trained)
+    def test_model_of_make_train_meets_its_requirements(self, sample, tmp_path):
+        """The default encoder on the whole sample, which takes minutes."""
+        data = ["--data", sample / "labeled_messages.csv", "--report", tmp_path / "report"]
+        environment = os.environ | {"BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"}
+        done = run_python("-m", "train", *data, "--no-track", cwd=ROOT, env=environment)
+        assert done.returncode == 0, done.stderr
+        done = behave("--suite", "sample", "--out", tmp_path / "behaviour.json", home=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         table = json.loads((tmp_path / "behaviour.json").read_text(encoding="utf-8"))
         assert table["passed"]
