@@ -92,6 +92,9 @@ sample: $(VENV)/train ## make the sample chat in data/sample/, if there is none
 chosen: | $(VENV)/train
 	@$(BIN)/python -m data.choose --quiet
 
+ifneq ($(FEEDSIEVE_FEATURES),)
+train: features # that it reads them from
+endif
 train: $(VENV)/train chosen ## train, save the models, write reports/; like serve, notebook and features, on your own data in data/, else on the sample
 	@$(BIN)/python -m train
 

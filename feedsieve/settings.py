@@ -89,6 +89,11 @@ class Settings(BaseSettings):
         default=Path("~/.cache/feedsieve"),
         description="folder of downloaded and converted encoders, and of backend timings",
     )
+    features: Path | None = Field(
+        default=None,
+        description="Feast repository (`feature_repo`) that training reads embeddings from where"
+        " neither `--encoder` nor `--finetune` names an encoder",
+    )
     state: Path = Field(
         default=Path("~/.local/state/feedsieve"),
         description="folder of the message stores for read-only dumps",
@@ -191,6 +196,7 @@ class Settings(BaseSettings):
             self.db = str(sample)
         self.cache = self.cache.expanduser()
         self.state = self.state.expanduser()
+        self.features = self.features.expanduser() if self.features else None
         self.bentoml_home = self.bentoml_home.expanduser()
 
     @property

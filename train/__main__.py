@@ -8,6 +8,7 @@ from typing import Any
 
 from feedsieve.command import run_command
 from feedsieve.scoring.model_store import ModelNotFound
+from feedsieve.settings import settings
 from feedsieve.store.database import without_password
 from train.behaviour.suite import suite_argument
 from train.cli.arguments import add_cluster, add_distil, add_no_track, time_or_fingerprint
@@ -21,6 +22,7 @@ def main() -> int:
     arguments = vars(parser.parse_args())
     unless_trained, on = arguments.pop("unless_trained"), arguments.pop("on")
     options = Options(**arguments)
+    options = _from_feast_by_setting(options, parser.get_default("encoder"))
     if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
         parser.error("--features determines the encoder: leave out --encoder and --finetune")
     if options.distil and not options.finetune:
@@ -51,6 +53,17 @@ def _run(options: Options, on: str | None, *, unless_trained: bool) -> None:
             options = replace(options, behave=suite_argument("sample"))
     metrics = _train_on(on, options) if on else _train(options)
     _print_outcome(metrics, options.report)
+
+
+def _from_feast_by_setting(options: Options, default_encoder: str) -> Options:
+    """Return options that read features from the repository of the settings, if there is one."""
+    repository = settings().features
+    if repository is None or options.features:
+        return options
+    if options.finetune or options.encoder != default_encoder:
+        print("FEEDSIEVE_FEATURES is not used: the encoder is not that of the features")
+        return options
+    return replace(options, features=repository)
 
 
 # PyTorch and the others take ten seconds to import, and --help needs none of them.
@@ -137,7 +150,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="read embeddings from Feast instead of computing them: for each message, those that"
         " existed at its labeled_at (now, without that column). DIR is the Feast repository"
-        " (%(const)s); python -m train.features computes the embeddings",
+        " (%(const)s); FEEDSIEVE_FEATURES names it for every training; python -m train.features"
+        " computes the embeddings",
     )
     parser.add_argument(
         "--behave",

@@ -224,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repo",
         type=Path,
-        default=REPOSITORY,
+        default=settings().features or REPOSITORY,
         metavar="DIR",
         help="the Feast repository (%(default)s)",
     )
