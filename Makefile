@@ -46,42 +46,48 @@ setup: $(VENV)/train ## install into .venv what training and serving need
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The stamps: what is installed, renewed when the requirements change.
-$(VENV)/train: $(VENV)/bin/python pyproject.toml constraints.txt
+# Renewed when the content changes: a checkout that is merely newer than an image installs nothing.
+$(VENV)/requirements: $(VENV)/bin/python FORCE
+	@cat pyproject.toml constraints.txt | cmp --silent - $@ || cat pyproject.toml constraints.txt > $@
+
+FORCE:
+
+# The stamps: what is installed.
+$(VENV)/train: $(VENV)/requirements
 	@echo "installing what training and serving need: a minute or two"
 	$(PIP) --editable '.[train]'
 	@touch $@
 
-$(VENV)/lab: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/lab: $(VENV)/requirements
 	@echo "installing what the lab needs: a minute or two"
 	$(PIP) --editable '.[lab]'
 	@touch $@ $(VENV)/train
 
-$(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/dev: $(VENV)/requirements
 	@echo "installing what tests need: a minute or two"
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/train $(VENV)/lab $(VENV)/release
 
-$(VENV)/release: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/release: $(VENV)/requirements
 	@echo "installing what a release needs: a minute or two"
 	$(PIP) --editable '.[train,release]'
 	@touch $@ $(VENV)/train
 
-$(VENV)/screenshots: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/screenshots: $(VENV)/requirements
 	@echo "installing what the lab and its pictures need: a minute or two"
 	$(PIP) --editable '.[screenshots]'
 	@touch $@ $(VENV)/train $(VENV)/lab
 
-$(VENV)/docs: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/docs: $(VENV)/requirements
 	@echo "installing what the documentation site needs: a minute or two"
 	$(PIP) --editable '.[docs]'
-	@touch $@ $(VENV)/train $(VENV)/lab $(VENV)/dev
+	@touch $@ $(VENV)/train $(VENV)/lab $(VENV)/dev $(VENV)/screenshots $(VENV)/release
 
 # Label Studio pins other versions than feedsieve does, so it has an environment of its own.
 $(LABEL_STUDIO)/ready: labeling/requirements.txt
 	@echo "installing Label Studio: a minute or two, 1 GB"
 	$(PYTHON) -m venv $(LABEL_STUDIO)
-	$(LABEL_STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(LABEL_STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--requirement labeling/requirements.txt
 	@touch $@
 
@@ -181,7 +187,7 @@ audit: $(VENV)/release ## look up the versions in constraints.txt in PyPI's data
 	$(BIN)/python -m deploy.audit
 
 build: ## make the image of the dev container, feedsieve-lab, by BACKEND (docker): all of the lab, for a mounted checkout
-	$(BACKEND) build --file .devcontainer/Dockerfile --tag feedsieve-lab \
+	$(BACKEND) build --file deploy/image/Dockerfile --target lab --tag feedsieve-lab \
 		--build-arg UID=$$(id -u) --build-arg PIP_EXTRA_INDEX_URL $(BUILD_FLAGS) .
 
 benchmark: $(VENV)/dev ## measure engine, service, feed and start beside others, and write docs/performance.md: an hour

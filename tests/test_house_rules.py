@@ -276,7 +276,9 @@ class TestDevContainer:
     def test_its_image_is_made_of_what_is_there(self):
         folder = ROOT / ".devcontainer"
         built = json.loads((folder / "devcontainer.json").read_text(encoding="utf-8"))["build"]
-        lines = (folder / built["dockerfile"]).read_text(encoding="utf-8").splitlines()
+        stages = (folder / built["dockerfile"]).read_text(encoding="utf-8").split("\nFROM ")
+        [stage] = [stage for stage in stages if stage.startswith(f"system AS {built['target']}\n")]
+        lines = stage.splitlines()
         copied = {
             name
             for line in lines
