@@ -127,7 +127,7 @@ coverage: $(VENV)/dev ## run the tests and print which lines they cover
 	OMP_NUM_THREADS=1 FEEDSIEVE_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
 		--cov feedsieve --cov train --cov export --cov-report term-missing:skip-covered $(TESTS)
 
-test-lab: $(VENV)/dev $(LABEL_STUDIO)/ready ## run the tests of the lab: Label Studio, Feast, promotion, workflows
+test-lab: $(VENV)/dev $(VENV)/screenshots $(LABEL_STUDIO)/ready ## run the tests of the lab: the course in a browser, Label Studio, Feast, promotion, workflows
 	$(BIN)/python -m pytest -m lab $(TESTS)
 
 lint: $(VENV)/dev ## check style, types, layers and workflows
