@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from feedsieve.errors import FeedsieveError
+from feedsieve.known_store import known_store
 from feedsieve.registry import CHAMPION, NoRegistry, champion
 from feedsieve.scoring.model_store import ModelNotFound, find_pair
-from feedsieve.settings import settings
 from feedsieve.shadow_report import ShadowReport
 from feedsieve.store.deployments import Deployment, previous
 from feedsieve.store.shadows import Shadow, ShadowOutcome
@@ -82,7 +82,7 @@ def deploy(
         raise click.UsageError("--share needs --shadow")
     wanted = model or shadow
     tag = _exact(wanted, elsewhere) if wanted else None
-    store = MessageStore.open(settings().db)
+    store = known_store()
     if shadow_report:
         _print_report(ShadowReport.read(store), as_json)
         return

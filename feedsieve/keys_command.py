@@ -7,10 +7,9 @@ from datetime import datetime
 import click
 
 from feedsieve.errors import FeedsieveError, quote
+from feedsieve.known_store import known_store
 from feedsieve.serving.key_cache import REFRESH
-from feedsieve.settings import settings
 from feedsieve.store.keys import SCOPES, ApiKey, KeyScope
-from feedsieve.store.store import MessageStore
 
 DEFAULT_SCOPES: tuple[KeyScope, ...] = ("read", "score", "write")
 MAX_RATE = 1_000_000  # requests a minute
@@ -58,7 +57,7 @@ def add(name: str, scopes: tuple[KeyScope, ...], rate: int | None) -> None:
             "up to 64 letters, digits and ._@- are allowed, and it starts with a letter or digit",
             param_hint="NAME",
         )
-    store = MessageStore.open(settings().db)
+    store = known_store()
     key = store.add_key(name, scopes or DEFAULT_SCOPES, rate)
     click.echo(f"{name} may {_joined(scopes or DEFAULT_SCOPES)}; the key is shown once:", err=True)
     click.echo(key)
@@ -73,7 +72,7 @@ def list_keys(as_json: bool) -> None:
 
     Times are in UTC. Use is recorded once a minute.
     """
-    found = MessageStore.open(settings().db).api_keys()
+    found = known_store().api_keys()
     if as_json:
         click.echo(json.dumps([_fields(key) for key in found]))
         return
@@ -98,7 +97,7 @@ def revoke(name: str, last: bool) -> None:
     Servers that run refuse it within seconds. The last key is not revoked without --last: with none
     left, anyone who reaches the server may write. Add another one first.
     """
-    store = MessageStore.open(settings().db)
+    store = known_store()
     if [key.name for key in store.valid_keys()] == [name] and not last:
         raise LastKey(
             f"{quote(name)} is the last key, and without one anyone who reaches the server may"

@@ -13,6 +13,7 @@ from feedsieve.agreement import agreements
 from feedsieve.command import FAILED
 from feedsieve.errors import FeedsieveError
 from feedsieve.files import open_atomically
+from feedsieve.known_store import known_store
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.settings import settings
 from feedsieve.sources.keys import file_key, given_key, title_of
@@ -104,7 +105,7 @@ def export_labels(path: Path, resolved: bool) -> None:
     identifier in the source. `feedsieve labels import` reads the file; of one with --resolved,
     `python -m train --data` trains.
     """
-    store = MessageStore.open(settings().db)
+    store = known_store()
     if resolved:
         found = store.labels()
         rows = [_resolved_row(each) for each in found if each.label]
@@ -129,7 +130,7 @@ def agreement(as_json: bool) -> None:
     That is the share of the messages labelled by both with the same label, and Cohen's kappa: 0 is
     agreement by chance, 1 always. The last label of each person counts.
     """
-    found = MessageStore.open(settings().db).labels()
+    found = known_store().labels()
     pairs = agreements(by_person(found))
     tied = sum(resolved.label is None for resolved in found)
     if as_json:

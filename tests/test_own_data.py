@@ -247,3 +247,16 @@ class TestModel:
         self.label(models)
         done = self.train(models)
         assert done.returncode == 0 and "is there already" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["keys", "add", "mine"], ["keys", "list"], ["deploy"], ["labels", "agreement"]],
+)
+def test_commands_that_bring_no_messages_make_no_store(command, monkeypatch, capsys):
+    """An empty store would be the user's own data, and the sample not used any more."""
+    monkeypatch.setattr("sys.argv", ["feedsieve", *command])
+    assert feedsieve() == 1
+    error = capsys.readouterr().err
+    assert "there is no message store yet: `feedsieve import FILE` makes data/messages.db" in error
+    assert not list(Path("data").iterdir())

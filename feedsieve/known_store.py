@@ -1,0 +1,23 @@
+"""The message store for commands that bring no messages in."""
+
+from feedsieve.errors import FeedsieveError
+from feedsieve.settings import OWN_DB, settings
+from feedsieve.store.store import MessageStore
+
+
+class NoStore(FeedsieveError):
+    """There is no message store, and none is named."""
+
+
+def known_store() -> MessageStore:
+    """Open the store of the settings, but do not make one that nobody named.
+
+    An empty one would be the user's own, and the sample not used any more.
+    Raises NoStore and StoreUnavailable.
+    """
+    if not settings().has_own_data and not settings().is_sample:
+        raise NoStore(
+            f"there is no message store yet: `feedsieve import FILE` makes {OWN_DB}, and"
+            " FEEDSIEVE_DB names another"
+        )
+    return MessageStore.open(settings().db)
