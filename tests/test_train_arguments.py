@@ -27,6 +27,9 @@ class TestFeaturesBySetting:
         other = self.options(monkeypatch, tmp_path, "--features", "other")
         assert other.features == Path("other")
 
+    def test_job_does_not_use_it(self, monkeypatch, tmp_path):
+        assert self.options(monkeypatch, tmp_path, "--on", "local:1").features is None
+
     @pytest.mark.parametrize("arguments", [["--finetune"], ["--encoder", "tiny"]])
     def test_other_encoder_is_named(self, monkeypatch, tmp_path, capsys, arguments):
         assert self.options(monkeypatch, tmp_path, *arguments).features is None

@@ -22,7 +22,8 @@ def main() -> int:
     arguments = vars(parser.parse_args())
     unless_trained, on = arguments.pop("unless_trained"), arguments.pop("on")
     options = Options(**arguments)
-    options = _from_feast_by_setting(options, parser.get_default("encoder"))
+    if not on:
+        options = _from_feast_by_setting(options, parser.get_default("encoder"))
     if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
         parser.error("--features determines the encoder: leave out --encoder and --finetune")
     if options.distil and not options.finetune:

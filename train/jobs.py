@@ -46,7 +46,8 @@ def submit(client: "Client", options: Options) -> "Job":
     with mlflow_run.available(tracking.tracking_uri):
         stored = data_versions.upload(tracking, data)
     settings = {name: os.environ[name] for name in _SETTINGS if name in os.environ}
-    settings["MLFLOW_TRACKING_URI"] = uri
+    # The worker's own Feast repository is not this machine's.
+    settings |= {"MLFLOW_TRACKING_URI": uri, "FEEDSIEVE_FEATURES": ""}
     return dask_job.Job(client, machine, [*_arguments(options), "--as-of", stored], settings)
 
 
