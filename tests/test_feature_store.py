@@ -24,6 +24,7 @@ from feedsieve.scoring.encoder import Encoder, EncoderDescription
 from feedsieve.scoring.handcrafted import HANDCRAFTED, handcrafted_features
 from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint, plain
+from train.data.dataset import Dataset
 from train.encoder.layers import UpperLayers
 from train.feast import parquet
 from train.feast.feature_store import (
@@ -37,6 +38,7 @@ from train.feast.feature_store import (
 from train.features import is_finetuned
 from train.options import Options
 from train.pipeline import train
+from train.tracking import data_versions, mlflow_run
 
 __all__ = ["postgres"]  # pytest finds the fixture here
 
@@ -229,6 +231,12 @@ class TestPointInTime:
             assert count == 2
 
 
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch) -> None:
+    """An empty MLflow store, set as the tracking URI."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
 class TestTrain:
     @pytest.fixture(scope="class")
     @classmethod
@@ -261,7 +269,7 @@ class TestTrain:
                 assert new == pytest.approx(old, abs=1e-9)
         store.close()
 
-    def test_finetuned_encoder_is_rejected(self, project, tmp_path):
+    def test_labels_of_a_finetuned_encoder_are_left_out(self, project, tmp_path, mlflow):
         repository = shutil.copytree(project.repository, tmp_path / "feature_repo")
         current = repository / ".feast" / "current.json"
         content = json.loads(current.read_text()) | {"finetuned": True}
@@ -278,8 +286,22 @@ class TestTrain:
             track=False,
             features=repository,
         )
-        with pytest.raises(FeaturesUnavailable, match="which was fine-tuned"):
+        with pytest.raises(FeaturesUnavailable, match="fine-tuned, and MLflow does not know on"):
             train(options)
+        data = Dataset.read(project.folder / LABELED)
+        tag = FeatureStore(repository).encoder_tag
+        seen = data.frame["msg_id"].isin(data.parts.train["msg_id"][:40])
+        for part in (data.frame, data.frame[seen]):
+            with mlflow_run.run("train", {}) as run:
+                data_versions.log(run, Dataset.of(part.reset_index(drop=True), name="seen.csv"))
+                run.log(tags={"encoder_tag": tag})
+            if part is data.frame:
+                with pytest.raises(FeaturesUnavailable, match=r"without [\d,]+ of [\d,]+ labels"):
+                    train(options)
+                run.client.delete_run(run.id)
+        metrics = train(options)
+        used = sum(metrics[part]["n"] for part in ("validation", "test"))
+        assert 0 < used <= len(data.frame) - len(Dataset.of(part, name="seen.csv").texts)
 
 
 class TestOnlineStores:

@@ -18,6 +18,8 @@ from train.data.labelled import read_labeled
 from train.data.stored_labels import read_stored
 from train.encoder.distil import transfer_set
 from train.encoder.fit_encoder import FittedEncoder, fit_encoder
+from train.feast.feature_store import FeatureStore
+from train.feast.leaks import without_leaks
 from train.fill_store import fill_store, open_store
 from train.options import Options
 from train.report.file_names import FILES
@@ -66,8 +68,15 @@ def read(options: Options) -> tuple[Dataset, MessageStore | None]:
     """Return the data, and the store if there is one: fail early if it cannot be opened.
 
     Raises InvalidData, NoLabels, ValueError for too few messages, StoreUnavailable,
-    DataVersionNotFound and TrackingUnavailable.
+    DataVersionNotFound, FeaturesUnavailable and TrackingUnavailable.
     """
+    data, store = _read(options)
+    if options.features:
+        data = without_leaks(data, FeatureStore(options.features))
+    return data, store
+
+
+def _read(options: Options) -> tuple[Dataset, MessageStore | None]:
     store = open_store(options.db) if options.db else None
     if options.as_of:
         data = data_versions.fetch(options.as_of)

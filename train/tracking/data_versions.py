@@ -86,6 +86,21 @@ def fetch(as_of: datetime | str) -> Dataset:
         return _download(client, stored)
 
 
+def of_encoder(tag: str) -> Dataset:
+    """Return the data of the training that made an encoder.
+
+    Raises DataVersionNotFound and TrackingUnavailable.
+    """
+    client = mlflow_run.connect()
+    with mlflow_run.available(client.tracking_uri):
+        condition = f"tags.encoder_tag = '{tag}' AND tags.{DATA_RUN} != ''"
+        trainings = _runs(client, _TRAININGS, condition)
+        if not trainings:
+            raise DataVersionNotFound(f"no training that MLflow knows has made {tag}")
+        # The oldest: later ones have read its embeddings from Feast.
+        return _download(client, client.get_run(trainings[-1].data.tags[DATA_RUN]))
+
+
 def _with_fingerprint(client: "MlflowClient", digits: str) -> Any:
     if exact := _runs(client, EXPERIMENT, f"attributes.run_id = '{digits}'"):
         return exact[0]
