@@ -78,5 +78,11 @@ def _name(value: str | None) -> str | None:
 
 
 def in_utc(time: datetime) -> datetime:
-    """Return the time in UTC. A time without a zone is taken as UTC."""
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    """Return the time in UTC. A time without a zone is taken as UTC.
+
+    Raises ValueError for one that is before the year 1 or after 9999 there.
+    """
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError as error:  # which callers that read what people wrote do not expect
+        raise ValueError(f"{time.isoformat()} is not in the years 1 to 9999 of UTC") from error

@@ -93,7 +93,8 @@ class TestScore:
     def test_scores_equal_those_of_the_server(self, feedsieve, server, tmp_path):
         items = server.client.get("/feed?limit=50").json()["items"]
         source = write_csv(tmp_path / "in.csv", ["msg"], *[[item["text"]] for item in items])
-        feedsieve("score", source, tmp_path / "out.csv")
+        backend = server.client.get("/version").json()["backend"]["backend"]
+        feedsieve("score", source, tmp_path / "out.csv", FEEDSIEVE_BACKEND=backend)
         scores = [float(row[-2]) for row in read_csv(tmp_path / "out.csv")[1:]]
         assert scores == pytest.approx([item["score"] for item in items], abs=1e-4)
 

@@ -15,7 +15,7 @@ from feedsieve.api.problems import CLIENT_CLOSED_REQUEST, ProblemMiddleware
 from feedsieve.api.request_body import SLOW_SECONDS
 
 PLACES = 3
-MANY = 100
+MANY = 250
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def crowded(environment, tmp_path_factory):
 
 
 def many(name):
-    """Return new texts that take half a second or more."""
+    """Return new texts that take a second or more."""
     return [f"{name} {number}: " + "сдаётся квартира в центре, море " * 8 for number in range(MANY)]
 
 

@@ -118,6 +118,8 @@ class TestPost:
             (message("1", "д" * 10_001), 422, "10000"),
             (message("1", time="вчера"), 422, "time"),
             (message("1", time="2026-01-02T03:04:05"), 422, "timezone"),
+            (message("1", edited="0001-01-01T01:00:00+04:00"), 422, "years 1 to 9999"),
+            (message("1", time="9999-12-31T23:00:00-04:00"), 422, "years 1 to 9999"),
             ([], 422, "at least 1"),
             ([message(n) for n in range(257)], 422, "256"),
             ([message("good"), {"id": "bad"}], 422, "text"),
