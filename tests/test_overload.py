@@ -74,7 +74,8 @@ def test_other_routes_answer_under_load(crowded):
         assert not all(post.done() for post in posts)
 
 
-def test_texts_of_a_disconnected_client_are_not_scored(crowded):
+def test_texts_of_a_disconnected_client_are_left_at_the_next_batch(crowded):
+    """It takes its turns while it is there: one or two batches of 0.15 s."""
     before = embedded(crowded)
     with ThreadPoolExecutor(1) as clients:
         first = clients.submit(crowded.client.post, "/score", json={"texts": many("patient")})
@@ -83,7 +84,8 @@ def test_texts_of_a_disconnected_client_are_not_scored(crowded):
             httpx.post(f"{crowded.url}/score", json={"texts": many("gone")}, timeout=0.2)
         assert first.result().status_code == 200
     assert crowded.client.post("/score", json={"texts": ["the next"]}).status_code == 200
-    assert embedded(crowded) - before == MANY + 1
+    of_gone = embedded(crowded) - before - (MANY + 1)
+    assert 0 <= of_gone < MANY / 4
     log = crowded.log.read_text(encoding="utf-8")
     assert "Traceback" not in log and "never retrieved" not in log
 
