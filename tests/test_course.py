@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
 from serving import ROOT, serve, wait_for
@@ -24,7 +25,7 @@ from labeling.studio import Studio
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `screenshots` has it")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-MESSAGES, LABELLED, IN_THE_BROWSER = 600, 200, 5
+MESSAGES, LABELLED, IN_THE_BROWSER, SHOWN = 600, 200, 5, 20
 SHOWN_WITHIN = 120_000.0  # milliseconds
 KEYS = {True: "1", False: "2"}
 CHOICES = {True: "positive", False: "negative"}
@@ -96,6 +97,10 @@ def label_in_browser(server: StudioServer, project: int, texts: Sequence[str], t
         browser.close()
 
 
+def _is_full(answer: httpx.Response) -> bool:
+    return len(answer.json()["items"]) == SHOWN
+
+
 def test_dump_becomes_a_feed(tmp_path):
     checkout = Checkout.copy(tmp_path)
     messages = compose(MESSAGES, seed=11)
@@ -136,11 +141,7 @@ def test_dump_becomes_a_feed(tmp_path):
     assert "on your own data" in output and "saved feedsieve-classifier:" in output
     # 6. Serve.
     with serve(checkout.environment, tmp_path, source=checkout.folder) as running:
-        wait_for(
-            running,
-            "/feed",
-            lambda answer: answer.is_success and len(answer.json()["items"]) == 50,
-            within=300,
-        )
-        top = [item["text"] for item in running.client.get("/feed?limit=20").json()["items"]]
+        path = f"/feed?limit={SHOWN}"
+        wait_for(running, path, lambda answer: answer.is_success and _is_full(answer), within=300)
+        top = [item["text"] for item in running.client.get(path).json()["items"]]
     assert sum(truth[text] for text in top) >= 16

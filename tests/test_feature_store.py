@@ -25,6 +25,7 @@ from feedsieve.scoring.handcrafted import HANDCRAFTED, handcrafted_features
 from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint, plain
 from train.data.dataset import Dataset
+from train.data.labelled import read_labeled
 from train.encoder.layers import UpperLayers
 from train.feast import parquet
 from train.feast.feature_store import (
@@ -37,7 +38,7 @@ from train.feast.feature_store import (
 )
 from train.features import is_finetuned
 from train.options import Options
-from train.pipeline import train
+from train.pipeline import read, train
 from train.tracking import data_versions, mlflow_run
 
 __all__ = ["postgres"]  # pytest finds the fixture here
@@ -288,20 +289,22 @@ class TestTrain:
         )
         with pytest.raises(FeaturesUnavailable, match="fine-tuned, and MLflow does not know on"):
             train(options)
-        data = Dataset.read(project.folder / LABELED)
-        tag = FeatureStore(repository).encoder_tag
-        seen = data.frame["msg_id"].isin(data.parts.train["msg_id"][:40])
-        for part in (data.frame, data.frame[seen]):
+        frame = read_labeled(project.folder / LABELED)
+        few = frame.groupby("label").head(6).index
+        nearly_all = frame.assign(subset=np.where(frame.index.isin(few), "test", "train"))
+        for part in (nearly_all, frame[:100].reset_index(drop=True)):
+            seen = Dataset.of(part, name="seen.csv")
             with mlflow_run.run("train", {}) as run:
-                data_versions.log(run, Dataset.of(part.reset_index(drop=True), name="seen.csv"))
-                run.log(tags={"encoder_tag": tag})
-            if part is data.frame:
-                with pytest.raises(FeaturesUnavailable, match=r"without [\d,]+ of [\d,]+ labels"):
-                    train(options)
+                data_versions.log(run, seen)
+                run.log(tags={"encoder_tag": FeatureStore(repository).encoder_tag})
+            if part is nearly_all:
+                with pytest.raises(FeaturesUnavailable, match="fine-tuned on: too few rows"):
+                    read(options)
                 run.client.delete_run(run.id)
-        metrics = train(options)
-        used = sum(metrics[part]["n"] for part in ("validation", "test"))
-        assert 0 < used <= len(data.frame) - len(Dataset.of(part, name="seen.csv").texts)
+        left, _store = read(options)
+        assert 0 < len(left.frame) <= len(frame) - len(seen.texts)
+        texts = set(map(plain, seen.texts))
+        assert not texts & set(map(plain, left.frame["msg"]))
 
 
 class TestOnlineStores:
