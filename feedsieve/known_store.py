@@ -1,5 +1,7 @@
 """The message store for commands that bring no messages in."""
 
+from pathlib import Path
+
 from feedsieve.errors import FeedsieveError
 from feedsieve.settings import OWN_DB, settings
 from feedsieve.store.store import MessageStore
@@ -15,7 +17,8 @@ def known_store() -> MessageStore:
     An empty one would be the user's own, and the sample not used any more.
     Raises NoStore and StoreUnavailable.
     """
-    if not settings().has_own_data and not settings().is_sample:
+    is_default = not settings().is_db_named and not settings().is_sample
+    if is_default and not Path(OWN_DB).exists():
         raise NoStore(
             f"there is no message store yet: `feedsieve import FILE` makes {OWN_DB}, and"
             " FEEDSIEVE_DB names another"

@@ -24,8 +24,9 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--cluster",
     metavar="WHERE",
-    help="Score on a Dask cluster: local:N starts N processes on this machine, tcp://HOST:PORT is"
-    " the address of a scheduler. The workers receive the model.",
+    help="Score on a Dask cluster: tcp://HOST:PORT is a scheduler; local:N starts N processes here,"
+    " ssh://[USER@]HOST[:PORT][,HOST][/PYTHON] a worker on each host, slurm:N and kubernetes:N N"
+    " workers there. The workers receive the model.",
 )
 @click.option("--column", metavar="NAME", help="The column of the texts.  [default: msg]")
 @click.option(

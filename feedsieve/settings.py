@@ -206,6 +206,11 @@ class Settings(BaseSettings):
         return named or Path(OWN_DB).exists() or OWN_LABELS.exists()
 
     @property
+    def is_db_named(self) -> bool:
+        """Whether somebody named the message store."""
+        return self._is_db_given
+
+    @property
     def is_sample(self) -> bool:
         """Whether the message store is the one in the sample's folder."""
         return in_sample_folder(self.db)

@@ -53,9 +53,11 @@ class TestFetch:
 
     def test_equal_data_is_stored_once(self, store):
         data = dataset()
-        other = replace(data, unlabelled=["more"])
-        runs = [data_versions.upload(store, one) for one in (data, data, other)]
-        assert runs[0] == runs[1] != runs[2]
+        others = [replace(data, unlabelled=["more"]), replace(data, is_of_sample=False)]
+        runs = [data_versions.upload(store, one) for one in (data, data, *others)]
+        assert runs[0] == runs[1] and len(set(runs)) == 3
+        assert data_versions.fetch(runs[2]).unlabelled == ["more"]
+        assert not data_versions.fetch(runs[3]).is_of_sample
 
     def test_time_finds_the_last_training_until_then(self, store):
         day = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -76,6 +78,22 @@ class TestFetch:
     def test_unknown_fingerprint_is_named(self, store):
         with pytest.raises(DataVersionNotFound, match="fingerprint abcdef; MLflow has no data"):
             data_versions.fetch("abcdef")
+
+    def test_deleted_data_is_not_found(self, store):
+        day = datetime(2026, 11, 1, tzinfo=UTC)
+        training(dataset(), day)
+        store.delete_run(data_versions.upload(store, dataset()))
+        with pytest.raises(DataVersionNotFound, match="MLflow has no data"):
+            data_versions.fetch(day)
+
+    def test_data_of_an_encoder_is_that_of_its_fine_tuning(self, store):
+        for parameters, count in (({"finetune": True}, 60), ({"finetune": False}, 80)):
+            with mlflow_run.run("train", parameters) as run:
+                data_versions.log(run, dataset(count))
+                run.log(tags={"encoder_tag": "feedsieve-encoder:one"})
+        assert len(data_versions.of_encoder("feedsieve-encoder:one").frame) == 60
+        with pytest.raises(DataVersionNotFound, match="feedsieve-encoder:two"):
+            data_versions.of_encoder("feedsieve-encoder:two")
 
     def test_damaged_data_is_refused(self, store):
         data = dataset()

@@ -294,7 +294,7 @@ class TestTrain:
         nearly_all = frame.assign(subset=np.where(frame.index.isin(few), "test", "train"))
         for part in (nearly_all, frame[:100].reset_index(drop=True)):
             seen = Dataset.of(part, name="seen.csv")
-            with mlflow_run.run("train", {}) as run:
+            with mlflow_run.run("train", {"finetune": True}) as run:
                 data_versions.log(run, seen)
                 run.log(tags={"encoder_tag": FeatureStore(repository).encoder_tag})
             if part is nearly_all:

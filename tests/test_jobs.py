@@ -99,7 +99,7 @@ class TestJob:
         assert json.loads((tmp_path / "report" / METRICS_FILE).read_text()) == metrics
 
     def test_failure_has_the_last_line(self, client, options):
-        job = submit(client, replace(options, encoder="absent"))
+        job = submit(client, replace(options, encoder="/absent"))
         with pytest.raises(JobFailed, match=r"ended with exit code 1: train: .*absent"):
             job.follow(lambda _line: None)
 
@@ -114,7 +114,7 @@ class TestJob:
         wait_for(trainings)
         [worker] = client.run(os.getpid).values()
         psutil.Process(worker).kill()
-        with pytest.raises(ClusterUnavailable, match=f"the worker on {socket.gethostname()} has"):
+        with pytest.raises(ClusterUnavailable, match=f"the worker on {socket.gethostname()}"):
             job.follow(lambda _line: None)
         wait_for(lambda: not trainings())
 
@@ -126,6 +126,8 @@ class TestRefusals:
             ({"features": Path("feature_repo")}, "leave out --features"),
             ({"cluster": "local:2"}, "leave out --cluster"),
             ({"track": False}, "leave out --no-track"),
+            ({"encoder": "tiny"}, "must be named from /"),
+            ({"behave": Suite("flats.toml", {}, {}, {}, {})}, "flats.toml is not on the worker"),
             ({"behave": Suite("mine.toml", {}, {}, {}, {})}, "mine.toml is not on the worker"),
         ],
     )
@@ -146,6 +148,9 @@ class TestRefusals:
         machines = [Machine("tcp://far:1", "far", __version__, False)]
         with pytest.raises(ClusterUnavailable, match="far cannot reach MLflow at sqlite:///m.db"):
             jobs._for_workers("sqlite:///m.db", machines)
+        with pytest.raises(ClusterUnavailable) as error:
+            jobs._for_workers("postgresql://me:secret@db/mlflow", machines)
+        assert "secret" not in str(error.value)
         assert jobs._for_workers("http://mlflow:5000", machines) == "http://mlflow:5000"
 
     @pytest.mark.parametrize(

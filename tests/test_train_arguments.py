@@ -15,7 +15,9 @@ class TestFeaturesBySetting:
     def options(self, monkeypatch, tmp_path, *arguments: str) -> Options:
         monkeypatch.setattr(settings(), "features", tmp_path / "features")
         found: list[Options] = []
-        monkeypatch.setattr("train.__main__._run", lambda options, *_, **__: found.append(options))
+        monkeypatch.setattr("train.__main__._train", found.append)
+        monkeypatch.setattr("train.__main__._train_on", lambda _, options: found.append(options))
+        monkeypatch.setattr("train.__main__._print_outcome", lambda *_: None)
         monkeypatch.setattr("sys.argv", ["train", "--data", "labels.csv", *arguments])
         assert main() == 0
         return found[0]

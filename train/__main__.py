@@ -16,15 +16,15 @@ from train.feast.feature_store import REPOSITORY
 from train.options import Options
 from train.report.file_names import METRICS_FILE, PAGE_FILE
 
+DEFAULT_ENCODER = "wheel"
+
 
 def main() -> int:
     parser = _parser()
     arguments = vars(parser.parse_args())
     unless_trained, on = arguments.pop("unless_trained"), arguments.pop("on")
     options = Options(**arguments)
-    if not on:
-        options = _from_feast_by_setting(options, parser.get_default("encoder"))
-    if options.features and (options.finetune or options.encoder != parser.get_default("encoder")):
+    if options.features and (options.finetune or options.encoder != DEFAULT_ENCODER):
         parser.error("--features determines the encoder: leave out --encoder and --finetune")
     if options.distil and not options.finetune:
         parser.error("--distil needs --finetune")
@@ -35,6 +35,8 @@ def main() -> int:
 
 
 def _run(options: Options, on: str | None, *, unless_trained: bool) -> None:
+    if not on:
+        options = _from_feast_by_setting(options)
     if not options.data and not options.db and not options.as_of:
         from train.data.chosen import chosen
         from train.data.usable_model import ModelOfSample, usable_model
@@ -56,12 +58,12 @@ def _run(options: Options, on: str | None, *, unless_trained: bool) -> None:
     _print_outcome(metrics, options.report)
 
 
-def _from_feast_by_setting(options: Options, default_encoder: str) -> Options:
+def _from_feast_by_setting(options: Options) -> Options:
     """Return options that read features from the repository of the settings, if there is one."""
     repository = settings().features
     if repository is None or options.features:
         return options
-    if options.finetune or options.encoder != default_encoder:
+    if options.finetune or options.encoder != DEFAULT_ENCODER:
         print("FEEDSIEVE_FEATURES is not used: the encoder is not that of the features")
         return options
     return replace(options, features=repository)
@@ -132,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--encoder",
-        default="wheel",
+        default=DEFAULT_ENCODER,
         metavar="SOURCE",
         help="wheel (default), hf:ORG/NAME or a folder with a BERT",
     )
@@ -151,8 +153,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="read embeddings from Feast instead of computing them: for each message, those that"
         " existed at its labeled_at (now, without that column). DIR is the Feast repository"
-        " (%(const)s); FEEDSIEVE_FEATURES names it for every training; python -m train.features"
-        " computes the embeddings",
+        " (%(const)s); FEEDSIEVE_FEATURES names it for trainings without --encoder, --finetune and"
+        " --on; python -m train.features computes the embeddings",
     )
     parser.add_argument(
         "--behave",

@@ -192,14 +192,15 @@ def _oldest_event(folder: Path, until: datetime | None) -> datetime | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
-    return run_command("train.features", lambda: _features(options), options.repo)
+    return run_command("train.features", lambda: _features(options), options.repo or REPOSITORY)
 
 
 def _features(options: argparse.Namespace) -> None:
     data = chosen(options.db)
+    repository = options.repo or settings().features or REPOSITORY
     print(f"on {data}")
     with computing(options.cluster) as where:
-        done = compute(data.db, options.encoder, options.repo, where)
+        done = compute(data.db, options.encoder, repository, where)
     new = ", ".join(f"{view} of {count:,}" for view, count in done.new.items())
     print(f"{done.messages:,} messages have features by {done.encoder}; computed now: {new}")
 
@@ -224,9 +225,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repo",
         type=Path,
-        default=settings().features or REPOSITORY,
         metavar="DIR",
-        help="the Feast repository (%(default)s)",
+        help=f"the Feast repository (FEEDSIEVE_FEATURES, or {REPOSITORY})",
     )
     add_cluster(parser, "its workers embed messages and compute handcrafted features")
     return parser

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedsieve.bulk.score_file import ClusterUnavailable
-from train.behaviour.suite import SUITES
+from train.behaviour.suite import SUITES, Suite, read_suite
 from train.options import Options
 from train.report.file_names import FILES
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from train.compute.dask_job import Job, Machine
 
-_SETTINGS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_SETTINGS = "MLFLOW_TRACKING_"  # start of their names
 
 
 def submit(client: "Client", options: Options) -> "Job":
@@ -45,7 +45,7 @@ def submit(client: "Client", options: Options) -> "Job":
     data, _store = read(options)
     with mlflow_run.available(tracking.tracking_uri):
         stored = data_versions.upload(tracking, data)
-    settings = {name: os.environ[name] for name in _SETTINGS if name in os.environ}
+    settings = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
     # The worker's own Feast repository is not this machine's.
     settings |= {"MLFLOW_TRACKING_URI": uri, "FEEDSIEVE_FEATURES": ""}
     return dask_job.Job(client, machine, [*_arguments(options), "--as-of", stored], settings)
@@ -73,9 +73,16 @@ def _refused(options: Options) -> str | None:
             return f"a job trains on one worker and embeds there: leave out --{name}"
     if not options.track:
         return "a job takes its data from MLflow: leave out --no-track"
-    if options.behave and Path(options.behave.name).stem not in SUITES:
+    if options.encoder != "wheel" and not options.encoder.startswith(("hf:", "/")):
+        return "--encoder: a folder must be named from /, and be on the worker"
+    if options.behave and not _is_packaged(options.behave):
         return f"{options.behave.name} is not on the worker: leave out --behave, run train.behave"
     return None
+
+
+def _is_packaged(suite: Suite) -> bool:
+    name = Path(suite.name).stem
+    return name in SUITES and suite == read_suite(name)
 
 
 def _arguments(options: Options) -> list[str]:
@@ -94,13 +101,13 @@ def _for_workers(uri: str, machines: "Sequence[Machine]") -> str:
     """Return MLflow's address as workers reach it. Raises ClusterUnavailable."""
     if uri.startswith("http"):
         return uri
-    from train.tracking.mlflow_run import sqlite_file
+    from train.tracking.mlflow_run import sqlite_file, without_password
 
     others = sorted({machine.name for machine in machines} - {socket.gethostname()})
     file = sqlite_file(uri)
     if others or file is None:
         raise ClusterUnavailable(
-            f"{', '.join(others) or 'workers'} cannot reach MLflow at {uri}: set"
+            f"{', '.join(others) or 'workers'} cannot reach MLflow at {without_password(uri)}: set"
             " MLFLOW_TRACKING_URI to a server's address (`mlflow server`)"
         )
     return f"sqlite:///{file.resolve()}"

@@ -28,7 +28,7 @@ from train.report.model_card import Data
 from train.tracking import data_versions, mlflow_run
 from train.tracking.log_training import record, versions
 
-EXPERIMENT = "train"  # of MLflow
+EXPERIMENT = mlflow_run.EXPERIMENT_OF_TRAININGS
 
 
 def train(options: Options) -> dict[str, Any]:

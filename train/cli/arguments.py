@@ -32,7 +32,8 @@ def add_cluster(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--cluster",
         metavar="WHERE",
         help="a Dask cluster: tcp://HOST:PORT is a scheduler; local:N starts N processes here,"
-        " ssh://[USER@]HOST[,HOST] a worker on each host, slurm:N and kubernetes:N N workers there;"
+        " ssh://[USER@]HOST[:PORT][,HOST][/PYTHON] a worker on each host, slurm:N and kubernetes:N"
+        " N workers there;"
         f" {purpose}",
     )
 

@@ -97,12 +97,15 @@ class Job:
                 self.lines.append(line)
                 show(line)
             outcome = self._outcome()
-            while len(self.lines) < outcome.lines:  # those that the result has overtaken
-                self.lines.append(str(self._events.get(timeout=_CHECK_SECONDS)))
-                show(self.lines[-1])
-        except KeyboardInterrupt:
+            with suppress(Empty):
+                while len(self.lines) < outcome.lines:  # those that the result has overtaken
+                    self.lines.append(str(self._events.get(timeout=_CHECK_SECONDS)))
+                    show(self.lines[-1])
+        except BaseException:  # Ctrl-C, or an output that nobody reads
             self.cancel()
             raise
+        finally:
+            self._client.unsubscribe_topic(self._topic)
         if outcome.exit_code:
             last = next((line for line in reversed(self.lines) if line.strip()), "no output")
             raise JobFailed(
@@ -111,9 +114,10 @@ class Job:
         return outcome.metrics
 
     def cancel(self) -> None:
-        """End the training."""
-        self._client.run(_terminate, self._topic)
+        """End the training, or do not let it begin. Nothing happens once it has ended."""
         self._future.cancel()
+        with suppress(Exception):  # of a cluster that has gone, and the training with it
+            self._client.run(_terminate, self._topic, workers=[self.machine.address])
 
     def _next(self) -> str | None:
         """Return the next line, or None once the job is done. Raises ClusterUnavailable."""
@@ -127,17 +131,22 @@ class Job:
     def _outcome(self) -> _Outcome:
         try:
             outcome: _Outcome = self._future.result()
-        except (CancelledError, KilledWorker) as error:
+        except (CancelledError, KilledWorker, OSError) as error:
             raise self._gone() from error
+        except ImportError as error:
+            raise _lacking(error) from error
         return outcome
 
     def _gone(self) -> ClusterUnavailable:
-        return ClusterUnavailable(f"the worker on {self.machine.name} has gone")
+        return ClusterUnavailable(f"the worker on {self.machine.name}, or its scheduler, has gone")
 
 
 def machines(client: Client) -> list[Machine]:
-    """Return the machine of each worker."""
-    found = client.run(_describe)
+    """Return the machine of each worker. Raises ClusterUnavailable."""
+    try:
+        found = client.run(_describe)
+    except ImportError as error:
+        raise _lacking(error) from error
     return [Machine(address, *described) for address, described in found.items()]
 
 
@@ -148,6 +157,12 @@ def choose(machines: Sequence[Machine]) -> Machine:
             f"{others[0].name} has feedsieve {others[0].version}, and this machine {__version__}"
         )
     return max(machines, key=lambda machine: machine.has_gpu)
+
+
+def _lacking(error: ImportError) -> ClusterUnavailable:
+    return ClusterUnavailable(
+        f"workers need feedsieve[train,cluster] {__version__} as this machine has it ({error})"
+    )
 
 
 def _describe() -> tuple[str, str, bool]:
@@ -177,6 +192,8 @@ def _train(topic: str, arguments: Sequence[str], settings: Mapping[str, str]) ->
             errors="replace",
         )
         _running[topic] = process
+        if topic in _cancelled:
+            process.terminate()
         lines = 0
         try:
             assert process.stdout
@@ -193,9 +210,12 @@ def _train(topic: str, arguments: Sequence[str], settings: Mapping[str, str]) ->
         return _Outcome(code, lines, json.loads(metrics))
 
 
-_running: dict[str, "subprocess.Popen[str]"] = {}  # of this worker, by topic
+# Of this worker, by topic.
+_running: dict[str, "subprocess.Popen[str]"] = {}
+_cancelled: set[str] = set()
 
 
 def _terminate(topic: str) -> None:
+    _cancelled.add(topic)
     if process := _running.get(topic):
         process.terminate()

@@ -5,10 +5,12 @@ are those of Dask's configuration, so they are not repeated here.
 """
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 from feedsieve.bulk.score_file import ClusterUnavailable
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _COUNTED = re.compile(r"(local|slurm|kubernetes):([1-9]\d{0,3})")
 _SSH = re.compile(r"ssh://([^/\s]+)(/\S+)?")
 _HOST = re.compile(r"(?:([^@,\s]+)@)?([^@:,\s\[\]]+|\[[\da-fA-F:]+\])(?::(\d{1,5}))?")
-PLACES = "local:N, ssh://[USER@]HOST[,HOST][/PYTHON], slurm:N or kubernetes:N"
+PLACES = "local:N, ssh://[USER@]HOST[:PORT][,HOST][/PYTHON], slurm:N or kubernetes:N"
 NAME = "feedsieve"  # of pods and jobs
 
 
@@ -101,7 +103,7 @@ def _over_ssh(where: str) -> "Cluster":
             connect_options=[hosts.options[0], *hosts.options],
             scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             worker_options={"nthreads": 1},
-            remote_python=hosts.python,
+            remote_python=shlex.quote(hosts.python),  # Dask makes a line for a shell of it
         )
     except Exception as error:  # Dask's are bare; theirs has the cause
         cause = error.__cause__ or error
@@ -122,16 +124,23 @@ def _on_slurm(count: int) -> "Cluster":
     import dask
     from dask_jobqueue import SLURMCluster
 
-    configured = dask.config.get("jobqueue.slurm")
-    needed: dict[str, Any] = {"cores": 2, "processes": 1, "memory": "8GB", "python": sys.executable}
-    missing = {name: value for name, value in needed.items() if configured.get(name) is None}
+    # One thread for tasks, as everywhere; a whole training uses both cores.
+    needed: dict[str, Any] = {"cores": 1, "job_cpu": 2, "processes": 1, "memory": "8GB"}
+    needed["python"] = sys.executable
+    given = dask.config.get("jobqueue.slurm")
+    missing = {
+        name: value for name, value in needed.items() if given[name.replace("_", "-")] is None
+    }
     return SLURMCluster(n_workers=count, job_name=NAME, **missing)
 
 
 def _on_kubernetes(count: int) -> "Cluster":
     from dask_kubernetes.operator import KubeCluster
+    from dask_kubernetes.operator.kubecluster.kubecluster import CreateMode
 
-    return KubeCluster(custom_cluster_spec=kubernetes_cluster(count))
+    # Not a cluster of that name that somebody else has.
+    create = CreateMode.CREATE_ONLY
+    return KubeCluster(custom_cluster_spec=kubernetes_cluster(count), create_mode=create)
 
 
 def kubernetes_cluster(count: int) -> dict[str, Any]:
@@ -148,7 +157,7 @@ def kubernetes_cluster(count: int) -> dict[str, Any]:
             "kubernetes:N needs an image with feedsieve[train,cluster]: set DASK_KUBERNETES__IMAGE"
         )
     return make_cluster_spec(
-        NAME,
+        f"{NAME}-{uuid4().hex[:8]}",
         image=configured["image"],
         n_workers=count,
         resources=configured["resources"],

@@ -17,7 +17,7 @@ import pandas as pd
 from feedsieve.errors import FeedsieveError
 from train.data.dataset import Dataset
 from train.tracking import mlflow_run
-from train.tracking.mlflow_run import Run
+from train.tracking.mlflow_run import EXPERIMENT_OF_TRAININGS, Run
 from train.tracking.stored_once import digest, store_once
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ EXPERIMENT = "data"
 FOLDER = "data"  # of a run's artifacts
 LABELLED_FILE = "labelled.jsonl.gz"
 UNLABELLED_FILE = "unlabelled.jsonl.gz"
+SOURCE_FILE = "source.json"
 DATA_RUN = "data_run"  # tag of a training
-_TRAININGS = "train"  # experiment
 _TIME_COLUMN = "labeled_at"
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SHOWN = 5  # versions in an error
@@ -47,17 +47,23 @@ def upload(client: "MlflowClient", data: Dataset) -> str:
         labelled, unlabelled = Path(temporary, LABELLED_FILE), Path(temporary, UNLABELLED_FILE)
         _write(labelled, data.frame.to_dict("records"))
         _write(unlabelled, ({"msg": text} for text in data.unlabelled))
+        source = Path(temporary, SOURCE_FILE)
+        source.write_text(json.dumps({"name": data.name, "is_of_sample": data.is_of_sample}))
         tags = {
             "fingerprint": data.fingerprint,
             "name": data.name,
-            "is_of_sample": str(data.is_of_sample),
             "messages": str(len(data.frame)),
             "positives": str(int(data.frame["label"].sum())),
             "unlabelled": str(len(data.unlabelled)),
         }
         with mlflow_run.transferring():
             return store_once(
-                client, EXPERIMENT, data.fingerprint[:12], [labelled, unlabelled], FOLDER, tags
+                client,
+                EXPERIMENT,
+                data.fingerprint[:12],
+                [labelled, unlabelled, source],
+                FOLDER,
+                tags,
             )
 
 
@@ -93,12 +99,13 @@ def of_encoder(tag: str) -> Dataset:
     """
     client = mlflow_run.connect()
     with mlflow_run.available(client.tracking_uri):
-        condition = f"tags.encoder_tag = '{tag}' AND tags.{DATA_RUN} != ''"
-        trainings = _runs(client, _TRAININGS, condition)
-        if not trainings:
-            raise DataVersionNotFound(f"no training that MLflow knows has made {tag}")
-        # The oldest: later ones have read its embeddings from Feast.
-        return _download(client, client.get_run(trainings[-1].data.tags[DATA_RUN]))
+        # Not those that have read its embeddings from Feast.
+        condition = f"tags.encoder_tag = '{tag}' AND params.finetune = 'True'"
+        trainings = _runs(client, EXPERIMENT_OF_TRAININGS, f"{condition} AND tags.{DATA_RUN} != ''")
+        stored = _data_of(client, trainings[0]) if trainings else None
+        if stored is None:
+            raise DataVersionNotFound(f"MLflow does not have the data of the training of {tag}")
+        return _download(client, stored)
 
 
 def _with_fingerprint(client: "MlflowClient", digits: str) -> Any:
@@ -116,8 +123,21 @@ def _with_fingerprint(client: "MlflowClient", digits: str) -> Any:
 def _of_training_before(client: "MlflowClient", time: datetime) -> Any:
     until = int(time.timestamp() * 1000)
     condition = f"tags.{DATA_RUN} != '' AND attributes.start_time <= {until}"
-    trainings = _runs(client, _TRAININGS, condition, most=1)
-    return client.get_run(trainings[0].data.tags[DATA_RUN]) if trainings else None
+    trainings = _runs(client, EXPERIMENT_OF_TRAININGS, condition, most=1)
+    return _data_of(client, trainings[0]) if trainings else None
+
+
+def _data_of(client: "MlflowClient", training: Any) -> Any:
+    """Return the run that has the data of a training, or None if somebody has deleted it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        stored = client.get_run(training.data.tags[DATA_RUN])
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return None if stored.info.lifecycle_stage == "deleted" else stored
 
 
 def _runs(
@@ -138,17 +158,17 @@ def _download(client: "MlflowClient", stored: Any) -> Dataset:
     with tempfile.TemporaryDirectory(prefix="feedsieve-data-") as temporary:
         with mlflow_run.transferring():
             folder = Path(client.download_artifacts(stored.info.run_id, FOLDER, temporary))
-        files = [folder / LABELLED_FILE, folder / UNLABELLED_FILE]
+        files = [folder / name for name in (LABELLED_FILE, UNLABELLED_FILE, SOURCE_FILE)]
         if digest(files) != tags["digest"]:
             raise DataVersionNotFound(
                 f"what MLflow has of the data {tags['fingerprint']} is damaged"
             )
-        labelled, unlabelled = map(_read, files)
+        labelled, unlabelled = map(_read, files[:2])
+        source = json.loads(files[2].read_text(encoding="utf-8"))
     return Dataset.of(
         _frame(labelled),
         unlabelled=[row["msg"] for row in unlabelled],
-        name=tags["name"],
-        is_of_sample=tags["is_of_sample"] == str(True),
+        **source,
     )
 
 
@@ -179,12 +199,9 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _known(client: "MlflowClient") -> str:
-    trainings = _runs(client, _TRAININGS, f"tags.{DATA_RUN} != ''", most=_SHOWN)
-    if not trainings:
-        return "MLflow has no data of trainings"
     lines = []
-    for run in trainings:
-        start = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-        fingerprint = client.get_run(run.data.tags[DATA_RUN]).data.tags["fingerprint"]
-        lines.append(f"{fingerprint[:12]} ({start:{_TIME}})")
-    return f"the last trainings have {', '.join(lines)}"
+    for run in _runs(client, EXPERIMENT_OF_TRAININGS, f"tags.{DATA_RUN} != ''", most=_SHOWN):
+        if stored := _data_of(client, run):
+            start = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+            lines.append(f"{stored.data.tags['fingerprint'][:12]} ({start:{_TIME}})")
+    return f"the last trainings have {', '.join(lines)}" if lines else "MLflow has no data"

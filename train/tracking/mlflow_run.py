@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _log = logging.getLogger(__name__)
+EXPERIMENT_OF_TRAININGS = "train"
 DEFAULT_URI = "sqlite:///.mlflow/mlflow.db"
 _SETTINGS = {  # of MLflow, where the user has not set them
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -57,7 +58,7 @@ class Run:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Turn an error in the block into a warning: the models are saved by then."""
+        """Turn an error in the block into a warning: the training does not depend on it."""
         try:
             yield
         except Exception as error:  # of MLflow, SQLAlchemy, requests or the system
@@ -157,7 +158,7 @@ def available(uri: str) -> Iterator[None]:
     except FeedsieveError:
         raise
     except Exception as error:
-        where = _PASSWORD.sub("//", uri)
+        where = without_password(uri)
         reason = one_line(error)
         raise TrackingUnavailable(f"MLflow at {where} cannot be used ({reason})") from error
 
@@ -206,7 +207,7 @@ def runs_page(server: str) -> str:
     query = "workflowType=machine_learning"
     client = connect()
     with available(client.tracking_uri):
-        found = client.get_experiment_by_name("train")
+        found = client.get_experiment_by_name(EXPERIMENT_OF_TRAININGS)
     if found is None:  # before the first training
         return f"{server}/#/experiments?{query}"
     return f"{server}/#/experiments/{found.experiment_id}/runs?{query}"
@@ -251,6 +252,11 @@ def one_line(error: BaseException) -> str:
     line = f"{type(error).__name__}: {first}" if first else type(error).__name__
     line = _PASSWORD.sub("//", line).replace(str(Path.home()), "~")
     return normalise(line)[:_LONGEST_ERROR]
+
+
+def without_password(uri: str) -> str:
+    """Return a URI without user and password."""
+    return _PASSWORD.sub("//", uri)
 
 
 def _name(name: str) -> str:
