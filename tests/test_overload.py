@@ -1,6 +1,7 @@
 """Load shedding, and clients that disconnect."""
 
 import asyncio
+import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,13 @@ MANY = 250
 
 
 @pytest.fixture(scope="module")
-def crowded(environment, tmp_path_factory):
+def crowded(environment, trained, tmp_path_factory):
     """A server that admits three requests to be scored, with an empty store."""
     folder = tmp_path_factory.mktemp("crowded")
+    metrics = json.loads((trained / "report" / "metrics.json").read_text(encoding="utf-8"))
     own = {
+        # By name: other tests of this process may have stored newer and faster models.
+        "FEEDSIEVE_MODEL": metrics["classifier_tag"],
         "FEEDSIEVE_WAITING": str(PLACES),
         "FEEDSIEVE_DB": str(folder / "new.db"),
         "FEEDSIEVE_CASCADE": "0",  # the encoder embeds every text
