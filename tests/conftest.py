@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import sqlite3
@@ -58,44 +59,54 @@ def home(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def trained(sample, home, tmp_path_factory, worker_id) -> Path:
+def trained(sample, tmp_path_factory, worker_id) -> Path:
     """A BENTOML_HOME with a model of a part of the sample corpus, as `make train` makes one.
 
-    Its encoder has a quarter of the layers, so the minutes that it takes are one, and servers start
-    sooner. Processes that test beside each other train once, and have a copy each. So do later runs
-    if FEEDSIEVE_TEST_HOME names a folder: for work on anything but training and models.
+    It has no other models, unlike that of the process. Its encoder has a quarter of the layers, so
+    the minutes that it takes are one, and servers start sooner. Processes that test beside each
+    other train once, and have a copy each. So do later runs if FEEDSIEVE_TEST_HOME names a folder:
+    for work on anything but training and models.
     """
+    own, base = tmp_path_factory.mktemp("trained"), tmp_path_factory.getbasetemp()
     kept = os.environ.get("FEEDSIEVE_TEST_HOME")
-    if worker_id == "master" and not kept:
-        _train(sample, home)
-        return home
-    shared = Path(kept) if kept else tmp_path_factory.getbasetemp().parent / "trained"
+    shared = Path(kept or (base if worker_id == "master" else base.parent) / "trained-once")
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
-            _train(sample, home)
-            shutil.copytree(home, shared)
-            return home
-    shutil.copytree(shared, home, dirs_exist_ok=True)
-    return home
+            _train(sample, own)
+            shutil.copytree(own, shared)
+            return own
+    shutil.copytree(shared, own, dirs_exist_ok=True)
+    return own
+
+
+@pytest.fixture(scope="session")
+def trained_tag(trained, home) -> str:
+    """The tag of that classifier, in the model store of this process; others may be newer there."""
+    _copy_models(trained, home)
+    metrics = json.loads((trained / "report" / "metrics.json").read_text(encoding="utf-8"))
+    return str(metrics["classifier_tag"])
 
 
 def _train(sample: Path, home: Path) -> None:
     labels, encoder = home / "labels.csv", home / "encoder"
     pd.read_csv(sample / "labeled_messages.csv", dtype=str)[:LABELS].to_csv(labels, index=False)
     train = ["-m", "train", "--data", labels, "--encoder", encoder, "--report", home / "report"]
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("FEEDSIEVE_THREADS", "OMP_NUM_THREADS"):  # the other processes wait for it
-            patch.delenv(name, raising=False)
-        for command in (["-m", "wheel_layers", encoder], train):
-            done = subprocess.run(
-                [sys.executable, *command],
-                cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stderr
+    environment = os.environ | {"BENTOML_HOME": str(home)}
+    environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
+    for name in ("FEEDSIEVE_THREADS", "OMP_NUM_THREADS"):  # the other processes wait for it
+        environment.pop(name, None)
+    for command in (["-m", "wheel_layers", encoder], train):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
     shutil.rmtree(encoder)
+
+
+def _copy_models(source: Path, target: Path) -> None:
+    """Copy the models of one BENTOML_HOME to another, and leave the newest there what it is."""
+    for folder in source.glob("models/*/*/"):
+        shutil.copytree(folder, target / folder.relative_to(source))
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +122,7 @@ def small_home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_pair(small_home, home) -> str:
     """The tag of the tiny classifier, in the model store of this process; not the newest there."""
-    for folder in small_home.glob("models/*/*/"):
-        shutil.copytree(folder, home / folder.relative_to(small_home))
+    _copy_models(small_home, home)
     [classifier] = small_home.glob("models/feedsieve-classifier/*/")
     return f"{classifier.parent.name}:{classifier.name}"
 

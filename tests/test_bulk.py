@@ -29,8 +29,8 @@ def small_parts(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def scorer(trained) -> Scorer:
-    return load_scorer("feedsieve-classifier:latest", 1)
+def scorer(trained_tag) -> Scorer:
+    return load_scorer(trained_tag, 1)
 
 
 @pytest.fixture(scope="module")

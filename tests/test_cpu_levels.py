@@ -122,7 +122,7 @@ backfill(store, scorer)
 
 
 @pytest.mark.skipif("AVX2" not in levels(), reason="this CPU has no AVX2")
-def test_database_keeps_its_scores_on_another_machine(trained, sample, tmp_path):
+def test_database_keeps_its_scores_on_another_machine(trained, trained_tag, sample, tmp_path):
     """The other machine scores only new texts; its own scores differ by 0.03 at most."""
     database = tmp_path / "messages.db"
     store = MessageStore.open(database)
@@ -133,7 +133,7 @@ def test_database_keeps_its_scores_on_another_machine(trained, sample, tmp_path)
     text = "Сдаётся новая квартира у моря"
     store.add([Message("new", text)])
     assert int(run(code, BENTOML_HOME=home)) == 1  # the rest keeps its scores
-    scorer = model_store.load_scorer("feedsieve-classifier:latest", 1)
+    scorer = model_store.load_scorer(trained_tag, 1)
     moved = store.feed(scorer.model, 100).items
     here = scorer.score([item.text for item in moved])
     assert_alike([here, np.array([item.score for item in moved])], scorer.threshold)

@@ -61,7 +61,7 @@ def test_scorer_load_without_a_model_names_the_command(home):
         feedsieve.Scorer.load("feedsieve-classifier:none")
 
 
-def test_loaded_scorer_scores_texts(trained):
-    scorer = feedsieve.Scorer.load(threads=1)
+def test_loaded_scorer_scores_texts(trained_tag):
+    scorer = feedsieve.Scorer.load(trained_tag, threads=1)
     flat, greeting = scorer.score(["Сдаётся квартира у моря", "Всем привет"])
     assert 0 < greeting < flat < 1
