@@ -12,9 +12,9 @@ class NoStore(FeedsieveError):
 
 
 def known_store() -> MessageStore:
-    """Open the store of the settings, but do not make one that nobody named.
+    """Open the message store of the settings, but never create the default one.
 
-    An empty one would be the user's own, and the sample not used any more.
+    An empty store would count as the user's own data, and commands would stop using the sample.
     Raises NoStore and StoreUnavailable.
     """
     is_default = not settings().is_db_named and not settings().is_sample

@@ -91,8 +91,8 @@ class Settings(BaseSettings):
     )
     features: Path | None = Field(
         default=None,
-        description="Feast repository (`feature_repo`) that training reads embeddings from where"
-        " neither `--encoder` nor `--finetune` names an encoder",
+        description="Feast repository, such as `feature_repo`, that training reads embeddings from"
+        " unless `--encoder` or `--finetune` chooses another encoder",
     )
     state: Path = Field(
         default=Path("~/.local/state/feedsieve"),

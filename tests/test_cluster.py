@@ -5,14 +5,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import psutil
 import pytest
 from distributed import Client, LocalCluster
-from serving import ROOT
+from local_cluster import local_workers
+from serving import ROOT, wait_until
 
 from feedsieve import score_command
 from feedsieve.__main__ import main
@@ -30,32 +31,13 @@ PARTS = [
 ]
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def ignore(_done: int) -> None:
     pass
 
 
-@contextmanager
-def two_workers() -> Iterator[Client]:
-    """Yield a local cluster of two workers, and restore the environment."""
-    before = dict(os.environ)
-    try:
-        with connect("local:2") as client:
-            yield client
-    finally:
-        for name in os.environ.keys() - before:  # Dask sets OMP_NUM_THREADS=1 for its workers
-            del os.environ[name]
-
-
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with two_workers() as client:
+    with local_workers(2) as client:
         yield client
 
 
@@ -78,12 +60,12 @@ class TestClosing:
         monkeypatch.setattr(LocalCluster, "close", close_and_fail)
 
     def test_failure_to_close_does_not_lose_results(self):
-        with two_workers() as client:
+        with local_workers(2) as client:
             total = client.submit(sum, [1, 2]).result()
         assert total == 3
 
     def test_failure_to_close_does_not_hide_earlier_error(self):
-        with pytest.raises(ClusterUnavailable, match="workers died"), two_workers():
+        with pytest.raises(ClusterUnavailable, match="workers died"), local_workers(2):
             raise ClusterUnavailable("workers died")
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client
+from local_cluster import local_workers
 from pandas.testing import assert_frame_equal
-from test_cluster import two_workers
 from test_house_rules import imports
 from test_pipeline import ROOT, python
 from tiny_bert import save_tiny_bert
@@ -44,7 +44,7 @@ ROWS, COLUMNS = 1200, 24
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with two_workers() as client:
+    with local_workers(2) as client:
         yield client
 
 
@@ -58,7 +58,7 @@ def workers(client) -> Iterator[ClusterCompute]:
 @pytest.fixture
 def mortal() -> Iterator[ClusterCompute]:
     """Workers to kill; a cluster of their own, since Dask does not always replace them."""
-    with two_workers() as client:
+    with local_workers(2) as client:
         compute = ClusterCompute(client)
         yield compute
         compute.close()

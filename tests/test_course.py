@@ -14,27 +14,19 @@ from pathlib import Path
 
 import httpx
 import pandas as pd
-import pytest
 from serving import ROOT, serve, wait_for
-from studio_server import PROGRAM, StudioServer, studio_server
+from studio_browser import NEEDS_BROWSER, labelling_page
+from studio_server import StudioServer, studio_server
 
 from data.generate import DATABASE, LABELED, compose, write
 from labeling.push import TITLE
-from labeling.server import PASSWORD_FILE, USER
 from labeling.studio import Studio
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the extra `screenshots` has it")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MESSAGES, LABELLED, IN_THE_BROWSER, SHOWN = 600, 200, 5, 20
-SHOWN_WITHIN = 120_000.0  # milliseconds
 KEYS = {True: "1", False: "2"}
 CHOICES = {True: "positive", False: "negative"}
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not PROGRAM.exists(), reason="`make test-lab` installs Label Studio"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
-]
+pytestmark = NEEDS_BROWSER
 
 
 @dataclass(frozen=True)
@@ -78,23 +70,13 @@ class Checkout:
 
 def label_in_browser(server: StudioServer, project: int, texts: Sequence[str], truth) -> None:
     """Label the first tasks of the stream by their keys, as a person does."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(SHOWN_WITHIN)
-        page.goto(f"{server.url}/user/login")
-        page.fill("input[name=email]", USER)
-        page.fill("input[name=password]", (server.data / PASSWORD_FILE).read_text().strip())
-        with page.expect_navigation():
-            page.press("input[name=password]", "Enter")
-        page.goto(f"{server.url}/projects/{project}/data?labeling=1")
+    with labelling_page(server, project) as page:
         for text in texts:
             start = text.split("\n")[0].strip()
             page.get_by_text(start).first.wait_for()
             page.keyboard.press(KEYS[truth[text]])
             page.locator("button[name=submit]").click()
             page.get_by_text(start).first.wait_for(state="detached")
-        browser.close()
 
 
 def _is_full(answer: httpx.Response) -> bool:

@@ -119,7 +119,9 @@ class TestCommand:
         monkeypatch.setattr("sys.argv", ["train", "--as-of", value])
         with pytest.raises(SystemExit):
             main()
-        assert "a time such as 2026-11-30T08:30:00Z, or digits" in capsys.readouterr().err
+        assert (
+            "a time such as 2026-11-30T08:30:00Z, or six or more digits" in capsys.readouterr().err
+        )
 
     def test_file_and_earlier_data_exclude_each_other(self, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["train", "--as-of", "2026-11-30", "--data", "mine.csv"])

@@ -298,7 +298,7 @@ class TestTrain:
                 data_versions.log(run, seen)
                 run.log(tags={"encoder_tag": FeatureStore(repository).encoder_tag})
             if part is nearly_all:
-                with pytest.raises(FeaturesUnavailable, match="fine-tuned on: too few rows"):
+                with pytest.raises(FeaturesUnavailable, match="labels; without them: too few rows"):
                     read(options)
                 run.client.delete_run(run.id)
         left, _store = read(options)

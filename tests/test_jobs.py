@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 from distributed import Client
+from local_cluster import local_workers
 from mlflow_server import mlflow_server, run
-from serving import free_port
+from serving import free_port, wait_until
 from tiny_bert import save_tiny_bert
 
 from data.generate import LABELED, compose, write
@@ -62,26 +62,14 @@ def options(folder) -> Options:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    before = dict(os.environ)
-    try:
-        with connect("local:1") as client:
-            yield client
-    finally:
-        for name in os.environ.keys() - before:  # Dask sets OMP_NUM_THREADS=1 for its workers
-            del os.environ[name]
+    with local_workers(1) as client:
+        yield client
 
 
 def trainings() -> list[psutil.Process]:
     return [
         child for child in psutil.Process().children(recursive=True) if "--as-of" in child.cmdline()
     ]
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 class TestJob:
@@ -105,18 +93,21 @@ class TestJob:
 
     def test_cancelled_training_ends(self, client, options):
         job = submit(client, options)
-        wait_for(trainings)
+        wait_until(trainings)
         job.cancel()
-        wait_for(lambda: not trainings())
+        wait_until(lambda: not trainings())
+        with pytest.raises(JobFailed, match="was cancelled"):
+            job.follow(lambda _line: None)
+        assert client.submit(sum, [1, 2]).result() == 3  # the worker takes the next task
 
     def test_training_ends_with_its_worker_and_is_not_repeated(self, client, options):
         job = submit(client, options)
-        wait_for(trainings)
+        wait_until(trainings)
         [worker] = client.run(os.getpid).values()
         psutil.Process(worker).kill()
         with pytest.raises(ClusterUnavailable, match=f"the worker on {socket.gethostname()}"):
             job.follow(lambda _line: None)
-        wait_for(lambda: not trainings())
+        wait_until(lambda: not trainings())
 
 
 class TestRefusals:
@@ -126,7 +117,7 @@ class TestRefusals:
             ({"features": Path("feature_repo")}, "leave out --features"),
             ({"cluster": "local:2"}, "leave out --cluster"),
             ({"track": False}, "leave out --no-track"),
-            ({"encoder": "tiny"}, "must be named from /"),
+            ({"encoder": "tiny"}, "absolute path of a folder on the worker"),
             ({"behave": Suite("flats.toml", {}, {}, {}, {})}, "flats.toml is not on the worker"),
             ({"behave": Suite("mine.toml", {}, {}, {}, {})}, "mine.toml is not on the worker"),
         ],
@@ -212,7 +203,7 @@ def ssh_server(folder: Path, home: Path) -> Iterator[int]:
     Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen([SSHD, "-D", "-f", folder / "config"], stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
         yield port
     finally:
         server.terminate()

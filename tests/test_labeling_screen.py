@@ -1,28 +1,20 @@
 """The labelling screen of a running Label Studio, in a real browser."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from labeling_command import labeling
-from studio_server import PROGRAM, StudioServer, studio_server
+from studio_browser import NEEDS_BROWSER, labelling_page
+from studio_server import StudioServer, studio_server
 
 from labeling.batch import Item, write_batch
 from labeling.push import TITLE
-from labeling.server import PASSWORD_FILE, USER
 from labeling.studio import Studio
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the extra `screenshots` has it")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SHOWN_WITHIN = 120_000.0  # milliseconds
 TEXT = "Отдам котёнка, два месяца"
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not PROGRAM.exists(), reason="`make test-lab` installs Label Studio"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
-]
+pytestmark = NEEDS_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +31,8 @@ def page(server, tmp_path_factory) -> Iterator[object]:
     done = labeling("push", "b", "--url", server.url, "--token", server.token, home=home)
     assert done.returncode == 0, done.stderr
     project = Studio.open(server.url, server.token).find(TITLE)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(SHOWN_WITHIN)
-        page.goto(f"{server.url}/user/login")
-        page.fill("input[name=email]", USER)
-        page.fill("input[name=password]", (server.data / PASSWORD_FILE).read_text().strip())
-        with page.expect_navigation():
-            page.press("input[name=password]", "Enter")
-        page.goto(f"{server.url}/projects/{project}/data?labeling=1")
+    with labelling_page(server, project) as page:
         yield page
-        browser.close()
 
 
 def test_key_of_the_prediction_chooses_it_and_submits(page, server):

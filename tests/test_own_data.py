@@ -254,7 +254,7 @@ class TestModel:
     [["keys", "add", "mine"], ["keys", "list"], ["deploy"], ["labels", "agreement"]],
 )
 def test_commands_that_bring_no_messages_make_no_store(command, monkeypatch, capsys):
-    """An empty store would be the user's own data, and the sample not used any more."""
+    """An empty store would count as the user's own data."""
     monkeypatch.setattr("sys.argv", ["feedsieve", *command])
     assert feedsieve() == 1
     error = capsys.readouterr().err

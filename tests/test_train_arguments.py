@@ -35,4 +35,4 @@ class TestFeaturesBySetting:
     @pytest.mark.parametrize("arguments", [["--finetune"], ["--encoder", "tiny"]])
     def test_other_encoder_is_named(self, monkeypatch, tmp_path, capsys, arguments):
         assert self.options(monkeypatch, tmp_path, *arguments).features is None
-        assert "FEEDSIEVE_FEATURES is not used" in capsys.readouterr().out
+        assert "FEEDSIEVE_FEATURES is ignored" in capsys.readouterr().out

@@ -13,10 +13,8 @@ from feedsieve.store.database import without_password
 from train.behaviour.suite import suite_argument
 from train.cli.arguments import add_cluster, add_distil, add_no_track, time_or_fingerprint
 from train.feast.feature_store import REPOSITORY
-from train.options import Options
+from train.options import DEFAULT_ENCODER, Options
 from train.report.file_names import METRICS_FILE, PAGE_FILE
-
-DEFAULT_ENCODER = "wheel"
 
 
 def main() -> int:
@@ -64,7 +62,7 @@ def _from_feast_by_setting(options: Options) -> Options:
     if repository is None or options.features:
         return options
     if options.finetune or options.encoder != DEFAULT_ENCODER:
-        print("FEEDSIEVE_FEATURES is not used: the encoder is not that of the features")
+        print("FEEDSIEVE_FEATURES is ignored: --encoder or --finetune chooses another encoder")
         return options
     return replace(options, features=repository)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedsieve.bulk.score_file import ClusterUnavailable
 from train.behaviour.suite import SUITES, Suite, read_suite
-from train.options import Options
+from train.options import DEFAULT_ENCODER, Options
 from train.report.file_names import FILES
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def _refused(options: Options) -> str | None:
             return f"a job trains on one worker and embeds there: leave out --{name}"
     if not options.track:
         return "a job takes its data from MLflow: leave out --no-track"
-    if options.encoder != "wheel" and not options.encoder.startswith(("hf:", "/")):
-        return "--encoder: a folder must be named from /, and be on the worker"
+    if options.encoder != DEFAULT_ENCODER and not options.encoder.startswith(("hf:", "/")):
+        return "--encoder: give the absolute path of a folder on the worker"
     if options.behave and not _is_packaged(options.behave):
         return f"{options.behave.name} is not on the worker: leave out --behave, run train.behave"
     return None

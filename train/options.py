@@ -10,6 +10,8 @@ from train.behaviour.suite import Suite
 from train.classifier.parameters import PARAMETERS
 from train.encoder.layer_choice import DEFAULT_LAYERS
 
+DEFAULT_ENCODER = "wheel"
+
 
 @dataclass(frozen=True)
 class Options:

@@ -62,7 +62,8 @@ def time_or_fingerprint(value: str) -> datetime | str:
         return time + timedelta(days=1, milliseconds=-1) if is_date else time
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"a time such as 2026-11-30T08:30:00Z, or digits of a fingerprint, not {value!r}"
+            f"a time such as 2026-11-30T08:30:00Z, or six or more digits of a fingerprint, not"
+            f" {value!r}"
         ) from None
 
 

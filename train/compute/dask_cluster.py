@@ -118,7 +118,7 @@ class Broadcast:
         submit()
         try:
             while running:
-                for future in wait_for_any(self._client, running):
+                for future in self._wait(running):
                     yield running.pop(future), future.result()
                     submit()
         except CancelledError as error:
@@ -128,19 +128,20 @@ class Broadcast:
         except ImportError as error:
             raise ClusterUnavailable(f"workers lack a dependency: {error}") from error
 
-
-def wait_for_any(client: Client, running: Iterable[Future]) -> set[Future]:
-    """Return the futures that are done, at least one. Raises ClusterUnavailable."""
-    last_seen = time.monotonic()
-    while True:
-        try:
-            with client.as_current():  # `wait` uses the current client's event loop
-                return wait(list(running), CHECK_SECONDS, return_when="FIRST_COMPLETED").done
-        except TimeoutError:
-            if count_workers(client):
-                last_seen = time.monotonic()
-            elif time.monotonic() - last_seen > RETURN_SECONDS:
-                raise ClusterUnavailable("all workers of the Dask scheduler have gone") from None
+    def _wait(self, running: Iterable[Future]) -> set[Future]:
+        """Return the futures that are done, at least one. Raises ClusterUnavailable."""
+        last_seen = time.monotonic()
+        while True:
+            try:
+                with self._client.as_current():  # `wait` uses the current client's event loop
+                    return wait(list(running), CHECK_SECONDS, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                if count_workers(self._client):
+                    last_seen = time.monotonic()
+                elif time.monotonic() - last_seen > RETURN_SECONDS:
+                    raise ClusterUnavailable(
+                        "all workers of the Dask scheduler have gone"
+                    ) from None
 
 
 def count_workers(client: Client) -> int:

@@ -73,6 +73,7 @@ class Job:
         self.machine = machine
         self.lines: list[str] = []  # of its output, as `follow` has seen them
         self._client = client
+        self._is_cancelled = False
         self._topic = f"feedsieve-job-{uuid4().hex}"
         self._events: SimpleQueue[str | None] = SimpleQueue()  # None: the job is done
         client.subscribe_topic(self._topic, lambda event: self._events.put(event[1]))
@@ -101,6 +102,8 @@ class Job:
                 while len(self.lines) < outcome.lines:  # those that the result has overtaken
                     self.lines.append(str(self._events.get(timeout=_CHECK_SECONDS)))
                     show(self.lines[-1])
+        except FeedsieveError:
+            raise
         except BaseException:  # Ctrl-C, or an output that nobody reads
             self.cancel()
             raise
@@ -115,6 +118,7 @@ class Job:
 
     def cancel(self) -> None:
         """End the training, or do not let it begin. Nothing happens once it has ended."""
+        self._is_cancelled = True
         self._future.cancel()
         with suppress(Exception):  # of a cluster that has gone, and the training with it
             self._client.run(_terminate, self._topic, workers=[self.machine.address])
@@ -132,6 +136,8 @@ class Job:
         try:
             outcome: _Outcome = self._future.result()
         except (CancelledError, KilledWorker, OSError) as error:
+            if self._is_cancelled:
+                raise JobFailed(f"the job on {self.machine.name} was cancelled") from error
             raise self._gone() from error
         except ImportError as error:
             raise _lacking(error) from error
@@ -161,7 +167,7 @@ def choose(machines: Sequence[Machine]) -> Machine:
 
 def _lacking(error: ImportError) -> ClusterUnavailable:
     return ClusterUnavailable(
-        f"workers need feedsieve[train,cluster] {__version__} as this machine has it ({error})"
+        f"workers need the same feedsieve[train,cluster] as this machine: {__version__} ({error})"
     )
 
 

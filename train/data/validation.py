@@ -86,7 +86,7 @@ def checked(frame: pd.DataFrame) -> np.ndarray:
 def _is_time(value: str) -> bool:
     try:
         parse_time(value)
-    except (ValueError, OverflowError):  # overflow: before the year 1 in UTC
+    except ValueError:
         return False
     return True
 

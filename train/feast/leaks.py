@@ -25,18 +25,18 @@ def without_leaks(data: Dataset, features: FeatureStore) -> Dataset:
         seen = data_versions.of_encoder(tag).texts
     except DataVersionNotFound as error:
         raise FeaturesUnavailable(
-            f"the features in {features.folder} come from {tag}, which was fine-tuned, and MLflow"
-            f" does not know on which labels, so they may leak; {other}"
+            f"the features in {features.folder} may leak labels: they come from {tag}, which was"
+            f" fine-tuned, and MLflow does not know on which labels; {other}"
         ) from error
     groups = near_duplicate_groups([*seen, *data.frame["msg"]], progress=False)
     is_leaked = np.isin(groups[len(seen) :], groups[: len(seen)])
     frame = data.frame[~is_leaked].reset_index(drop=True)
-    left_out = (
-        f"{int(is_leaked.sum()):,} of {len(is_leaked):,} labels, which {tag} was fine-tuned on"
-    )
+    count = f"{int(is_leaked.sum()):,} of {len(is_leaked):,} labels"
     if problems := shortages(frame):
-        raise FeaturesUnavailable(f"without {left_out}: {'; '.join(problems)}; {other}")
-    print(f"left out {left_out}, with their near-duplicates")
+        raise FeaturesUnavailable(
+            f"{tag} was fine-tuned on {count}; without them: {'; '.join(problems)}; {other}"
+        )
+    print(f"left out {count}: {tag} was fine-tuned on them or on near-duplicates")
     return Dataset.of(
         frame, name=data.name, unlabelled=data.unlabelled, is_of_sample=data.is_of_sample
     )

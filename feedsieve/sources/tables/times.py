@@ -54,7 +54,7 @@ class TimeColumn:
         if value[4:5] == "-":
             try:
                 return in_utc(datetime.fromisoformat(value))
-            except (ValueError, OverflowError):
+            except ValueError:
                 pass
         value = value.strip()
         if value.lower() in _NONE:
