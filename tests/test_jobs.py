@@ -152,6 +152,24 @@ class TestRefusals:
         with pytest.raises(ClusterUnavailable, match=r"is neither|is not ssh://"), connect(where):
             pass
 
+    def test_missing_sbatch_is_named(self, monkeypatch):
+        monkeypatch.setenv("PATH", "")
+        with pytest.raises(ClusterUnavailable, match="needs sbatch"), connect("slurm:1"):
+            pass
+
+    def test_absent_kubernetes_is_named(self, monkeypatch, tmp_path):
+        import dask
+        import dask_kubernetes.operator  # noqa: F401  # its defaults, which `set` would take along
+
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+        image = {"kubernetes.image": "registry.example/feedsieve:1"}
+        with (
+            dask.config.set(image),
+            pytest.raises(ClusterUnavailable, match="Kubernetes starts no cluster"),
+            connect("kubernetes:1"),
+        ):
+            pass
+
     def test_closed_port_of_ssh_is_named(self):
         where = f"ssh://127.0.0.1:{free_port()}"
         with (

@@ -6,6 +6,7 @@ are those of Dask's configuration, so they are not repeated here.
 
 import re
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,8 @@ def _on_slurm(count: int) -> "Cluster":
     import dask
     from dask_jobqueue import SLURMCluster
 
+    if not shutil.which("sbatch"):  # Dask would wait for its workers for ever
+        raise ClusterUnavailable("slurm:N needs sbatch, which is not on this machine's PATH")
     # One thread for tasks, as everywhere; a whole training uses both cores.
     needed: dict[str, Any] = {"cores": 1, "job_cpu": 2, "processes": 1, "memory": "8GB"}
     needed["python"] = sys.executable
@@ -140,7 +143,12 @@ def _on_kubernetes(count: int) -> "Cluster":
 
     # Not a cluster of that name that somebody else has.
     create = CreateMode.CREATE_ONLY
-    return KubeCluster(custom_cluster_spec=kubernetes_cluster(count), create_mode=create)
+    wanted = kubernetes_cluster(count)
+    try:
+        return KubeCluster(custom_cluster_spec=wanted, create_mode=create)
+    except Exception as error:  # of kr8s, httpx or asyncio: no access, no operator, no image
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ClusterUnavailable(f"Kubernetes starts no cluster of Dask: {reason}") from error
 
 
 def kubernetes_cluster(count: int) -> dict[str, Any]:
