@@ -150,8 +150,9 @@ format: $(VENV)/dev ## mend style where a tool can
 promote: $(VENV)/train chosen ## make the newest model champion, if it is shown not to be worse
 	@$(BIN)/python -m train.promote --out reports/promotion.md
 
-bento: $(VENV)/train ## pack the service and its two models as a Bento
-	$(BIN)/bentoml build
+bento: $(VENV)/train ## pack the service and its two models as a Bento: FEEDSIEVE_MODEL, or the champion, or the newest
+	FEEDSIEVE_MODEL=$$($(BIN)/python -c 'from feedsieve.registry import current_model; print(current_model())') \
+		$(BIN)/bentoml build
 
 # BentoML takes a relative path for one from the root.
 package: bento ## write the newest Bento to dist/feedsieve.bento

@@ -47,7 +47,9 @@ class Settings(BaseSettings):
         " that of the sample in `data/sample/` if there is one",
     )
     model: str = Field(
-        default="feedsieve-classifier:latest", description="the classifier to serve, a BentoML tag"
+        default="feedsieve-classifier:latest",
+        description="the classifier to serve, a BentoML tag. If it is not set, `make serve` and"
+        " `feedsieve serve` take the champion if there is one",
     )
     threads: int = Field(
         default=0, ge=0, le=256, description="threads of the encoder; 0: one per core"

@@ -31,6 +31,17 @@ CORPUS /= "labeled_messages.csv"
 LABELS = 1200  # of the sample corpus, for the model that most tests share
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with one file that needs the shared model; run the others that do last.
+
+    The process that trains it then does so while the others test something else.
+    """
+    users = {item.path: 1 for item in items if "trained" in getattr(item, "fixturenames", ())}
+    if users:
+        users[next(iter(users))] = -1
+    items.sort(key=lambda item: users.get(item.path, 0))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def tracked(tmp_path_factory) -> Iterator[Path]:
     """The file that every training in the tests is tracked in, not that of whoever runs them."""
@@ -62,8 +73,8 @@ def home(tmp_path_factory) -> Iterator[Path]:
 def trained(sample, tmp_path_factory, worker_id) -> Path:
     """A BENTOML_HOME with a model of a part of the sample corpus, as `make train` makes one.
 
-    It has no other models, unlike that of the process. Its encoder has a quarter of the layers, so
-    the minutes that it takes are one, and servers start sooner. Processes that test beside each
+    It has no other models, unlike that of the process. Its encoder has a quarter of the layers:
+    that saves minutes, and servers start sooner. Processes that test beside each
     other train once, and have a copy each. So do later runs if FEEDSIEVE_TEST_HOME names a folder:
     for work on anything but training and models.
     """
@@ -93,8 +104,6 @@ def _train(sample: Path, home: Path) -> None:
     train = ["-m", "train", "--data", labels, "--encoder", encoder, "--report", home / "report"]
     environment = os.environ | {"BENTOML_HOME": str(home)}
     environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
-    for name in ("FEEDSIEVE_THREADS", "OMP_NUM_THREADS"):  # the other processes wait for it
-        environment.pop(name, None)
     for command in (["-m", "wheel_layers", encoder], train):
         done = subprocess.run(
             [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True

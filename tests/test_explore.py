@@ -1,11 +1,17 @@
+from datetime import UTC, datetime
+
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
+from stores import location, new_location
 
 from feedsieve.message import Message
 from feedsieve.store.store import MessageStore
-from labeling.explore import count_words, read_curated
+from labeling.explore import count_words, open_session, read_curated
 from labeling.plane import WORDS, cluster, embed, hover, project, scatter
+
+__all__ = ["location", "new_location"]
 
 HOSTILE = "<img src=x onerror=alert(1)> & <b>bold</b> %{x} </script>"
 FLATS = [f"сдаю квартиру в центре, этаж {name}" for name in ("первый", "второй", "третий")]
@@ -36,6 +42,20 @@ class TestTable:
 
     def test_texts_without_words_give_an_empty_table(self):
         assert count_words(["!", "2"]).empty
+
+
+class TestSession:
+    def test_store_answers_queries_on_curated_messages(self, location):
+        texts = ["Привет  всем", "Привет всем", "Сдаю квартиру", HOSTILE]
+        time = datetime(2026, 11, 3, 9, 30, tzinfo=UTC)
+        messages = [Message(str(at), text, time=time) for at, text in enumerate(texts)]
+        MessageStore.open(location).add(messages)
+        table = open_session(str(location)).table("curated_messages")
+        counts = table.group_by("language").agg(texts=table.count(), copies=table.copies.sum())
+        rows = counts.order_by(ibis.desc("texts")).to_pandas().to_numpy().tolist()
+        assert rows == [["Russian", 2, 3], ["English", 1, 1]]
+        [found] = table.filter(table.text == HOSTILE).to_pandas().to_dict("records")
+        assert pd.to_datetime(found["time"], utc=True) == time
 
 
 class TestPlane:

@@ -162,6 +162,13 @@ class TestExplore:
             plots = displayed(notebook, "application/vnd.plotly.v1+json")
             assert any("customdata" in plot for plot in plots)
 
+    def test_explore_counts_languages_in_the_store_and_in_the_notebook(self, before):
+        cells = {cell.id: cell.get("outputs") for cell in before["explore"].cells}
+        in_store, in_notebook = (cells[name][0].data["text/plain"] for name in ("ibis", "duckdb"))
+        languages = set(re.findall(r"Russian|English|Ukrainian|Greek", in_store))
+        assert len(languages) > 1
+        assert set(re.findall(r"Russian|English|Ukrainian|Greek", in_notebook)) == languages
+
     def test_explore_has_its_plots_and_no_progress_bars_as_html(self, before):
         page, _resources = HTMLExporter().from_notebook_node(before["explore"])
         assert page.count("Plotly.newPlot(") >= 2

@@ -29,6 +29,7 @@ from stores import (
 )
 from test_curation import TestCurated
 from test_deployments import TestDeployments
+from test_explore import TestSession
 from test_feed import TestFeed, TestSample, twelve
 from test_labels import TestAddLabels, TestImportLabels, TestResolvedLabels, one_message
 from test_shadows import TestShadows
@@ -64,6 +65,7 @@ __all__ = [  # pytest runs these with the fixture `new_location` of this file
     "TestResolvedLabels",
     "TestSample",
     "TestScores",
+    "TestSession",
     "TestShadows",
     "TestShownModel",
     "TestWritingAtOnce",
