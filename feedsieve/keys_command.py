@@ -6,7 +6,6 @@ from datetime import datetime
 
 import click
 
-from feedsieve.errors import FeedsieveError, quote
 from feedsieve.known_store import known_store
 from feedsieve.serving.key_cache import REFRESH
 from feedsieve.store.keys import SCOPES, ApiKey, KeyScope
@@ -14,10 +13,6 @@ from feedsieve.store.keys import SCOPES, ApiKey, KeyScope
 DEFAULT_SCOPES: tuple[KeyScope, ...] = ("read", "score", "write")
 MAX_RATE = 1_000_000  # requests a minute
 _NAME = re.compile(r"[\w@][\w.@-]{0,63}")  # stands in logs as it is
-
-
-class LastKey(FeedsieveError):
-    """Revoking this key would open writing to everyone. The message says what to do."""
 
 
 @click.group()
@@ -97,13 +92,7 @@ def revoke(name: str, last: bool) -> None:
     Servers that run refuse it within seconds. The last key is not revoked without --last: with none
     left, anyone who reaches the server may write. Add another one first.
     """
-    store = known_store()
-    if [key.name for key in store.valid_keys()] == [name] and not last:
-        raise LastKey(
-            f"{quote(name)} is the last key, and without one anyone who reaches the server may"
-            " write: add another one first, or revoke this one with --last"
-        )
-    store.revoke_key(name)
+    known_store().revoke_key(name, may_be_last=last)
     click.echo(f"{name} is revoked; running servers refuse it within {REFRESH + 1:.0f} seconds")
 
 

@@ -1,5 +1,6 @@
 """Messages, and the errors of reading and storing them."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -8,6 +9,8 @@ from feedsieve.errors import FeedsieveError
 from feedsieve.text import storable
 
 Label = Literal["positive", "negative"]
+
+LONGEST_NAME = 800  # bytes of an identifier or a source: PostgreSQL indexes three in 2,700
 
 
 class InvalidFile(FeedsieveError, ValueError):
@@ -54,16 +57,20 @@ class Message:
 
 
 def clean(message: Message) -> Message:
-    """Return `message` as it is stored: storable strings without edges of space, times in UTC."""
+    """Return `message` as it is stored: storable strings without edges of space, times in UTC.
+
+    Of identifiers and names with more than `LONGEST_NAME` bytes, such as a feed's signed links, the
+    end is a hash.
+    """
     is_named = message.channel and message.source == _named(message.channel)
     return Message(
-        id=storable(message.id).strip(),
+        id=_name(message.id) or "",
         text=storable(message.text),
         channel=_name(message.channel),
         time=in_utc(message.time) if message.time else None,
         source="" if is_named else _name(message.source) or "",
         sender=_name(message.sender),
-        link=_name(message.link),
+        link=_stripped(message.link),
         reply_to=_name(message.reply_to),
         edited=in_utc(message.edited) if message.edited else None,
     )
@@ -73,8 +80,16 @@ def _named(channel: str) -> str:
     return f"name:{channel}"
 
 
-def _name(value: str | None) -> str | None:
+def _stripped(value: str | None) -> str | None:
     return (storable(value).strip() or None) if value else None
+
+
+def _name(value: str | None) -> str | None:
+    name = _stripped(value)
+    if name is None or len(encoded := name.encode()) <= LONGEST_NAME:
+        return name
+    end = "~" + hashlib.blake2b(encoded, digest_size=16).hexdigest()
+    return encoded[: LONGEST_NAME - len(end)].decode(errors="ignore") + end
 
 
 def in_utc(time: datetime) -> datetime:

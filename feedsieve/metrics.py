@@ -24,8 +24,8 @@ LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 LAG_INTERVAL = 0.25  # seconds between two measurements of the event loop
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SCORES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-Overload = Literal["requests", "bytes", "wait"]  # why admission control refused
-OVERLOADS: tuple[Overload, ...] = ("requests", "bytes", "wait")
+Overload = Literal["requests", "storing", "bytes", "wait"]  # why admission control refused
+OVERLOADS: tuple[Overload, ...] = ("requests", "storing", "bytes", "wait")
 # Answers of other kinds that refuse a request, by status.
 REFUSED_BY_STATUS = {
     400: "invalid",

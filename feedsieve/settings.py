@@ -78,7 +78,8 @@ class Settings(BaseSettings):
     waiting: int = Field(
         default=96,
         ge=1,
-        description="concurrent requests to /score; further ones are rejected with 503",
+        description="concurrent requests to /score, and as many to POST /messages; further ones are"
+        " rejected with 503",
     )
     stop_seconds: float = Field(
         default=8.0,

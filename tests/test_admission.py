@@ -40,23 +40,31 @@ class TestRequests:
     def test_number_is_bounded_until_requests_end(self):
         admission = control(requests=2)
         with (
-            admit(admission.request(), admission.request()),
+            admit(admission.request("scored"), admission.request("scored")),
             pytest.raises(Overloaded, match="too many requests") as rejected,
         ):
-            admit(admission.request())
+            admit(admission.request("scored"))
         assert rejected.value.retry_after == 1
-        admit(admission.request(), admission.request())
+        admit(admission.request("scored"), admission.request("scored"))
+
+    def test_requests_that_wait_for_the_store_take_no_place_of_scoring(self):
+        admission = control(requests=1)
+        with admission.request("stored"):
+            with admission.request("scored"):
+                pass
+            with pytest.raises(Overloaded, match="too many requests wait to be stored"):
+                admit(admission.request("stored"))
 
     def test_check_takes_no_place(self):
         admission = control(requests=1)
-        admission.check()
-        with admission.request(), pytest.raises(Overloaded):
-            admission.check()
+        admission.check("scored")
+        with admission.request("scored"), pytest.raises(Overloaded):
+            admission.check("scored")
 
     def test_failed_request_is_released(self):
         admission = control(requests=1)
         for _ in range(2):
-            with pytest.raises(KeyError), admission.request():
+            with pytest.raises(KeyError), admission.request("scored"):
                 raise KeyError
 
 
@@ -165,7 +173,7 @@ def test_many_characters_are_normalised_in_a_thread(tmp_path, monkeypatch, count
         threads.add(threading.current_thread())
         return fingerprint(text)
 
-    monkeypatch.setattr("feedsieve.serving.runtime.fingerprint", record)
+    monkeypatch.setattr("feedsieve.serving.score_cache.fingerprint", record)
     runtime = Runtime(Settings(db=str(tmp_path / "new.db")))
     may = threading.Event()
     may.set()

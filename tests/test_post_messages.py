@@ -83,6 +83,14 @@ class TestPost:
         assert [answer["id"] for answer in answers] == [body["id"] for body in bodies]
         assert {answer["outcome"] for answer in answers} == {"added"}
 
+    def test_text_without_a_time_of_edit_is_the_newest(self, writable):
+        time, edited = "2026-11-03T10:00:00Z", "2026-11-03T11:00:00Z"
+        post(writable, message(501, "Сдаётся дом, 900", time=time))
+        post(writable, message(501, "Сдаётся дом, 950", time=time, edited=edited))
+        [answer] = post(writable, message(501, "Сдаётся дом, 990", time=time)).json()
+        assert answer["outcome"] == "changed"
+        assert writable.client.get("/messages/501").json()["text"] == "Сдаётся дом, 990"
+
     def test_repeated_message_changes_nothing_and_new_text_is_an_edit(self, writable):
         outcomes = [
             post(writable, message("edit", text)).json()[0]["outcome"]

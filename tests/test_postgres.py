@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from postgres_server import IN_URL, Postgres, postgres
-from sqlalchemy import event
+from sqlalchemy import event, make_url
 from stores import (
     MODEL,
     chat,
@@ -288,6 +288,16 @@ class TestUnavailable:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
         )
         assert store.count() == 10
+
+    @pytest.mark.parametrize(("given", "seconds"), [("", "15000"), ("tcp_user_timeout=7", "7")])
+    def test_server_that_vanishes_is_given_up_in_time(self, postgres, given, seconds):
+        url = make_url(postgres.url("postgres"))
+        engine = database.connect(url.update_query_string(given))
+        with engine.connect() as connection:
+            parameters = connection.connection.driver_connection.info.get_parameters()
+        engine.dispose()
+        assert parameters["tcp_user_timeout"] == seconds
+        assert parameters["keepalives_idle"] == "30"
 
     def test_missing_server_is_reported(self):
         with socket.socket() as free:

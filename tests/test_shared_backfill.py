@@ -5,13 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from postgres_server import postgres
 from serving import ROOT
 from stores import chat, query
 
-from feedsieve.serving.claims import PARTS, bounds
+from feedsieve.message import Message
+from feedsieve.scoring.model_store import load_scorer
+from feedsieve.serving.backfill import backfill
+from feedsieve.serving.claims import PARTS, NoClaims, bounds, open_claims
+from feedsieve.serving.watching import sqlite_file
 from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint
 
@@ -127,6 +132,63 @@ def test_share_of_a_killed_process_is_taken_over(start, location):
     assert second.returncode == 0
     assert scored(location) == TEXTS
     assert query_completed(location)
+
+
+@pytest.fixture
+def scorer(small_pair):
+    return load_scorer(small_pair)
+
+
+def of_part(part: int) -> Iterator[Message]:
+    """Yield messages whose fingerprints are in a part, the first of all by default."""
+    start, end = bounds(part)
+    for number in itertools.count():
+        text = f"ещё одно, {number}"
+        if start < fingerprint(text) < end:
+            yield Message(f"more {number}", text)
+
+
+def test_texts_that_keep_coming_do_not_keep_a_model_incomplete(location, scorer):
+    store, more = MessageStore.open(location), of_part(0)
+    store.start_model("before", 0.5)
+    store.mark_complete("before")
+    unsaved = dict.fromkeys([fingerprint(chat(1)[0].text), fingerprint("saved by another")], 0.5)
+    with open_claims(location, sqlite_file(store)) as claims:
+        is_complete = backfill(
+            store,
+            scorer,
+            unsaved,
+            lambda _count: store.add([next(more)]),  # into a part that is finished already
+            at_once=16,
+            claims=claims,
+        )
+    assert is_complete and store.unscored(scorer.model, 1)
+    assert store.shown_model(scorer.model) == scorer.model
+    assert unsaved == {}
+
+
+class AnotherServer(NoClaims):
+    """Claims while another server has one part."""
+
+    def __init__(self, its_part: int) -> None:
+        self.its_part = its_part
+
+    def claim(self, part: int) -> bool:
+        return part != self.its_part
+
+
+def test_model_is_complete_once_each_part_was_finished(location, scorer):
+    store, finished = MessageStore.open(location), set()
+    store.start_model("before", 0.5)
+    store.mark_complete("before")
+    lasting = next(of_part(7))
+    store.add([lasting])
+    assert not backfill(store, scorer, claims=AnotherServer(7), finished=finished)
+    assert store.shown_model(scorer.model) == "before"
+    store.add([next(of_part(40))])
+    assert not backfill(store, scorer, claims=AnotherServer(40), finished=finished)
+    assert store.shown_model(scorer.model) == scorer.model
+    assert store.unscored(scorer.model, 9)
 
 
 def test_each_fingerprint_is_in_one_part():

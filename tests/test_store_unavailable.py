@@ -1,3 +1,6 @@
+import gc
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +48,30 @@ class TestUnavailable:
         store.close()
         location.chmod(0o444)
         assert "may not be written, and it is not a chat dump" in refusal(location)
+
+    @pytest.mark.parametrize("is_replaced", [False, True])
+    def test_nothing_is_written_to_a_file_that_is_gone(self, store, location, is_replaced):
+        store.add(chat(1))
+        location.unlink()
+        reason = "the file is gone"
+        if is_replaced:
+            MessageStore.open(location).close()
+            reason = "the file was replaced"
+        with pytest.raises(StoreUnavailable, match=reason):
+            store.save_messages(chat(2))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="counts the descriptors of a process")
+    def test_failed_open_leaves_nothing_open(self, location, new_location):
+        MessageStore.open(location).close()
+        query(location, "UPDATE feedsieve_revision SET version_num = '99'")
+        gc.disable()
+        try:
+            before = list(Path("/proc/self/fd").iterdir())
+            for _ in range(5):
+                assert "newer version" in refusal(location)
+            assert list(Path("/proc/self/fd").iterdir()) == before
+        finally:
+            gc.enable()
 
     def test_folder_that_cannot_be_created_is_reported(self, tmp_path):
         (tmp_path / "file").touch()

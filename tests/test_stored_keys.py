@@ -8,7 +8,7 @@ import pytest
 from stores import location, new_location, query, store
 
 from feedsieve.store import database
-from feedsieve.store.keys import KEY_PATTERN, KeyNameTaken, KeyNotFound, hash_key
+from feedsieve.store.keys import KEY_PATTERN, KeyNameTaken, KeyNotFound, LastKey, hash_key
 from feedsieve.store.store import MessageStore
 
 __all__ = ["location", "new_location", "store"]
@@ -33,6 +33,21 @@ class TestKeys:
         assert found.requests_per_minute == 60
         assert before <= found.created_at <= datetime.now(UTC)
         assert found.last_used_at is None and found.revoked_at is None
+
+    def test_last_key_stays_however_many_are_revoked_at_once(self, store):
+        for number in range(8):
+            store.add_key(f"key{number}", ["write"])
+
+        def revoke(number):
+            try:
+                store.revoke_key(f"key{number}", may_be_last=False)
+            except LastKey:
+                return 1
+            return 0
+
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(threads.map(revoke, range(8))) == 1
+        assert len(store.valid_keys()) == 1
 
     def test_admin_allows_every_scope_and_others_their_own(self, store):
         store.add_key("admin", ["admin"])

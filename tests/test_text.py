@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedsieve.text import MOST_MARKS, fingerprint, normalise, plain, storable
+from feedsieve.text import MOST_LIGATURES, MOST_MARKS, fingerprint, normalise, plain, storable
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 # Marks that precompose, that NFKC reorders, and that it makes two of.
@@ -26,6 +26,13 @@ class TestNormalise:
     )
     def test_normalised_forms(self, text, normal):
         assert normalise(text) == normal
+
+    @pytest.mark.parametrize(("ligature", "length"), [("\ufdfa", 18), ("\ufdfb", 8)])
+    def test_ligatures_of_phrases_are_bounded(self, ligature, length):
+        text = f"{'a' * 5000} {ligature * (MOST_LIGATURES + 5)} end"
+        assert len(normalise(text)) == 5000 + 1 + MOST_LIGATURES * length + len(" end")
+        few = ligature * MOST_LIGATURES
+        assert normalise(few) == unicodedata.normalize("NFKC", few)
 
     def test_only_control_characters_and_surrogates_are_removed(self):
         spaces = "\t\n\r\u200b\u200c\u200d\ufeff"

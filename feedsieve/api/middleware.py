@@ -8,7 +8,7 @@ from feedsieve.api.authentication import AuthenticationMiddleware
 from feedsieve.api.cors import CrossOriginMiddleware
 from feedsieve.api.problems import ProblemMiddleware
 from feedsieve.api.readiness import ReadinessMiddleware
-from feedsieve.api.request_body import RequestBodyMiddleware
+from feedsieve.api.request_body import Body, RequestBodyMiddleware
 from feedsieve.api.request_log import AccessLog, RequestLogMiddleware
 from feedsieve.api.root_path import RootPathMiddleware
 from feedsieve.api.routes import web
@@ -16,7 +16,7 @@ from feedsieve.api.schemas import NewMessagesBody, ScoreRequest
 from feedsieve.serving.runtime import Runtime
 from feedsieve.settings import Settings
 
-BODIES = {"/score": ScoreRequest, "/messages": NewMessagesBody}
+BODIES = {"/score": Body(ScoreRequest, "scored"), "/messages": Body(NewMessagesBody, "stored")}
 
 
 def install_middleware(service: Any, runtime: Runtime, settings: Settings) -> None:

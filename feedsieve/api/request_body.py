@@ -7,6 +7,7 @@ import asyncio
 import codecs
 import json
 from collections.abc import AsyncIterator, Mapping
+from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import MutableHeaders
@@ -24,7 +25,7 @@ from feedsieve.api.problems import (
 )
 from feedsieve.api.root_path import route_path
 from feedsieve.api.schemas import MAX_BODY
-from feedsieve.serving.admission import AdmissionControl, BodySize, Overloaded
+from feedsieve.serving.admission import AdmissionControl, BodySize, Overloaded, Work
 from feedsieve.tracing import span
 
 MAX_ON_LOOP = 65_536  # bytes of JSON that the event loop parses itself, within some milliseconds
@@ -35,6 +36,13 @@ BODY_SECONDS = 30.0  # for any body
 # BentoML's timeout waits for an answer, although nobody reads it.
 _CLOSED = Response(status_code=CLIENT_CLOSED_REQUEST)
 _UTF_8 = "JSON must be UTF-8: encode the body as UTF-8"
+
+
+class Body(NamedTuple):
+    """The schema of a body, and what is done with its texts."""
+
+    schema: type[BaseModel]
+    work: Work
 
 
 class RequestBodyMiddleware:
@@ -49,25 +57,25 @@ class RequestBodyMiddleware:
         self,
         app: ASGIApp,
         admission: AdmissionControl,
-        bodies: Mapping[str, type[BaseModel]],
+        bodies: Mapping[str, Body],
     ) -> None:
-        """`bodies` are schemas by path; requests to other paths are passed on as they are."""
+        """`bodies` are by path; requests to other paths are passed on as they are."""
         self.app = app
         self.admission = admission
         self.bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        schema = self._schema(scope)
-        if schema is None:
+        expected = self._expected(scope)
+        if expected is None:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
         try:
-            self.admission.check()
+            self.admission.check(expected.work)
             with self.admission.body() as size:
                 with span("body"):
-                    body = await _validated(await _read(request, size), schema)
-                with self.admission.request():
+                    body = await _validated(await _read(request, size), expected.schema)
+                with self.admission.request(expected.work):
                     await _run(self.app, _described(scope, body), body, receive, send)
         except ClientDisconnect:
             await _CLOSED(scope, receive, send)
@@ -76,8 +84,8 @@ class RequestBodyMiddleware:
         except Overloaded as error:
             await unavailable(request, error)(scope, receive, send)
 
-    def _schema(self, scope: Scope) -> type[BaseModel] | None:
-        """Return the schema of a request's body, None if it is not to be read here."""
+    def _expected(self, scope: Scope) -> Body | None:
+        """Return what a request's body has to be, None if it is not to be read here."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return None
         return self.bodies.get(route_path(scope))

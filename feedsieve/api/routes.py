@@ -211,7 +211,7 @@ async def message(identifier: str, request: Request, explain: Explain = "0") -> 
         raise ProblemResponse(404, "no message has this identifier")
     message, score = scored.message, scored.score
     if score is None:
-        with runtime.admission.request():
+        with runtime.admission.request("scored"):
             [(score, _by)] = await runtime.score(model, [message.text], stored=True)
     explanation = None
     if explain in ("1", "true"):

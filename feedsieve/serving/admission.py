@@ -4,11 +4,15 @@ feedsieve/api/request_body.py answers 503 for it.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Literal
 
 from feedsieve.errors import FeedsieveError
 from feedsieve.metrics import Overload
+
+Work = Literal["scored", "stored"]  # to be done with the texts of a request
 
 CHARACTERS_READ = 1000  # of a text; the encoder truncates it at about 256 tokens
 CHARACTERS_EACH = 100  # the fixed cost of a text, in characters
@@ -36,32 +40,36 @@ class AdmissionControl:
     """
 
     def __init__(self, requests: int, size: int, seconds: float) -> None:
-        """Admit at most `requests`, `size` bytes of bodies, and texts scored within `seconds`.
+        """Admit at most `requests` of each kind of work, and `size` bytes of bodies.
 
-        Number and bytes bound memory.
+        Number and bytes bound memory. Texts are admitted if they are scored within `seconds`.
         """
         self._requests = requests
         self._size = size
         self._seconds = seconds
-        self._requests_in_progress = 0
+        self._in_progress: Counter[Work] = Counter()
         self._bytes_in_progress = 0
         self._characters_waiting = 0
         self._speed = Speed()
 
-    def check(self) -> None:
+    def check(self, work: Work) -> None:
         """Raise Overloaded if `request` would."""
-        if self._requests_in_progress >= self._requests:
-            raise Overloaded("too many requests wait to be scored", RETRY_SOON)
+        if self._in_progress[work] >= self._requests:
+            kind: Overload = "requests" if work == "scored" else "storing"
+            raise Overloaded(f"too many requests wait to be {work}", RETRY_SOON, kind)
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Admit a request, whose body is there, until the block ends. Raises Overloaded."""
-        self.check()
-        self._requests_in_progress += 1
+    def request(self, work: Work) -> Iterator[None]:
+        """Admit a request, whose body is there, until the block ends. Raises Overloaded.
+
+        Those to be stored may wait a minute for an import, and take no place of those to be scored.
+        """
+        self.check(work)
+        self._in_progress[work] += 1
         try:
             yield
         finally:
-            self._requests_in_progress -= 1
+            self._in_progress[work] -= 1
 
     @contextmanager
     def body(self) -> Iterator["BodySize"]:

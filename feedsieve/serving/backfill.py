@@ -22,19 +22,27 @@ def backfill(
     at_once: int = READ_AT_ONCE,
     claims: Claims | None = None,
     scored: Callable[[Mapping[str, str], Mapping[str, float]], object] | None = None,
+    finished: set[int] | None = None,
 ) -> bool:
     """Score every text of `store` that the model has not scored; mark the model complete then.
 
-    With `claims`, texts that another process has claimed are left to it. Return whether all texts
-    have scores. Scores in `precomputed`, by fingerprint, are saved as they are. `progress` is
-    called with the number of texts done since its last call, `between_batches` between batches of
-    the encoder; if the latter raises, the scores of at most `at_once` texts are lost. `scored` is
-    called with texts and their scores, by fingerprint, once they are saved. If scores cannot be
+    With `claims`, parts that another process has claimed are left to it. Return whether every text
+    that was there before has a score; texts that came meanwhile may have none. `finished` has the
+    parts that this process has finished with this model, in earlier calls and in this one: the
+    model is complete once it has all, however many texts keep coming.
+
+    Scores in `precomputed`, by fingerprint, are saved as they are, and removed from it. `progress`
+    is called with the number of texts done since its last call, `between_batches` between batches
+    of the encoder; if the latter raises, the scores of at most `at_once` texts are lost. `scored`
+    is called with texts and their scores, by fingerprint, once they are saved. If scores cannot be
     saved, they are added to `precomputed`. Raises StoreUnavailable.
     """
     store.start_model(scorer.model, scorer.threshold)
     precomputed = {} if precomputed is None else precomputed  # the caller may add scores meanwhile
-    for batch in _batches(store, scorer.model, at_once, claims or NoClaims()):
+    earlier = list(precomputed)
+    finished = set() if finished is None else finished
+    now: set[int] = set()
+    for batch in _batches(store, scorer.model, at_once, claims or NoClaims(), now):
         new = {key: text for key, text in batch if key not in precomputed}
         scores = scorer.score(
             list(new.values()),
@@ -46,20 +54,27 @@ def backfill(
         store.save_scores(scorer.model, [(key, precomputed[key]) for key, _text in batch])
         if scored:
             scored(new, {key: precomputed[key] for key in new})
-        for key in new:
+        for key, _text in batch:
             precomputed.pop(key, None)
         if progress:
             progress(len(batch))
-    if claims and store.unscored(scorer.model, 1):
-        return False
-    store.mark_complete(scorer.model)
-    return True
+    finished |= now
+    all_scored = len(now) == PARTS or not store.unscored(scorer.model, 1)
+    if all_scored:
+        for key in earlier:  # scored by other servers, or deleted
+            precomputed.pop(key, None)
+    if all_scored or len(finished) == PARTS:
+        store.mark_complete(scorer.model)
+    return all_scored
 
 
 def _batches(
-    store: MessageStore, model: str, at_once: int, claims: Claims
+    store: MessageStore, model: str, at_once: int, claims: Claims, finished: set[int]
 ) -> Iterator[list[tuple[str, str]]]:
-    """Yield batches of texts without a score, claimed until the next one is asked for."""
+    """Yield batches of texts without a score, claimed until the next one is asked for.
+
+    Parts whose texts were all yielded before that are added to `finished`.
+    """
     batch: list[tuple[str, str]] = []
     claimed: list[int] = []
     for part in range(PARTS):
@@ -74,19 +89,20 @@ def _batches(
             if len(batch) == at_once:
                 yield batch
                 batch = []
-                _release(claims, claimed[:-1])
+                _release(claims, claimed[:-1], finished)
                 claimed = [part]
         if not batch:
-            _release(claims, claimed)
+            _release(claims, claimed, finished)
             claimed = []
     if batch:
         yield batch
-    _release(claims, claimed)
+    _release(claims, claimed, finished)
 
 
-def _release(claims: Claims, parts: list[int]) -> None:
+def _release(claims: Claims, parts: list[int], finished: set[int]) -> None:
     for part in parts:
         claims.release(part)
+    finished.update(parts)
 
 
 class Throttle:

@@ -1,6 +1,5 @@
 """The model and the message store behind the routes, loaded and updated in a thread."""
 
-import asyncio
 import gc
 import logging
 import threading
@@ -22,7 +21,7 @@ from feedsieve.serving.batcher import DynamicBatcher
 from feedsieve.serving.claims import open_claims
 from feedsieve.serving.key_cache import KeyCache
 from feedsieve.serving.model_swap import CHECK_INTERVAL, ModelSwap
-from feedsieve.serving.score_cache import ScoreCache
+from feedsieve.serving.score_cache import ScoreCache, fingerprints
 from feedsieve.serving.served_model import Scores, ServedModel, Texts
 from feedsieve.serving.server_exit import end_server
 from feedsieve.serving.shadow import ShadowScoring
@@ -32,7 +31,7 @@ from feedsieve.serving.watching import sqlite_file
 from feedsieve.settings import Settings
 from feedsieve.store.ingest import Stored
 from feedsieve.store.store import MessageStore, Scored
-from feedsieve.text import fingerprint, route_id
+from feedsieve.text import route_id
 from feedsieve.tracing import span
 
 _log = logging.getLogger("feedsieve")
@@ -50,9 +49,6 @@ class Batch(tuple[Message, ...]):
 
 MAX_MESSAGES = 64  # read in one query
 MAX_STORED = 1024  # messages stored in one transaction
-# Characters that the event loop normalises itself: 0.1 ms, and 27 ms for the worst, whose normal
-# form is 18 times as long.
-MAX_ON_LOOP = 2_000
 MAX_BYTES = 32_000_000  # of request bodies in progress
 MAX_WAIT = 40.0  # seconds; less than BentoML's timeout, since it is an estimate
 GC_THRESHOLDS = 10_000, 10, 100  # of `gc.set_threshold`
@@ -80,6 +76,7 @@ class Runtime:
         self._store_failure = StoreUnavailable("the message store is being opened")
         self._failure: Exception | None = None
         self._is_complete = False  # whether every message has had a score
+        self._finished: set[int] = set()  # parts that this server has scored with the model
         self._poll_seconds = 0.0  # duration of the last check, which reads all messages
         self._complete_version: int | None = None  # of the store when all had scores
         self._write_due = 0.0  # when to check that the store can be written
@@ -157,7 +154,7 @@ class Runtime:
         `stored`, the backfill saves their scores instead of computing them. Raises Overloaded if
         they would wait too long.
         """
-        keys = await _fingerprints(texts)
+        keys = await fingerprints(texts)
         scores: Scores = model.cache.get(keys)
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in scores}
         metrics.RECALLED.inc(len(texts) - len(new))
@@ -279,7 +276,7 @@ class Runtime:
     def _serve(self, scorer: Scorer) -> None:
         """Serve `scorer` from the next request on. Requests in progress keep the one before."""
         metrics.show_backend(scorer.model, scorer.encoder.selection)
-        self._is_complete, self._complete_version = False, None
+        self._forget_scored()
         self._model = ServedModel(scorer, self._settings.recalled, self._compute)
         _log.info("%s is ready, threshold %.3f", scorer.model, scorer.threshold)
 
@@ -332,15 +329,23 @@ class Runtime:
         if self._store and self._store.is_replaced():
             _log.warning("%s is another file now; opening it again", self._store.location)
             self._store.close()
-            self._store = self._complete_version = None
-            self._is_complete = False
+            self._store = None
+            self._forget_scored()
         if self._store is None:
             store = MessageStore.open(
                 self._settings.db, state_folder=self._settings.state, may_be_read_only=True
             )
-            self.keys.read(store)  # before anyone writes
+            try:
+                self.keys.read(store)  # before anyone writes
+            except StoreUnavailable:
+                store.close()  # this is tried again in seconds
+                raise
             self._store = store
         return self._store
+
+    def _forget_scored(self) -> None:
+        """Take no stored message for scored: the model or the store is another one."""
+        self._is_complete, self._complete_version, self._finished = False, None, set()
 
     def _score_stored(self, store: MessageStore, model: ServedModel) -> bool:
         """Score the stored texts that no other server scores; return whether all have a score."""
@@ -358,7 +363,7 @@ class Runtime:
 
         offer = partial(self._shadow.offer, model.scorer)
         with open_claims(self._settings.db, sqlite_file(store)) as claims:
-            is_complete = backfill(
+            return backfill(
                 store,
                 model.scorer,
                 model.unsaved,
@@ -366,10 +371,8 @@ class Runtime:
                 self._between_batches,
                 claims=claims,
                 scored=offer,
+                finished=self._finished,
             )
-        if is_complete:
-            model.unsaved = {}
-        return is_complete
 
     def _check_writing(self, store: MessageStore) -> None:
         """Write to the store if that failed before, and now and then. Raises StoreUnavailable."""
@@ -381,17 +384,6 @@ class Runtime:
         if self._stopping.is_set() or (self._store and self._swap.is_due(self._store)):
             raise _Interrupted
         self._throttle.pause()
-
-
-async def _fingerprints(texts: Sequence[str]) -> list[str]:
-    """Return the fingerprints of `texts`, of many characters in a thread."""
-
-    def compute() -> list[str]:
-        return [fingerprint(text) for text in texts]
-
-    if sum(map(len, texts)) <= MAX_ON_LOOP:
-        return compute()
-    return await asyncio.to_thread(compute)
 
 
 class _Interrupted(Exception):

@@ -33,6 +33,16 @@ READER_LOCK_SECONDS = 10.0  # that a reader in PostgreSQL waits for a lock on a 
 # kB of SQLite's pages in memory, by connection: the index pages of a million rows, and during an
 # import those that it fills.
 _CACHE, _IMPORT_CACHE = 16_384, 131_072
+# A server that vanishes without a word, with its host or behind a router, is given up after 15
+# seconds; Linux alone would wait for a quarter of an hour.
+_LIBPQ = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # milliseconds
+    "client_encoding": "utf8",  # a database in SQL_ASCII would give bytes
+}
 _ADVISORY_LOCK = int.from_bytes(b"feedsiev")  # serialises PostgreSQL's writers
 
 
@@ -83,9 +93,13 @@ def open_database(url: URL, *, back_up: bool = True) -> Engine:
     if url.get_backend_name() == "sqlite":
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = connect(url)
-    _prepare_tables(engine, back_up)  # before anything is changed in another program's database
-    if engine.dialect.name == "sqlite":
-        _use_write_ahead_log(engine)
+    try:
+        _prepare_tables(engine, back_up)  # before anything is changed in another program's database
+        if engine.dialect.name == "sqlite":
+            _use_write_ahead_log(engine)
+    except BaseException:
+        engine.dispose()  # a server tries again every few seconds
+        raise
     return engine
 
 
@@ -200,7 +214,7 @@ def _connect_to_postgresql(url: URL) -> Engine:
             pool_pre_ping=True,
             hide_parameters=True,
             isolation_level="REPEATABLE READ",
-            connect_args={"client_encoding": "utf8"},  # a database in SQL_ASCII would give bytes
+            connect_args={key: _LIBPQ[key] for key in _LIBPQ.keys() - url.query.keys()},
         )
     except ImportError as error:
         raise StoreUnavailable(

@@ -1,7 +1,7 @@
 """Import of messages: tell new, changed and unchanged ones apart, and store them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,6 +12,7 @@ from feedsieve.errors import FeedsieveError
 from feedsieve.message import Message, clean
 from feedsieve.sources.keys import is_stable
 from feedsieve.store.batches import in_batches, with_next
+from feedsieve.store.curation import TextFacts
 from feedsieve.store.database import large_cache
 from feedsieve.store.message_rows import Key, Row, Rows
 from feedsieve.store.schema import deletions
@@ -78,9 +79,15 @@ def import_messages(
     return run.counts
 
 
-def store_messages(connection: Connection, batch: Sequence[Message]) -> list[Stored]:
-    """Store messages and return the outcome of each, in their order; see `import_messages`."""
-    return _Import(connection).store(batch)
+def store_messages(
+    connection: Connection, batch: Sequence[Message], facts: Mapping[str, TextFacts]
+) -> list[Stored]:
+    """Store messages and return the outcome of each, in their order; see `import_messages`.
+
+    A text is an edit of the stored one unless its own time of edit says otherwise. `facts` are
+    those of the texts, by fingerprint.
+    """
+    return _Import(connection, is_newest=True).store(batch, facts=facts)
 
 
 def store_missing(
@@ -102,10 +109,16 @@ def store_missing(
 class _Import:
     """One import in an open transaction. The last of several texts for one identifier counts."""
 
-    def __init__(self, connection: Connection, *, keeps_known: bool = False) -> None:
-        """`keeps_known`: messages that were in the store before are not changed."""
+    def __init__(
+        self, connection: Connection, *, keeps_known: bool = False, is_newest: bool = False
+    ) -> None:
+        """`keeps_known`: messages that were in the store before are not changed.
+
+        `is_newest`: messages without a time of edit are newer than what is stored.
+        """
         self._connection = connection
         self._keeps_known = keeps_known
+        self._is_newest = is_newest
         self._own: set[str] = set()  # messages that were not, if it matters
         self._now = datetime.now(UTC)
         self._sources = SourceTable(connection, self._now)
@@ -147,10 +160,16 @@ class _Import:
                     " same messages, add --update"
                 )
 
-    def store(self, batch: Sequence[Message], following: Sequence[Message] = ()) -> list[Stored]:
+    def store(
+        self,
+        batch: Sequence[Message],
+        following: Sequence[Message] = (),
+        facts: Mapping[str, TextFacts] | None = None,
+    ) -> list[Stored]:
         """Store a batch. Raises ValueError for a message without identifier or text.
 
-        `following` are more messages, which are not stored: they help to recognise sources.
+        `following` are more messages, which are not stored: they help to recognise sources. `facts`
+        of texts, by fingerprint, are not computed again.
         """
         cleaned = [clean(message) for message in batch]
         for message in cleaned:
@@ -175,7 +194,7 @@ class _Import:
         if self._keeps_known:
             self._own.update(row.id for row in rows.added)
         self._count_changed(rows)
-        rows.write(self._now)
+        rows.write(self._now, facts or {})
         self._added += len(rows.added)
         self._deleted += outcomes.count("deleted")
         self.total += len(cleaned)
@@ -211,7 +230,7 @@ class _Import:
         self._compared[key[0]] += 1
         if message.text != row.text and not message.edited:
             self._different[key[0]] += 1
-        if _is_older(message, row):
+        if _is_older(message, row, self._is_newest):
             return False
         before = row.state
         if message.text != row.text:
@@ -235,12 +254,12 @@ class _Import:
                 self._changed.add(row.id)
 
 
-def _is_older(message: Message, row: Row) -> bool:
+def _is_older(message: Message, row: Row, is_newest: bool) -> bool:
     """Return whether a message is from before the edit that the store has.
 
     Telegram gives each edited message its time of edit; of other sources, some do.
     """
     written = message.edited
-    if message.source.startswith("telegram:"):
+    if message.source.startswith("telegram:") and not is_newest:
         written = written or message.time
     return row.edited is not None and written is not None and written < row.edited

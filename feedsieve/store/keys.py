@@ -32,6 +32,10 @@ class KeyNotFound(FeedsieveError, ValueError):
     """No key of this name exists that is not revoked. The message says what to do."""
 
 
+class LastKey(FeedsieveError):
+    """Revoking this key would open writing to everyone. The message says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """An API key as it is stored, without the key itself. Times are in UTC."""
@@ -97,10 +101,18 @@ class KeyMethods:
             connection.execute(api_keys.insert(), row)
         return key
 
-    def revoke_key(self, name: str) -> None:
-        """Revoke the key of this name for good; the name may be given again. Raises KeyNotFound."""
+    def revoke_key(self, name: str, *, may_be_last: bool = True) -> None:
+        """Revoke the key of this name for good; the name may be given again.
+
+        Raises KeyNotFound, and LastKey for the last valid key unless it `may_be_last`.
+        """
         valid = api_keys.c.name == name, api_keys.c.revoked_at.is_(None)
-        with self._transaction(writes=True) as connection:
+        with self._transaction(writes=True) as connection:  # so that nobody revokes another one
+            if not may_be_last and [row.name for row in connection.execute(_VALID)] == [name]:
+                raise LastKey(
+                    f"{quote(name)} is the last key, and without one anyone who reaches the server"
+                    " may write: add another one first, or revoke this one with --last"
+                )
             now = datetime.now(UTC)
             if not connection.execute(
                 update(api_keys).where(*valid).values(revoked_at=now)

@@ -1,7 +1,7 @@
 """The rows of `messages` that a batch of an import reads, adds and changes."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import count
@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, ins
 
 from feedsieve.message import Message
 from feedsieve.store.batches import insert_all
-from feedsieve.store.curation import store_facts
+from feedsieve.store.curation import TextFacts, store_facts
 from feedsieve.store.schema import message_history, messages
 from feedsieve.store.source_table import SourceTable
 from feedsieve.text import fingerprint, route_id
@@ -146,8 +146,8 @@ class Rows:
                     taken.add(name)
             unnamed = [row for row in unnamed if not row.id]
 
-    def write(self, now: datetime) -> None:
-        """Write what was added and changed."""
+    def write(self, now: datetime, facts: Mapping[str, TextFacts]) -> None:
+        """Write what was added and changed. `facts` of texts, by fingerprint, are not computed."""
         fingerprints: dict[str, str] = {}  # texts by fingerprint
 
         def text_fields(row: Row) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class Rows:
         if added:
             insert_all(self._connection, insert(messages), added)
         if fingerprints:
-            store_facts(self._connection, fingerprints)
+            store_facts(self._connection, fingerprints, facts)
         for values in filter(None, (rewritten, completed)):
             self._connection.execute(_UPDATE, values)
         self._update_history(now)

@@ -25,11 +25,19 @@ class StateMethods:
     @abstractmethod
     def _transaction(self, *, writes: bool = False) -> AbstractContextManager[Connection]: ...
 
+    def check_file(self) -> None:
+        """Raise StoreUnavailable if SQLite's file is gone or replaced.
+
+        What is written to the open one then is lost with it.
+        """
+        if self._file is not None and (file := file_id(self._engine)) != self._file:
+            reason = "the file was replaced" if file else "the file is gone"
+            raise StoreUnavailable(f"message store {self.location}: {reason}", reason)
+
     def check_reading(self) -> None:
         """Raise StoreUnavailable if messages or scores cannot be read."""
         if self._file is not None and file_id(self._engine) is None:
-            reason = "the file is gone"
-            raise StoreUnavailable(f"message store {self.location}: {reason}", reason)
+            self.check_file()
         with self._transaction() as connection:
             for column in (messages.c.id, scores.c.model):
                 connection.execute(select(column).limit(1))

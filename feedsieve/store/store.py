@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.sources.chats import sqlite_dump
+from feedsieve.store.curation import facts_by_fingerprint
 from feedsieve.store.database import (
     find_database,
     is_lock,
@@ -111,8 +112,11 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods, ShadowMethods, S
         if dump is not None:
             try:
                 store._import_dump(dump, progress)
-            except _FILE_ERRORS as error:
-                raise unavailable(location, error) from error
+            except BaseException as error:
+                store.close()
+                if isinstance(error, _FILE_ERRORS):
+                    raise unavailable(location, error) from error
+                raise
         return store
 
     def close(self) -> None:
@@ -163,8 +167,9 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods, ShadowMethods, S
 
     def save_messages(self, batch: Sequence[Message]) -> list[Stored]:
         """Store messages as `add` does; return the outcome of each, in their order."""
+        facts = facts_by_fingerprint(message.text for message in batch)  # while others may write
         with self._transaction(writes=True) as connection:
-            return store_messages(connection, batch)
+            return store_messages(connection, batch, facts)
 
     def delete(self, identifier: str, who: str) -> bool:
         """Delete a message, its earlier texts, labels and scores; return whether it was there.
@@ -325,6 +330,8 @@ class MessageStore(LabelMethods, KeyMethods, DeploymentMethods, ShadowMethods, S
 
     @contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        if writes:
+            self.check_file()
         try:
             with (
                 self._engine.connect().execution_options(writes=writes) as connection,
