@@ -1,6 +1,5 @@
 """`feedsieve labels`: labels of people into the store, out of it, and how far they agree."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import click
 
 from feedsieve.agreement import agreements
 from feedsieve.command import FAILED
+from feedsieve.csv_writing import csv_writer
 from feedsieve.errors import FeedsieveError
 from feedsieve.files import open_atomically
 from feedsieve.known_store import known_store
@@ -115,7 +115,7 @@ def export_labels(path: Path, resolved: bool) -> None:
         rows = [_row(each) for each in given if each.message.text]
         left_out, reason = len(given) - len(rows), "labels of texts that the store never had"
     with open_atomically(path) as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(COLUMNS)
         table.writerows(rows)
     outcome = f"{path}: {len(rows):,} {'messages' if resolved else 'labels'}"
