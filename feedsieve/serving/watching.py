@@ -18,6 +18,7 @@ from feedsieve import metrics
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import StoreUnavailable
 from feedsieve.serving import leases
+from feedsieve.sources.live.passing_faults import FileUnavailable
 from feedsieve.sources.live.source import Batch, LiveSource, SourceEnded, SourceUnavailable
 from feedsieve.store.ingest import ImportCounts
 from feedsieve.store.store import MessageStore
@@ -85,6 +86,7 @@ class Watcher:
         self._once = once
         self._stopping = threading.Event()
         self._failures = 0
+        self._unavailable: dict[tuple[str, str], str] = {}  # files by source, and why
 
     async def run(self) -> bool:
         """Return once every source has ended, whether none has failed."""
@@ -167,14 +169,23 @@ class Watcher:
     def _take(
         self, source: LiveSource, batch: Batch, store: MessageStore, lease: leases.Lease
     ) -> None:
-        """Store a batch, then save its position. Raises StoreUnavailable."""
+        """Store a batch, then save its position. Raises StoreUnavailable.
+
+        The position is not saved if a file cannot be read for now: the source tries it again.
+        """
         lease.check()
         try:
             progress = _Progress(source, batch, self._stopping)
             counts = store.add(batch.messages, progress, is_update=not batch.is_file)
             _log_batch(source, batch, counts)
+            self._unavailable.pop((source.key, batch.origin), None)
         except StoreUnavailable:
             raise
+        except FileUnavailable as error:
+            self._failures += 1
+            self._count_failure(source)
+            self._log_unavailable(source, batch, str(error))
+            return
         except Exception as error:
             if not batch.is_file or isinstance(error, _Stopped):
                 raise
@@ -186,6 +197,17 @@ class Watcher:
             _log.error("%s: nothing was imported: %s", source.label, reason)
         if batch.position is not None:
             store.save_position(source.key, batch.position)
+
+    def _log_unavailable(self, source: LiveSource, batch: Batch, reason: str) -> None:
+        """Log why a file cannot be read for now, unless it is the reason of the last try."""
+        file = source.key, batch.origin
+        if self._unavailable.get(file) != reason:
+            self._unavailable[file] = reason
+            _log.error(
+                "%s: nothing was imported: %s; it is tried again until it can be read",
+                source.label,
+                reason,
+            )
 
     def _count_failure(self, source: LiveSource) -> None:
         metrics.WATCH_FAILURES.labels(source.label).inc()
