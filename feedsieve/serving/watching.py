@@ -86,7 +86,10 @@ class Watcher:
         self._once = once
         self._stopping = threading.Event()
         self._failures = 0
+        self._asked: set[str] = set()  # keys of sources
         self._unavailable: dict[tuple[str, str], str] = {}  # files by source, and why
+        for source in self._sources:
+            metrics.source_added(source.label)
 
     async def run(self) -> bool:
         """Return once every source has ended, whether none has failed."""
@@ -105,7 +108,7 @@ class Watcher:
                 await self._follow_from_position(source, backoff)
                 return True
             except SourceEnded as error:
-                self._count_failure(source)
+                metrics.source_ended(source.label)
                 _log.error("%s", error)
                 return False
             except (SourceUnavailable, StoreUnavailable) as error:
@@ -126,6 +129,10 @@ class Watcher:
     async def _follow_from_position(self, source: LiveSource, backoff: Backoff) -> None:
         store = await self._open_store()
         async with self._lease(store, source) as lease:
+            if source.key not in self._asked:
+                # A source that never answers is silent from now on.
+                metrics.WATCH_SUCCESS.labels(source.label).set_to_current_time()
+                self._asked.add(source.key)
             position = await asyncio.to_thread(store.position, source.key)
             async with aclosing(source.batches(position, once=self._once)) as batches:
                 async for batch in batches:

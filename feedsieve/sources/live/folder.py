@@ -18,7 +18,7 @@ from watchfiles import awatch
 from feedsieve.message import InvalidFile, Message
 from feedsieve.sources.keys import file_key, name_key
 from feedsieve.sources.live.passing_faults import FileUnavailable, is_passing
-from feedsieve.sources.live.source import Batch, SourceUnavailable
+from feedsieve.sources.live.source import Batch, InvalidSource, SourceUnavailable
 from feedsieve.sources.readers import read_messages
 from feedsieve.sources.report import ReadReport
 from feedsieve.sources.unpack import shown, unpacked
@@ -47,8 +47,12 @@ class Folder:
     """
 
     def __init__(self, path: Path, ignored: frozenset[Path] = frozenset()) -> None:
+        """Raises InvalidSource for the home of an unknown user, and for links in a circle."""
         self.label = str(path)
-        self._path = path.expanduser().resolve()
+        try:
+            self._path = path.expanduser().resolve()
+        except (OSError, RuntimeError) as error:
+            raise InvalidSource(f"{path}: not a folder: {error}") from error
         self.key = f"folder:{self._path}"
         self._ignored = ignored
         self._noticed: dict[str, tuple[Signature, float]] = {}  # since when a file has a signature
