@@ -16,7 +16,7 @@ from feedsieve.files import open_atomically
 from feedsieve.known_store import known_store
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.settings import settings
-from feedsieve.sources.keys import file_key, given_key, title_of
+from feedsieve.sources.keys import file_key, given_key, shown_key, title_of
 from feedsieve.sources.labels.files import Defaults, read_labels
 from feedsieve.sources.labels.labelled_message import LabelledMessage
 from feedsieve.sources.labels.words import WITHDRAWN
@@ -188,7 +188,7 @@ def _row(labelled: LabelledMessage) -> Sequence[str]:
     message = labelled.message
     return (
         message.id,
-        message.source,
+        shown_key(message.source),
         message.text,
         labelled.label or WITHDRAWN,
         labelled.who,
@@ -208,7 +208,7 @@ def _resolved_row(resolved: ResolvedLabel) -> Sequence[str]:
 
     return (
         resolved.source_id if message.source else message.id,
-        message.source,
+        shown_key(message.source),
         message.text,
         resolved.label or "",
         joined([vote.who for vote in votes]),
