@@ -157,7 +157,7 @@ def _import_file(
     report = ReadReport()
     try:
         given = read_labels(file, report, defaults)
-        if source:
+        if source and source.strip():
             given = [replace(each, message=_with_source(each.message, source)) for each in given]
         outcome = store.import_labels(given, key)
     except StoreUnavailable:

@@ -55,13 +55,14 @@ class Message:
 
 def clean(message: Message) -> Message:
     """Return `message` as it is stored: storable strings without edges of space, times in UTC."""
-    is_named = message.channel and message.source == _named(message.channel)
+    source = _name(message.source) or ""
+    is_named = message.source == _named(message.channel or "") or source == _named("")
     return Message(
         id=storable(message.id).strip(),
         text=storable(message.text),
         channel=_name(message.channel),
         time=in_utc(message.time) if message.time else None,
-        source="" if is_named else _name(message.source) or "",
+        source="" if is_named else source,
         sender=_name(message.sender),
         link=_name(message.link),
         reply_to=_name(message.reply_to),

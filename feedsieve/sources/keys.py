@@ -62,7 +62,12 @@ def shown_key(key: str) -> str:
 
 
 def given_key(source: str) -> str:
-    """Return the key of a source that a user names: a key as it is, otherwise a name."""
+    """Return the key of a source that a user names: a key as it is, otherwise a name.
+
+    It is empty for blanks, and for the start of a key alone.
+    """
+    if not source.strip() or source.strip() in _SERVICES:
+        return ""
     return source if source.startswith(_SERVICES) else name_key(source)
 
 
