@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -40,11 +39,31 @@ class HasStore(Protocol):
         """The store. Raises StoreUnavailable."""
 
 
-@dataclass(frozen=True)
 class OpenStore:
-    """A holder of one store that stays open."""
+    """A holder of a store that is opened anew if its file was replaced. For one thread."""
 
-    store: MessageStore
+    def __init__(self, store: MessageStore) -> None:
+        self._store = store
+
+    @property
+    def store(self) -> MessageStore:
+        """The store of the file that is there now.
+
+        Raises StoreUnavailable, also if the file is gone: whoever took it away may bring another
+        one, which would replace what is stored in a new one meanwhile.
+        """
+        location, file = self._store.location, sqlite_file(self._store)
+        if file and not file.exists():
+            reason = "the file is gone"
+            raise StoreUnavailable(
+                f"message store {location}: {reason}; put one there, or restart to begin anew",
+                reason,
+            )
+        if self._store.is_replaced():
+            _log.warning("%s is another file now; opening it again", location)
+            replaced, self._store = self._store, MessageStore.open(location)
+            replaced.close()
+        return self._store
 
 
 class Backoff:
