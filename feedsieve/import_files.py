@@ -37,7 +37,7 @@ class FileImport:
         most texts of a source that is known by a name only.
         """
         self._store = store
-        self._name = name
+        self._name = name if name and name.strip() else None
         self._form = form
         self._is_update = is_update
         self._bad: list[str] = []

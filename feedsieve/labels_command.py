@@ -1,6 +1,5 @@
 """`feedsieve labels`: labels of people into the store, out of it, and how far they agree."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -11,12 +10,13 @@ import click
 
 from feedsieve.agreement import agreements
 from feedsieve.command import FAILED
+from feedsieve.csv_writing import csv_writer
 from feedsieve.errors import FeedsieveError
 from feedsieve.files import open_atomically
 from feedsieve.known_store import known_store
 from feedsieve.message import Message, StoreUnavailable
 from feedsieve.settings import settings
-from feedsieve.sources.keys import file_key, given_key, title_of
+from feedsieve.sources.keys import file_key, given_key, shown_key, title_of
 from feedsieve.sources.labels.files import Defaults, read_labels
 from feedsieve.sources.labels.labelled_message import LabelledMessage
 from feedsieve.sources.labels.words import WITHDRAWN
@@ -115,7 +115,7 @@ def export_labels(path: Path, resolved: bool) -> None:
         rows = [_row(each) for each in given if each.message.text]
         left_out, reason = len(given) - len(rows), "labels of texts that the store never had"
     with open_atomically(path) as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(COLUMNS)
         table.writerows(rows)
     outcome = f"{path}: {len(rows):,} {'messages' if resolved else 'labels'}"
@@ -157,7 +157,7 @@ def _import_file(
     report = ReadReport()
     try:
         given = read_labels(file, report, defaults)
-        if source:
+        if source and source.strip():
             given = [replace(each, message=_with_source(each.message, source)) for each in given]
         outcome = store.import_labels(given, key)
     except StoreUnavailable:
@@ -188,7 +188,7 @@ def _row(labelled: LabelledMessage) -> Sequence[str]:
     message = labelled.message
     return (
         message.id,
-        message.source,
+        shown_key(message.source),
         message.text,
         labelled.label or WITHDRAWN,
         labelled.who,
@@ -208,7 +208,7 @@ def _resolved_row(resolved: ResolvedLabel) -> Sequence[str]:
 
     return (
         resolved.source_id if message.source else message.id,
-        message.source,
+        shown_key(message.source),
         message.text,
         resolved.label or "",
         joined([vote.who for vote in votes]),

@@ -62,13 +62,14 @@ def clean(message: Message) -> Message:
     Of identifiers and names with more than `LONGEST_NAME` bytes, such as a feed's signed links, the
     end is a hash.
     """
-    is_named = message.channel and message.source == _named(message.channel)
+    source = _name(message.source) or ""
+    is_named = message.source == _named(message.channel or "") or source == _named("")
     return Message(
         id=_name(message.id) or "",
         text=storable(message.text),
         channel=_name(message.channel),
         time=in_utc(message.time) if message.time else None,
-        source="" if is_named else _name(message.source) or "",
+        source="" if is_named else source,
         sender=_name(message.sender),
         link=_stripped(message.link),
         reply_to=_name(message.reply_to),

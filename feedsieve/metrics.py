@@ -110,15 +110,28 @@ WATCHED = Counter(
 WATCH_FAILURES = Counter("feedsieve_watch_failures", "Failures of live sources", ["source"])
 WATCH_SUCCESS = Gauge(
     "feedsieve_watch_last_success_timestamp_seconds",
-    "Seconds since 1970 at which a live source last answered",
+    "Seconds since 1970 at which a live source last answered, or was first asked",
     ["source"],
 )
+WATCH_ENDED = Gauge("feedsieve_watch_ended", "1 once a live source has ended, else 0", ["source"])
 _SECONDS = Histogram(
     "feedsieve_request_seconds",
     "Seconds from a request to the end of its answer",
     ["endpoint", "status"],
     buckets=SECONDS,
 )
+
+
+def source_added(label: str) -> None:
+    """Start the series of a live source, so that its first failure is an increase."""
+    WATCH_FAILURES.labels(label)
+    WATCH_ENDED.labels(label).set(0)
+
+
+def source_ended(label: str) -> None:
+    """Count a live source that is not tried again as failed and ended."""
+    WATCH_FAILURES.labels(label).inc()
+    WATCH_ENDED.labels(label).set(1)
 
 
 class Queue:

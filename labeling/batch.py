@@ -1,9 +1,9 @@
 """A batch: the CSV of messages to label next."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from feedsieve.csv_writing import csv_writer
 from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import open_atomically
 from feedsieve.sources.columns import PLACE
@@ -94,7 +94,7 @@ def read_batch(path: Path) -> list[Item]:
 def write_batch(items: list[Item], path: Path) -> None:
     """Write a batch atomically, as `read_batch` reads it. Raises `OSError`."""
     with open_atomically(path) as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(COLUMNS)
         table.writerows(
             (item.msg_id, item.msg, _cell(item.score), item.model, item.prediction)

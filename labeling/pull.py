@@ -1,6 +1,5 @@
 """Pull labels from Label Studio into the message store, and into a file of labelled messages."""
 
-import csv
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 from feedsieve import agreement
 from feedsieve.agreement import Agreement
+from feedsieve.csv_writing import csv_writer
 from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import open_atomically
 from feedsieve.sources.keys import given_key
@@ -296,6 +296,6 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 def _write(merged: Merged, path: Path) -> None:
     with open_atomically(path) as file:
-        table = csv.DictWriter(file, merged.columns, restval="", lineterminator="\n")
-        table.writeheader()
-        table.writerows(merged.rows)
+        table = csv_writer(file)
+        table.writerow(merged.columns)
+        table.writerows([row.get(name, "") for name in merged.columns] for row in merged.rows)

@@ -1,6 +1,5 @@
 """Weak scores from phrases, for a chat without labels."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from feedsieve.csv_writing import csv_writer
 from feedsieve.errors import FeedsieveError
 from feedsieve.files import open_atomically
 from feedsieve.message import Message
@@ -86,7 +86,7 @@ def write_scores(messages: Sequence[Message], scores: NDArray[np.float64], path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomically(path) as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(COLUMNS)
         table.writerows(
             (messages[row].id, messages[row].text, f"{scores[row]:.4f}")

@@ -45,7 +45,9 @@ class Rehearsal:
         }
         (self.folder / "bentoml").mkdir(parents=True)
         self.test = known[known["subset"] == "test"]
-        self.test[["msg_id", "msg", "label", "subset"]].to_csv(self.labeled, index=False)
+        self.test[["msg_id", "msg", "label", "subset"]].to_csv(
+            self.labeled, index=False, lineterminator="\r\n"
+        )
 
     def rehearse(self, dump: Path, labels: int, by: str, count: int) -> tuple[float, float]:
         """Import, label, train and serve; return F1 and average precision on the test subset."""

@@ -55,7 +55,7 @@ NO_SCORES: Any = SimpleNamespace(
 def write_messages(texts: Sequence[str], rows: int, path: Path) -> None:
     """Write a CSV of `rows` messages."""
     messages = pd.Series(islice(variations(texts), rows), name=tables.TEXT)
-    messages.to_csv(path, index_label="msg_id")
+    messages.to_csv(path, index_label="msg_id", lineterminator="\r\n")
 
 
 def measure(source: Path, rows: int, cluster: str | None, part: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ NAMES = [alert["alert"] for alert in ALERTS]
 # A source has these once it was followed.
 OF_SOURCES = {
     "feedsieve_watched_messages_total",
+    "feedsieve_watch_ended",
     "feedsieve_watch_failures_total",
     "feedsieve_watch_last_success_timestamp_seconds",
 }

@@ -68,6 +68,39 @@ class TestDump:
         assert store.get("5").text == "between"
         assert history(path) == [("1", "text 1")]
 
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            "UPDATE tg_messages SET msg = 'flat 1900 euro' WHERE id = 1",
+            "UPDATE tg_messages SET msg = CASE id WHEN 1 THEN 'flat 1300 euro' ELSE"
+            " 'flat 1200 euro' END",
+            "UPDATE tg_messages SET channel = 'kids' WHERE id = 1",
+        ],
+        ids=["text", "two texts exchanged", "channel"],
+    )
+    def test_edit_of_equal_length_is_imported(self, tmp_path, edit):
+        path = tmp_path / "chat.db"
+        query(path, "CREATE TABLE tg_messages (id INTEGER PRIMARY KEY, msg, channel)")
+        for number in (1, 2):
+            values = number, f"flat 1{number + 1}00 euro"
+            query(path, "INSERT INTO tg_messages VALUES (?, ?, 'cars')", *values)
+        MessageStore.open(path).close()
+        query(path, edit)
+        store = MessageStore.open(path)
+        read = {(m.id.split(":")[-1], m.text, m.channel) for m in store.read_all()}
+        assert {*query(path, "SELECT CAST(id AS TEXT), msg, channel FROM tg_messages")} <= read
+
+    def test_extent_of_an_earlier_version_makes_the_dump_read_once_more(self, tmp_path):
+        path = make_dump(tmp_path / "chat.db")
+        MessageStore.open(path).close()
+        before = content(path)
+        query(path, "UPDATE dump_extents SET characters = 18")  # the length of the texts
+        counts = []
+        for _ in range(2):
+            MessageStore.open(path, progress=counts.append).close()
+        assert counts == [3]
+        assert content(path) == before
+
     def test_rows_deleted_from_the_dump_stay_in_the_store(self, tmp_path):
         path = make_dump(tmp_path / "chat.db")
         MessageStore.open(path).close()

@@ -37,6 +37,13 @@ def telegram(path, *chats):
     return write(path, json.dumps(content))
 
 
+def test_blank_source_and_channel_are_none(imported, tmp_path):
+    write(tmp_path / "table.csv", "msg_id,msg,channel\n1,Чай,  \n")
+    code, out, _err = imported("table.csv", "--source", "  ")
+    assert code == 0
+    assert out[0] == "table.csv: CSV, file:table: 1 new, 0 changed, 0 known already"
+
+
 class TestSummary:
     def test_one_line_names_format_source_and_counts(self, imported, tmp_path):
         entries = [entry(1, "Чай"), entry(2, ""), {"id": 3, "type": "service"}]

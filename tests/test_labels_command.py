@@ -71,6 +71,15 @@ class TestCommand:
         rows = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8")))
         assert {each["source"] for each in rows} == {"name:Соседи"}
 
+    def test_blank_source_is_none(self, run, tmp_path):
+        blank = written(
+            tmp_path / "l.csv", as_csv(row(1, "1", source="  "), row(2, "0", source=""))
+        )
+        run("import", blank, "--source", "  ")
+        run("export", tmp_path / "out.csv")
+        rows = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8")))
+        assert {each["source"] for each in rows} == {"file:l"}
+
     def test_export_of_a_store_makes_the_same_one(self, run, tmp_path):
         one, two = {"who": "вера", "time": TIME}, {"who": "олег", "time": TIME}
         text = 'Строка "одна",\r\nи вторая'

@@ -1,9 +1,12 @@
 """A folder of exports, followed with watchfiles."""
 
 import asyncio
+import bz2
+import errno
 import gzip
 import json
 import os
+import sqlite3
 import time
 from contextlib import aclosing
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from feedsieve.message import InvalidFile
 from feedsieve.sources.live import folder as folder_module
 from feedsieve.sources.live.folder import Folder
+from feedsieve.sources.live.passing_faults import FileUnavailable, is_passing
 from feedsieve.sources.live.source import SourceUnavailable
 
 
@@ -121,6 +125,49 @@ class TestOnce:
             read(batch)
         assert gettempdir() + "/feedsieve" not in str(caught.value)
 
+    @pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC, errno.ESTALE])
+    @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.db", "a.csv.gz"])
+    def test_fault_of_the_system_is_told_from_one_of_the_file(
+        self, tmp_path, monkeypatch, name, fault
+    ):
+        path = tmp_path / name
+        content = {
+            "a.csv": b"msg_id,msg\n1,a\n",
+            "a.json": b'[{"id": 1, "text": "a"}]',
+            "a.jsonl": b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n',
+            "a.db": b"SQLite format 3\0",
+            "a.csv.gz": gzip.compress(b"msg_id,msg\n1,a\n"),
+        }
+        path.write_bytes(content[name])
+        [batch] = once(tmp_path)
+        open_file = Path.open
+
+        def failing(self, *arguments, **options):
+            if self == path:
+                raise OSError(fault, os.strerror(fault))
+            return open_file(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", failing)
+        with pytest.raises(FileUnavailable, match=os.strerror(fault)):
+            read(batch)
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.csv.gz", gzip.compress(b"msg_id,msg\n1,a\n")[:-4]),
+            ("b.csv.gz", b"\x1f\x8b\x08 this is not gzip"),
+            ("a.csv.bz2", bz2.compress(b"msg_id,msg\n1,a\n")[:20] + b"damaged" * 9),
+            ("a.zip", b"PK\x03\x04 this is not a zip file"),
+            ("a.db", b"SQLite format 3\0 and nothing that follows"),
+        ],
+    )
+    def test_damaged_file_is_not_tried_again(self, tmp_path, name, content):
+        (tmp_path / name).write_bytes(content)
+        [batch] = once(tmp_path)
+        with pytest.raises(InvalidFile) as caught:
+            read(batch)
+        assert not isinstance(caught.value, FileUnavailable)
+
     def test_what_is_no_export_is_left_out(self, tmp_path):
         names = [".hidden", "a.csv~", "a.csv.part", "b.crdownload", "c.TMP", "d.db-wal", "d.db-shm"]
         for name in [*names, "store.db"]:
@@ -149,6 +196,23 @@ class TestOnce:
         make(tmp_path / "exports")
         with pytest.raises(SourceUnavailable, match="exports: No.*expected a folder, `telegram:`"):
             once(tmp_path / "exports")
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [
+        (sqlite3.SQLITE_FULL, True),
+        (sqlite3.SQLITE_IOERR_READ, True),
+        (sqlite3.SQLITE_CORRUPT, False),
+        (sqlite3.SQLITE_NOTADB, False),
+    ],
+)
+def test_faults_of_the_system_are_known_by_the_codes_of_sqlite(code, passes):
+    error = sqlite3.OperationalError("reason")
+    error.sqlite_errorcode = code
+    invalid = InvalidFile("a.db: reason")
+    invalid.__cause__ = error
+    assert is_passing(invalid) is passes
 
 
 class TestFollowing:

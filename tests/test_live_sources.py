@@ -1,6 +1,7 @@
 """Live sources by the names that users write."""
 
 import builtins
+import re
 
 import pytest
 from live_servers import TOKEN
@@ -59,10 +60,23 @@ class TestOpening:
 
     def test_password_of_a_feed_is_not_in_its_names(self):
         source = open_source("https://anna:pass@example.org/feed?x=1", SourceOptions())
-        assert source.label == "https://example.org/feed?x=1"
+        assert re.fullmatch(r"https://example\.org/feed#[0-9a-f]{8}", source.label)
         assert source.key == "rss:https://example.org/feed?x=1"
 
-    @pytest.mark.parametrize("url", ["https://", "http://anna:pass@", "https://[::1/feed"])
+    def test_feeds_that_differ_in_the_query_have_labels_without_it(self):
+        urls = [f"https://example.org/feed?token={token}" for token in ("secret-1", "secret-2")]
+        labels = [open_source(url, SourceOptions()).label for url in [*urls, urls[0]]]
+        assert labels[0] == labels[2] != labels[1]
+        assert "token" not in labels[0] and "secret" not in labels[0]
+
+    def test_feed_without_a_query_is_named_by_its_url(self):
+        source = open_source("https://example.org/feed", SourceOptions())
+        assert source.label == "https://example.org/feed"
+        assert source.key == "rss:https://example.org/feed"
+
+    @pytest.mark.parametrize(
+        "url", ["https://", "http://anna:pass@", "https://[::1/feed", "https://?token=pass"]
+    )
     def test_url_without_a_host_is_rejected(self, url):
         with pytest.raises(InvalidSource, match="not a URL of a feed") as caught:
             open_source(url, SourceOptions())

@@ -120,6 +120,11 @@ class TestPost:
         ("body", "status", "reason"),
         [
             ({"id": "1", "text": "дом"}, 422, "source or channel"),
+            (message("1", source="   "), 422, "source or channel"),
+            (message("1", source="\x00"), 422, "source or channel"),
+            (message("1", source=" name: "), 422, "source or channel"),
+            (message("1", source="telegram:"), 422, "source or channel"),
+            (message("1", source="", channel=" \t"), 422, "source or channel"),
             (message("1", "  \n"), 422, "must not be blank"),
             (message("  "), 422, "must not be blank"),
             (message("1", colour="red"), 422, "colour"),

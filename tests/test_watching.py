@@ -1,8 +1,12 @@
 """Watching: several sources at once, from where they stopped, with back-off and leases."""
 
 import asyncio
+import bz2
+import errno
 import json
 import logging
+import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -15,10 +19,12 @@ from test_live_feeds import item, rss
 from test_live_folder import write
 
 from feedsieve.message import Message, StoreUnavailable
-from feedsieve.metrics import WATCHED
+from feedsieve.metrics import WATCH_FAILURES, WATCHED
 from feedsieve.serving import watching
 from feedsieve.serving.leases import acquire
 from feedsieve.serving.watching import Backoff, OpenStore, Watcher, sqlite_file
+from feedsieve.sources import unpack
+from feedsieve.sources.live import folder
 from feedsieve.sources.live.feeds import Feed
 from feedsieve.sources.live.folder import Folder
 from feedsieve.sources.live.source import Batch, SourceEnded, SourceUnavailable
@@ -139,6 +145,52 @@ class TestBatches:
         caplog.clear()
         assert watch(store, Folder(tmp_path), once=True)
         assert "nothing was imported" not in caplog.text
+
+    @pytest.fixture
+    def retried_soon(self, monkeypatch):
+        for name in ("SETTLE_SECONDS", "_WAKE_SECONDS", "_SCAN_SECONDS", "_RETRY_SECONDS"):
+            monkeypatch.setattr(folder, name, 0.1)
+
+    def test_file_is_stored_once_there_is_room_to_unpack_it(
+        self, store, tmp_path, monkeypatch, caplog, retried_soon
+    ):
+        exports, temporary = tmp_path / "exports", tmp_path / "temporary"
+        exports.mkdir()
+        (exports / "a.csv.bz2").write_bytes(bz2.compress("msg_id,msg\n1,раз\n".encode()))
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        failures = WATCH_FAILURES.labels(str(exports))._value.get
+
+        async def run():
+            watcher = Watcher([Folder(exports)], OpenStore(store), store.location)
+            following = asyncio.create_task(watcher.run())
+            async with asyncio.timeout(20):
+                while failures() < 3:
+                    await asyncio.sleep(0.01)
+                assert store.position(f"folder:{exports}") is None
+                temporary.mkdir()
+                while not store.position(f"folder:{exports}"):
+                    await asyncio.sleep(0.01)
+            following.cancel()
+
+        asyncio.run(run())
+        assert texts(store) == ["раз"]
+        errors = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+        assert len(errors) == 1 and "a.csv.bz2" in errors[0] and "is tried again" in errors[0]
+
+    def test_file_that_cannot_be_read_for_now_does_not_keep_the_others_out(
+        self, store, tmp_path, monkeypatch
+    ):
+        def full(*_arguments):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        (tmp_path / "a.csv.bz2").write_bytes(bz2.compress("msg_id,msg\n1,раз\n".encode()))
+        write(tmp_path / "b.csv", "два")
+        with monkeypatch.context() as patch:
+            patch.setattr(unpack._Unpacking, "_copy", full)
+            assert not watch(store, Folder(tmp_path), once=True)
+        assert texts(store) == ["два"]
+        assert watch(store, Folder(tmp_path), once=True)
+        assert texts(store) == ["два", "раз"]
 
     def test_unexpected_error_of_a_file_is_one_line_without_its_text(self, store, caplog):
         def broken():

@@ -4,7 +4,6 @@ The most likely come first, with the number of wrong ones to expect so far. No l
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feedsieve.command import run_command
+from feedsieve.csv_writing import csv_writer
 from feedsieve.errors import FeedsieveError, first_few, quote
 from feedsieve.files import UnwritableFile, open_atomically
 from feedsieve.text import fingerprint
@@ -99,7 +99,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         wrong_so_far=table["wrong_so_far"].map("{:.1f}".format),
     )
     with open_atomically(path, "utf-8-sig") as file:
-        csv.writer(file).writerows([COLUMNS, *cells.itertuples(index=False)])
+        csv_writer(file, line_end="\r\n").writerows([COLUMNS, *cells.itertuples(index=False)])
 
 
 def formulas(table: pd.DataFrame) -> int:

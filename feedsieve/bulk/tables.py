@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from feedsieve.csv_writing import csv_writer
 from feedsieve.files import atomic_path, open_atomically
 from feedsieve.message import InvalidFile
 from feedsieve.sources.columns import ROLES, Repeated, compact, find, listed
@@ -192,21 +193,8 @@ class _Csv:
         return positives, rows
 
     def _writer(self, file: TextIO) -> Any:
-        lines = _Lines(file, self._file.dialect.line_end)
-        return csv.writer(lines, delimiter=self._delimiter, lineterminator="\r\n")
-
-
-class _Lines:
-    """A text file with line ends of its own.
-
-    Python 3.11's writer quotes line feeds and carriage returns only if they end its lines.
-    """
-
-    def __init__(self, file: TextIO, end: str) -> None:
-        self._file, self._end = file, end
-
-    def write(self, line: str) -> None:
-        self._file.write(line.removesuffix("\r\n") + self._end)
+        line_end = self._file.dialect.line_end
+        return csv_writer(file, delimiter=self._delimiter, line_end=line_end)
 
 
 class _Parquet:

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
+from feedsieve import metrics
 from feedsieve.message import StoreUnavailable
 from feedsieve.serving.watching import HasStore, OpenStore, Watcher, sqlite_file
 from feedsieve.settings import Settings
-from feedsieve.sources.live.opening import SourceOptions, open_source, split_sources
+from feedsieve.sources.live.opening import SourceOptions, label_of, open_source, split_sources
 from feedsieve.sources.live.source import InvalidSource, LiveSource
 from feedsieve.store.store import MessageStore
 
@@ -95,6 +96,7 @@ class WatchThread:
             try:
                 sources.append(open_source(name, options))
             except InvalidSource as error:
+                metrics.source_ended(label_of(name))
                 _log.error("%s", error)
         return sources
 

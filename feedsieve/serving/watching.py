@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from feedsieve import metrics
 from feedsieve.errors import FeedsieveError
 from feedsieve.message import StoreUnavailable
 from feedsieve.serving import leases
+from feedsieve.sources.live.passing_faults import FileUnavailable
 from feedsieve.sources.live.source import Batch, LiveSource, SourceEnded, SourceUnavailable
 from feedsieve.store.ingest import ImportCounts
 from feedsieve.store.store import MessageStore
@@ -39,11 +39,31 @@ class HasStore(Protocol):
         """The store. Raises StoreUnavailable."""
 
 
-@dataclass(frozen=True)
 class OpenStore:
-    """A holder of one store that stays open."""
+    """A holder of a store that is opened anew if its file was replaced. For one thread."""
 
-    store: MessageStore
+    def __init__(self, store: MessageStore) -> None:
+        self._store = store
+
+    @property
+    def store(self) -> MessageStore:
+        """The store of the file that is there now.
+
+        Raises StoreUnavailable, also if the file is gone: whoever took it away may bring another
+        one, which would replace what is stored in a new one meanwhile.
+        """
+        location, file = self._store.location, sqlite_file(self._store)
+        if file and not file.exists():
+            reason = "the file is gone"
+            raise StoreUnavailable(
+                f"message store {location}: {reason}; put one there, or restart to begin anew",
+                reason,
+            )
+        if self._store.is_replaced():
+            _log.warning("%s is another file now; opening it again", location)
+            replaced, self._store = self._store, MessageStore.open(location)
+            replaced.close()
+        return self._store
 
 
 class Backoff:
@@ -85,6 +105,10 @@ class Watcher:
         self._once = once
         self._stopping = threading.Event()
         self._failures = 0
+        self._asked: set[str] = set()  # keys of sources
+        self._unavailable: dict[tuple[str, str], str] = {}  # files by source, and why
+        for source in self._sources:
+            metrics.source_added(source.label)
 
     async def run(self) -> bool:
         """Return once every source has ended, whether none has failed."""
@@ -103,7 +127,7 @@ class Watcher:
                 await self._follow_from_position(source, backoff)
                 return True
             except SourceEnded as error:
-                self._count_failure(source)
+                metrics.source_ended(source.label)
                 _log.error("%s", error)
                 return False
             except (SourceUnavailable, StoreUnavailable) as error:
@@ -124,6 +148,10 @@ class Watcher:
     async def _follow_from_position(self, source: LiveSource, backoff: Backoff) -> None:
         store = await self._open_store()
         async with self._lease(store, source) as lease:
+            if source.key not in self._asked:
+                # A source that never answers is silent from now on.
+                metrics.WATCH_SUCCESS.labels(source.label).set_to_current_time()
+                self._asked.add(source.key)
             position = await asyncio.to_thread(store.position, source.key)
             async with aclosing(source.batches(position, once=self._once)) as batches:
                 async for batch in batches:
@@ -167,14 +195,23 @@ class Watcher:
     def _take(
         self, source: LiveSource, batch: Batch, store: MessageStore, lease: leases.Lease
     ) -> None:
-        """Store a batch, then save its position. Raises StoreUnavailable."""
+        """Store a batch, then save its position. Raises StoreUnavailable.
+
+        The position is not saved if a file cannot be read for now: the source tries it again.
+        """
         lease.check()
         try:
             progress = _Progress(source, batch, self._stopping)
             counts = store.add(batch.messages, progress, is_update=not batch.is_file)
             _log_batch(source, batch, counts)
+            self._unavailable.pop((source.key, batch.origin), None)
         except StoreUnavailable:
             raise
+        except FileUnavailable as error:
+            self._failures += 1
+            self._count_failure(source)
+            self._log_unavailable(source, batch, str(error))
+            return
         except Exception as error:
             if not batch.is_file or isinstance(error, _Stopped):
                 raise
@@ -186,6 +223,17 @@ class Watcher:
             _log.error("%s: nothing was imported: %s", source.label, reason)
         if batch.position is not None:
             store.save_position(source.key, batch.position)
+
+    def _log_unavailable(self, source: LiveSource, batch: Batch, reason: str) -> None:
+        """Log why a file cannot be read for now, unless it is the reason of the last try."""
+        file = source.key, batch.origin
+        if self._unavailable.get(file) != reason:
+            self._unavailable[file] = reason
+            _log.error(
+                "%s: nothing was imported: %s; it is tried again until it can be read",
+                source.label,
+                reason,
+            )
 
     def _count_failure(self, source: LiveSource) -> None:
         metrics.WATCH_FAILURES.labels(source.label).inc()

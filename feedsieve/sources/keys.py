@@ -3,13 +3,14 @@
 | key | source |
 |---|---|
 | `telegram:channel:ID`, `telegram:group:ID`, `telegram:user:ID` | a chat of Telegram |
-| `rss:URL` | an RSS or Atom feed |
+| `rss:URL` | an RSS or Atom feed; `#` and a hash in place of a query, which may have a token |
 | `discord:ID`, `slack:NAME`, `whatsapp:NAME` | a chat of another messenger |
 | `name:NAME` | given by the user with `--source`, or the channel in a table |
 | `file:NAME` | a file that names no source: its name without the ending |
 | the empty string | unknown |
 """
 
+import hashlib
 from pathlib import PurePath
 
 TELEGRAM_KINDS = {
@@ -50,8 +51,23 @@ def name_key(name: str | None) -> str:
     return f"name:{name}" if name else ""
 
 
+def shown_key(key: str) -> str:
+    """Return a key as it may be shown: earlier versions stored the query of a feed's URL."""
+    kind, colon, url = key.partition(":")
+    address, _, query = url.partition("?")
+    if kind != "rss" or not query:
+        return key
+    digest = hashlib.blake2b(query.encode(), digest_size=4).hexdigest()
+    return f"{kind}{colon}{address}#{digest}"
+
+
 def given_key(source: str) -> str:
-    """Return the key of a source that a user names: a key as it is, otherwise a name."""
+    """Return the key of a source that a user names: a key as it is, otherwise a name.
+
+    It is empty for blanks, and for the start of a key alone.
+    """
+    if not source.strip() or source.strip() in _SERVICES:
+        return ""
     return source if source.startswith(_SERVICES) else name_key(source)
 
 

@@ -10,7 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 from tempfile import TemporaryDirectory, gettempdir
 from typing import IO, Any
@@ -65,8 +65,15 @@ def unpacked(path: Path, report: ReadReport) -> Iterator[list[Path]]:
     Raises InvalidFile if there is no such file, if the archive is damaged, encrypted or unknown,
     if it unpacks to more than `MOST_BYTES`, or if the disk is full.
     """
-    with TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as folder:
-        yield _Unpacking(path, Path(folder), report).files()
+    with ExitStack() as stack:
+        try:
+            folder = TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+        except OSError as error:
+            raise InvalidFile(
+                f"{path} cannot be read: there is no temporary folder: {error.strerror or error};"
+                " set TMPDIR to one"
+            ) from error
+        yield _Unpacking(path, Path(stack.enter_context(folder)), report).files()
 
 
 def shown(text: str) -> str:

@@ -35,7 +35,7 @@ def unread_tables(
     connection: Connection, source: sqlite3.Connection
 ) -> dict[str, sqlite_dump.Extent | None]:
     """Return the raw tables with new rows, each with the extent to skip; None: read all of it."""
-    columns = dump_extents.c["last_row", "rows", "characters"]
+    columns = dump_extents.c["last_row", "rows", "digest"]
     unread: dict[str, sqlite_dump.Extent | None] = {}
     for table in sqlite_dump.raw_tables(source):
         statement = select(*columns).where(dump_extents.c.raw_table == table)

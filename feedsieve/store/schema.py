@@ -212,14 +212,15 @@ models = sa.Table(
     sa.Column("completed_at", UtcTime),
 )
 
-# The imported part of the raw tables in a chat dump; the fields of `sqlite_dump.Extent`.
+# The imported part of the raw tables in a chat dump; the fields of `sqlite_dump.Extent`. The digest
+# is in the column of earlier versions' number of characters: where that is, the dump is read again.
 dump_extents = sa.Table(
     "dump_extents",
     metadata,
     sa.Column("raw_table", Text, primary_key=True),
     sa.Column("last_row", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.BigInteger, nullable=False),
-    sa.Column("characters", sa.BigInteger, nullable=False),
+    sa.Column("characters", sa.BigInteger, key="digest", nullable=False),
 )
 
 # API keys: hashes of them, with what they allow. Keys of one name follow each other.

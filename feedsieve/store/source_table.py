@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select, update
 
 from feedsieve.message import Message
-from feedsieve.sources.keys import UNKNOWN_KIND, is_stable, name_key
+from feedsieve.sources.keys import UNKNOWN_KIND, is_stable, name_key, shown_key
 from feedsieve.store.schema import deletions, messages, sources
 
 ENOUGH = 3  # messages of the same identifier and text that show that two sources are one
@@ -72,7 +72,7 @@ class SourceTable:
 
     def _recognise(self, key: str, title: str | None, batch: Sequence[Message]) -> Source | None:
         for source in self._by_key.values():
-            if _is_of_unknown_kind(source.key, key) or (
+            if _is_earlier_form(source.key, key) or (
                 _may_be(source, key, title) and self._has_most(source, batch)
             ):
                 self.recognised[key] = source.key
@@ -120,14 +120,19 @@ class SourceTable:
 def _certainty(key: str) -> int:
     """Return how well a key identifies a source; the highest number is for certain."""
     if is_stable(key):
-        return 3 if f":{UNKNOWN_KIND}:" in key else 4
+        return 3 if f":{UNKNOWN_KIND}:" in key or shown_key(key) != key else 4
     return 0 if not key else 2 if key.startswith("name:") else 1
 
 
-def _is_of_unknown_kind(stored: str, key: str) -> bool:
-    """Return whether `stored` is `key` before the kinds of Telegram's chats were stored."""
+def _is_earlier_form(stored: str, key: str) -> bool:
+    """Return whether two keys differ in what earlier versions wrote.
+
+    That is `stored` before the kinds of Telegram's chats were stored, and one of the two while the
+    query of a feed's URL was.
+    """
     service, _, rest = key.partition(":")
-    return stored == f"{service}:{UNKNOWN_KIND}:{rest.partition(':')[2]}"
+    of_unknown_kind = f"{service}:{UNKNOWN_KIND}:{rest.partition(':')[2]}"
+    return stored == of_unknown_kind or shown_key(stored) == shown_key(key)
 
 
 def _may_be(source: Source, key: str, title: str | None) -> bool:

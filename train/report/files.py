@@ -61,7 +61,8 @@ def _write_held_out(path: Path, frame: pd.DataFrame, fitted: Fitted) -> None:
         "fingerprint": frame["msg"].map(fingerprint),
     }
     with open_atomically(path) as file:
-        pd.DataFrame(columns).to_csv(file, index=False)
+        # With both line ends, pandas also quotes identifiers that have only one of them.
+        pd.DataFrame(columns).to_csv(file, index=False, lineterminator="\r\n")
 
 
 def _views(fitted: Fitted) -> dict[str, np.ndarray]:

@@ -93,6 +93,7 @@ def read_row(row: dict[str, Any], report: ReadReport) -> Message | None:
 
 def _read_list(path: Path, report: ReadReport, encoding: str, member: str) -> Iterator[Any]:
     """Yield the elements of a list, which is the whole file or a member of its object."""
+    cause: Exception | None = None
     with path.open(encoding=encoding) as file:
         stream = JsonStream(file, report)
         try:
@@ -106,8 +107,10 @@ def _read_list(path: Path, report: ReadReport, encoding: str, member: str) -> It
                 return
             reason = "something follows the list"
         except (ValueError, RecursionError, OSError) as error:
-            reason = reason_of(error)
-    raise InvalidFile(f"{path}, after character {stream.position}: expected a JSON list; {reason}")
+            reason, cause = reason_of(error), error
+    raise InvalidFile(
+        f"{path}, after character {stream.position}: expected a JSON list; {reason}"
+    ) from cause
 
 
 def _read_lines(path: Path, report: ReadReport, encoding: str) -> Iterator[Any]:

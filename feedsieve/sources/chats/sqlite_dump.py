@@ -1,5 +1,6 @@
 """Chat dumps: SQLite files with tables of raw messages, read without changing anything."""
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -28,11 +29,11 @@ RAW_TABLES = " or ".join(f"{table}({', '.join(names)})" for table, names in _COL
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Size of a raw table: its last row number, its rows, and the characters in their texts."""
+    """The content of a raw table: its last row number, its rows, and a hash of what they hold."""
 
     last_row: int
     rows: int
-    characters: int
+    digest: int  # 56 bits
 
 
 def is_sqlite(path: Path) -> bool:
@@ -108,16 +109,21 @@ def last_row(connection: sqlite3.Connection, table: str) -> int:
 def extent(connection: sqlite3.Connection, table: str, last: int) -> Extent:
     """Return the extent of a raw table up to row `last`, or of all of it without row numbers.
 
-    It changes if rows are added, removed or change their length.
+    It changes if rows are added, removed or changed.
     """
-    text = _COLUMNS[table.lower()][1]
     number = _row_number(connection, table)
-    count, characters = connection.execute(
-        f"SELECT count(*), total(length({text})) FROM {quoted(table)}"
-        + (f" WHERE {number} <= ?" if number else " WHERE ? IS NOT NULL"),
-        (last,),
-    ).fetchone()
-    return Extent(last, count, int(characters))
+    values = ", ".join(
+        f"CAST(ifnull({name}, '') AS BLOB)" for name in _present_columns(connection, table)
+    )
+    statement = f"SELECT {values} FROM {quoted(table)}" + (
+        f" WHERE {number} <= ? ORDER BY {number}" if number else " WHERE ? IS NOT NULL"
+    )
+    count, digest = 0, hashlib.blake2b(digest_size=7)
+    for row in connection.execute(statement, (last,)):
+        count += 1
+        for value in row:
+            digest.update(b"%d:%b" % (len(value), value))
+    return Extent(last, count, int.from_bytes(digest.digest()))
 
 
 def rows(
@@ -127,8 +133,7 @@ def rows(
 
     A view, or a table WITHOUT ROWID, has no row numbers and is read from its start.
     """
-    present = columns(connection, table)
-    names = [name if name in present else "NULL" for name in _COLUMNS[table.lower()]]
+    names = _present_columns(connection, table)
     statement = f"SELECT {', '.join(names)} FROM {quoted(table)}"
     number = _row_number(connection, table)
     if number and after:
@@ -139,6 +144,12 @@ def rows(
         result = connection.execute(statement + (f" ORDER BY {number}" if number else ""))
     for identifier, text, *channel in result:
         yield Message(string(identifier), string(text), string(channel[0]) if channel else None)
+
+
+def _present_columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Return the columns that are read of a raw table; NULL for one that it does not have."""
+    present = columns(connection, table)
+    return [name if name in present else "NULL" for name in _COLUMNS[table.lower()]]
 
 
 def tables(connection: sqlite3.Connection) -> dict[str, str]:

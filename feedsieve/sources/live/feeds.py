@@ -20,6 +20,7 @@ import httpx
 
 from feedsieve import __version__
 from feedsieve.message import Message, clean
+from feedsieve.sources.keys import shown_key
 from feedsieve.sources.live.html_text import plain_text
 from feedsieve.sources.live.source import Batch, InvalidSource, SourceUnavailable
 from feedsieve.sources.report import ReadReport
@@ -49,9 +50,13 @@ class Feed:
         except (httpx.InvalidURL, ValueError):
             self._url = httpx.URL()
         if not self._url.host:
-            raise InvalidSource(f"{url.rpartition('@')[2][:200]}: not a URL of a feed")
-        self.label = str(self._url.copy_with(userinfo=b"", fragment=None))
-        self.key = f"rss:{self.label}"
+            name = url.rpartition("@")[2].partition("?")[0]
+            raise InvalidSource(f"{name[:200]}: not a URL of a feed")
+        # The key of the position, which nobody sees, is that of earlier versions: while one of them
+        # follows the feed, this one waits.
+        self.key = f"rss:{self._url.copy_with(userinfo=b'', fragment=None)}"
+        self._source = shown_key(self.key)
+        self.label = self._source.removeprefix("rss:")
         self._interval = interval
 
     async def batches(self, position: str | None, *, once: bool) -> AsyncGenerator[Batch, None]:
@@ -120,7 +125,7 @@ class Feed:
             raise SourceUnavailable(f"{self.label}: the answer is neither RSS nor Atom")
         title = plain_text(parsed.feed.get("title", "")) or self._url.host
         report, messages = ReadReport(), []
-        read = [clean(_message(entry, self.key, title)) for entry in reversed(parsed.entries)]
+        read = [clean(_message(entry, self._source, title)) for entry in reversed(parsed.entries)]
         ids = Counter((message.id, message.link) for message in read)
         for message in read:
             if message.id == message.link and ids[message.id, message.link] > 1:

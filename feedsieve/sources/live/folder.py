@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import sqlite3
 import stat
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -16,13 +17,15 @@ from watchfiles import awatch
 
 from feedsieve.message import InvalidFile, Message
 from feedsieve.sources.keys import file_key, name_key
-from feedsieve.sources.live.source import Batch, SourceUnavailable
+from feedsieve.sources.live.passing_faults import FileUnavailable, is_passing
+from feedsieve.sources.live.source import Batch, InvalidSource, SourceUnavailable
 from feedsieve.sources.readers import read_messages
 from feedsieve.sources.report import ReadReport
 from feedsieve.sources.unpack import shown, unpacked
 
 SETTLE_SECONDS = 2.0  # without a change, until a file counts as complete
 _MAX_SETTLE_SECONDS = 60.0  # that `once` waits for
+_RETRY_SECONDS = 300.0  # until a file is tried again that a full disk or a network kept out
 _WAKE_SECONDS = 1.0
 _SCAN_SECONDS = 30.0  # file systems of networks report no changes
 _UNFINISHED = (
@@ -44,17 +47,23 @@ class Folder:
     """
 
     def __init__(self, path: Path, ignored: frozenset[Path] = frozenset()) -> None:
+        """Raises InvalidSource for the home of an unknown user, and for links in a circle."""
         self.label = str(path)
-        self._path = path.expanduser().resolve()
+        try:
+            self._path = path.expanduser().resolve()
+        except (OSError, RuntimeError) as error:
+            raise InvalidSource(f"{path}: not a folder: {error}") from error
         self.key = f"folder:{self._path}"
         self._ignored = ignored
         self._noticed: dict[str, tuple[Signature, float]] = {}  # since when a file has a signature
+        self._put_off: dict[str, tuple[Signature, float]] = {}  # when to try a file again
 
     async def batches(self, position: str | None, *, once: bool) -> AsyncGenerator[Batch, None]:
         """Yield a batch for each file that is new or has changed, and has stopped growing.
 
         Its position counts the file as read, so that one that fails is read again only when it
-        changes. Raises SourceUnavailable.
+        changes. One that raises FileUnavailable does not count, if its position is not saved: it
+        is tried again, and does not keep the others out. Raises SourceUnavailable.
         """
         read: dict[str, Signature] = json.loads(position) if position else {}
         wakes = self._scan_once() if once else self._wakes()
@@ -63,11 +72,23 @@ class Folder:
                 for name in read.keys() - present.keys():
                     del read[name]
                 for name in self._settled(read, present):
-                    read[name] = present[name]
                     report = ReadReport()
-                    messages = _read(self._path / name, report)
-                    yield Batch(messages, json.dumps(read), repr(name), report, is_file=True)
+                    messages = self._messages(name, present[name], report)
+                    position = json.dumps(read | {name: present[name]})
+                    yield Batch(messages, position, repr(name), report, is_file=True)
+                    if name not in self._put_off:
+                        read[name] = present[name]
                 yield Batch()
+
+    def _messages(self, name: str, signature: Signature, report: ReadReport) -> Iterator[Message]:
+        self._put_off.pop(name, None)
+        try:
+            yield from _read(self._path / name, report)
+        except (InvalidFile, OSError, sqlite3.Error) as error:
+            if not is_passing(error):
+                raise
+            self._put_off[name] = signature, time.monotonic() + _RETRY_SECONDS
+            raise FileUnavailable(str(error)) from error
 
     async def _wakes(self) -> AsyncGenerator[dict[str, Signature], None]:
         """Yield the files that are there, now and after each change."""
@@ -122,7 +143,8 @@ class Folder:
         """Return the files to read, the one that changed first first."""
         now, settled, noticed = time.monotonic(), [], {}
         for name, signature in present.items():
-            if read.get(name) == signature:
+            failed, retry_at = self._put_off.get(name, (None, 0.0))
+            if read.get(name) == signature or (failed == signature and now < retry_at):
                 continue
             earlier, since = self._noticed.get(name, (signature, now))
             if earlier != signature:

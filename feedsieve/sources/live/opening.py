@@ -35,6 +35,13 @@ def split_sources(text: str) -> list[str]:
     return sources
 
 
+def label_of(name: str) -> str:
+    """Return a label for a source that cannot be opened, whose name may have a token."""
+    if name.lower().startswith("telegram:"):
+        return "telegram"
+    return "feed" if _URL.match(name) else name
+
+
 def open_source(name: str, options: SourceOptions) -> LiveSource:
     """Return a live source: `telegram:` or `telegram:bot`, a URL, or the path of a folder.
 
@@ -73,6 +80,8 @@ def _token(options: SourceOptions) -> str:
         )
     try:
         return options.token_file.expanduser().read_text(encoding="utf-8")
+    except RuntimeError:  # of expanduser
+        raise InvalidSource(f"telegram: {options.token_file}: there is no such user") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise InvalidSource(f"telegram: {options.token_file}: {reason}") from None
