@@ -43,6 +43,7 @@ from test_store import (
     TestWritingAtOnce,
     any_store,
 )
+from test_store_limits import TestLimits
 from test_stored_keys import TestEarlierStore, TestKeys
 
 from feedsieve.message import Message, StoreUnavailable
@@ -62,6 +63,7 @@ __all__ = [  # pytest runs these with the fixture `new_location` of this file
     "TestHostileStrings",
     "TestImportLabels",
     "TestKeys",
+    "TestLimits",
     "TestResolvedLabels",
     "TestSample",
     "TestScores",

@@ -1,4 +1,3 @@
-import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,10 +25,9 @@ from stores import (
     write_many,
 )
 
-from feedsieve.message import LONGEST_NAME, InvalidFile, Message, StoreUnavailable
+from feedsieve.message import InvalidFile, Message, StoreUnavailable
 from feedsieve.sources.readers import read_messages
 from feedsieve.store import database
-from feedsieve.store.curation import text_facts
 from feedsieve.store.ingest import ImportCounts
 from feedsieve.store.store import MessageStore
 from feedsieve.text import fingerprint, storable
@@ -62,34 +60,6 @@ class TestAdd:
         before = content(location)
         assert store.add(iter(messages)) == ImportCounts(0, 0, 2502)
         assert content(location) == before
-
-    def test_long_identifiers_are_stored_and_known_again(self, store):
-        # Random, since PostgreSQL compresses what its indexes would not take.
-        long, other = (random.Random(seed).randbytes(4000).hex() for seed in (1, 2))
-        messages = [
-            Message(f"https://host/{long}", "one", long, source=f"name:{long}"),
-            Message(f"https://host/{long}{other}", "two", long, source=f"name:{long}"),
-            Message("x" * 3000, "three", other, reply_to=f"https://host/{long}"),
-        ]
-        assert store.add(messages) == ImportCounts(3, 0, 0)
-        assert store.add(messages) == ImportCounts(0, 0, 3)
-        by_text = {one.text: one for one in store.read_all()}
-        first, third = by_text["one"], by_text["three"]
-        assert third.reply_to == first.id
-        assert max(len(one.id.encode()) for one in store.read_all()) <= LONGEST_NAME
-        assert store.delete(first.id, "nobody")
-        assert store.add(messages) == ImportCounts(0, 0, 2, deleted=1)
-
-    def test_facts_are_computed_before_others_have_to_wait(self, store, location, monkeypatch):
-        def facts(text):
-            if text == "Сдаётся дом":
-                MessageStore.open(location).add([Message("other", "Another writer")])
-            return text_facts(text)
-
-        monkeypatch.setattr("feedsieve.store.curation.text_facts", facts)
-        monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
-        store.save_messages([Message("1", "Сдаётся дом")])
-        assert store.count() == 2
 
     def test_posts_are_ordered_by_time_or_else_time_of_import(self, store):
         early = NOON - timedelta(days=1)
