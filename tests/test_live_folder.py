@@ -154,7 +154,7 @@ class TestOnce:
     @pytest.mark.parametrize(
         ("name", "content"),
         [
-            ("a.csv.gz", gzip.compress(b"msg_id,msg\n1,a\n")[:-4]),
+            ("a.csv.gz", gzip.compress(b"msg_id,msg\n1,a\n", mtime=0)[:-4]),
             ("b.csv.gz", b"\x1f\x8b\x08 this is not gzip"),
             ("a.csv.bz2", bz2.compress(b"msg_id,msg\n1,a\n")[:20] + b"damaged" * 9),
             ("a.zip", b"PK\x03\x04 this is not a zip file"),
