@@ -42,9 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: users.get(item.path, 0))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def tracked(tmp_path_factory) -> Iterator[Path]:
-    """The file that every training in the tests is tracked in, not that of whoever runs them."""
+    """The file that trainings are tracked in, not that of whoever runs the tests.
+
+    Each file of tests has its own: a champion would be served in the tests of others.
+    """
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
