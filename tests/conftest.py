@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import bentoml
@@ -42,15 +42,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: users.get(item.path, 0))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tracked(tmp_path_factory) -> Iterator[Path]:
-    """The file that trainings are tracked in, not that of whoever runs the tests.
-
-    Each file of tests has its own: a champion would be served in the tests of others.
-    """
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+@contextmanager
+def tracked_below(folder: Path) -> Iterator[Path]:
+    file = folder / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        yield file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tracked_once(tmp_path_factory) -> Iterator[Path]:
+    """The file that what all tests share is tracked in, not that of whoever runs them."""
+    with tracked_below(tmp_path_factory.mktemp("mlflow_shared")) as file:
+        yield file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tracked(tmp_path_factory) -> Iterator[Path]:
+    """The file that a file of tests tracks in: its champion is not served in the others'."""
+    with tracked_below(tmp_path_factory.mktemp("mlflow")) as file:
         yield file
 
 
