@@ -15,7 +15,8 @@ class TestSettings:
         yield
         settings.cache_clear()
 
-    def test_defaults_work_on_a_laptop(self):
+    def test_defaults_work_on_a_laptop(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)  # `make serve` leaves a sample in the checkout
         assert settings().db == "data/messages.db"
         assert settings().model == "feedsieve-classifier:latest"
         assert settings().threads == 0
