@@ -294,12 +294,13 @@ class TestUnavailable:
     @pytest.mark.parametrize(("given", "seconds"), [("", "15000"), ("tcp_user_timeout=7", "7")])
     def test_server_that_vanishes_is_given_up_in_time(self, postgres, given, seconds):
         url = make_url(postgres.url("postgres"))
-        engine = database.connect(url.update_query_string(given))
+        engine = database.connect(url.update_query_string(f"{given}&client_encoding=latin1"))
         with engine.connect() as connection:
             parameters = connection.connection.driver_connection.info.get_parameters()
         engine.dispose()
         assert parameters["tcp_user_timeout"] == seconds
         assert parameters["keepalives_idle"] == "30"
+        assert parameters["client_encoding"] == "utf8"
 
     def test_missing_server_is_reported(self):
         with socket.socket() as free:

@@ -62,7 +62,7 @@ class AdmissionControl:
     def request(self, work: Work) -> Iterator[None]:
         """Admit a request, whose body is there, until the block ends. Raises Overloaded.
 
-        Those to be stored may wait a minute for an import, and take no place of those to be scored.
+        Requests to store may wait a minute for an import; they take no place of requests to score.
         """
         self.check(work)
         self._in_progress[work] += 1

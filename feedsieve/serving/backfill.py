@@ -27,9 +27,9 @@ def backfill(
     """Score every text of `store` that the model has not scored; mark the model complete then.
 
     With `claims`, parts that another process has claimed are left to it. Return whether every text
-    that was there before has a score; texts that came meanwhile may have none. `finished` has the
-    parts that this process has finished with this model, in earlier calls and in this one: the
-    model is complete once it has all, however many texts keep coming.
+    that was there at the start has a score; texts that came meanwhile may have none. `finished`
+    collects the parts that this process has finished, over several calls. Once it has all of them,
+    the model is complete, even if more texts keep coming.
 
     Scores in `precomputed`, by fingerprint, are saved as they are, and removed from it. `progress`
     is called with the number of texts done since its last call, `between_batches` between batches
@@ -41,8 +41,8 @@ def backfill(
     precomputed = {} if precomputed is None else precomputed  # the caller may add scores meanwhile
     earlier = list(precomputed)
     finished = set() if finished is None else finished
-    now: set[int] = set()
-    for batch in _batches(store, scorer.model, at_once, claims or NoClaims(), now):
+    this_time: set[int] = set()
+    for batch in _batches(store, scorer.model, at_once, claims or NoClaims(), this_time):
         new = {key: text for key, text in batch if key not in precomputed}
         scores = scorer.score(
             list(new.values()),
@@ -58,8 +58,8 @@ def backfill(
             precomputed.pop(key, None)
         if progress:
             progress(len(batch))
-    finished |= now
-    all_scored = len(now) == PARTS or not store.unscored(scorer.model, 1)
+    finished |= this_time
+    all_scored = len(this_time) == PARTS or not store.unscored(scorer.model, 1)
     if all_scored:
         for key in earlier:  # scored by other servers, or deleted
             precomputed.pop(key, None)

@@ -31,7 +31,7 @@ from feedsieve.serving.watching import sqlite_file
 from feedsieve.settings import Settings
 from feedsieve.store.ingest import Stored
 from feedsieve.store.store import MessageStore, Scored
-from feedsieve.text import route_id
+from feedsieve.text import MOST_MARKS, normalise, route_id
 from feedsieve.tracing import span
 
 _log = logging.getLogger("feedsieve")
@@ -262,6 +262,7 @@ class Runtime:
                 _log.exception("the model %s cannot be loaded", self._settings.model)
             end_server()
             return
+        normalise("\u0e01" * MOST_MARKS)  # builds a pattern: 30 ms that a request would pay
         gc.collect()
         # Scanning the model, and the 800 bytes that BentoML keeps of each request for a minute,
         # would delay requests.
@@ -344,7 +345,7 @@ class Runtime:
         return self._store
 
     def _forget_scored(self) -> None:
-        """Take no stored message for scored: the model or the store is another one."""
+        """Treat every stored message as unscored: the model or the store has changed."""
         self._is_complete, self._complete_version, self._finished = False, None, set()
 
     def _score_stored(self, store: MessageStore, model: ServedModel) -> bool:

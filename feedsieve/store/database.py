@@ -33,15 +33,14 @@ READER_LOCK_SECONDS = 10.0  # that a reader in PostgreSQL waits for a lock on a 
 # kB of SQLite's pages in memory, by connection: the index pages of a million rows, and during an
 # import those that it fills.
 _CACHE, _IMPORT_CACHE = 16_384, 131_072
-# A server that vanishes without a word, with its host or behind a router, is given up after 15
-# seconds; Linux alone would wait for a quarter of an hour.
-_LIBPQ = {
+# A server that vanishes without a word, with its host or behind a router, is given up within 40
+# seconds; Linux alone would wait for a quarter of an hour. A URL may say otherwise.
+_TIMEOUTS = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,  # milliseconds
-    "client_encoding": "utf8",  # a database in SQL_ASCII would give bytes
 }
 _ADVISORY_LOCK = int.from_bytes(b"feedsiev")  # serialises PostgreSQL's writers
 
@@ -208,13 +207,15 @@ def _writes(connection: Connection) -> bool:
 
 
 def _connect_to_postgresql(url: URL) -> Engine:
+    timeouts = {key: value for key, value in _TIMEOUTS.items() if key not in url.query}
     try:
         engine = create_engine(
             url,
             pool_pre_ping=True,
             hide_parameters=True,
             isolation_level="REPEATABLE READ",
-            connect_args={key: _LIBPQ[key] for key in _LIBPQ.keys() - url.query.keys()},
+            # In UTF-8 whatever the URL says: a database in SQL_ASCII would give bytes.
+            connect_args=timeouts | {"client_encoding": "utf8"},
         )
     except ImportError as error:
         raise StoreUnavailable(

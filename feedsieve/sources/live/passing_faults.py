@@ -7,12 +7,22 @@ from feedsieve.message import InvalidFile
 
 # Of names and offsets in a damaged archive, and of programs that raise OSError without a number.
 _OF_CONTENT = {
-    *(None, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP),
-    *(errno.ENAMETOOLONG, errno.ENOTDIR),
+    None,
+    errno.EEXIST,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
 }
-_OF_SQLITE = {
-    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR),
-    *(sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM),
+_PASSING_OF_SQLITE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
 }
 _PRIMARY = 0xFF  # bits of an error code of SQLite; those above tell its kinds apart
 
@@ -25,7 +35,7 @@ def is_passing(error: BaseException | None) -> bool:
     """Return whether an error was caused by a fault that may pass without the file changing."""
     while error is not None:
         if isinstance(error, sqlite3.Error):
-            return getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _OF_SQLITE
+            return getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _PASSING_OF_SQLITE
         if isinstance(error, OSError):
             return error.errno not in _OF_CONTENT
         error = error.__cause__
