@@ -60,6 +60,7 @@ COMMANDS = {
         "loadtests",
         "loadtests.benchmark",
         "loadtests.sections.backends",
+        "loadtests.behind_bulk",
         "loadtests.soak",
         "loadtests.fuzz",
         "loadtests.scaling",

@@ -10,13 +10,14 @@ from feedsieve.serving.admission import (
     CHARACTERS_EACH,
     CHARACTERS_READ,
     FIRST_SPEED,
+    MAX_PIECE,
     SMALL_BODY,
     AdmissionControl,
     Overloaded,
     cost,
 )
 from feedsieve.serving.runtime import Runtime
-from feedsieve.serving.served_model import BATCH_SECONDS, MAX_PIECE, ServedModel, _pieces
+from feedsieve.serving.served_model import BATCH_SECONDS, ServedModel, _pieces
 from feedsieve.settings import Settings
 from feedsieve.text import fingerprint
 
@@ -103,7 +104,19 @@ class TestScoring:
     def test_any_amount_is_admitted_if_nothing_waits(self):
         admission = control(seconds=0.0)
         with admit(admission.scoring(TEXT * 256)), pytest.raises(Overloaded):
-            admit(admission.scoring(TEXT))
+            admit(admission.scoring(TEXT * 256))
+
+    def test_a_few_texts_are_admitted_whatever_waits_of_large_requests(self):
+        admission = control(seconds=2 * COST / FIRST_SPEED)
+        large, few = TEXT * 3, TEXT * 2
+        with admit(admission.scoring(large)):
+            with pytest.raises(Overloaded):
+                admit(admission.scoring(large))
+            with admit(admission.scoring(few)), pytest.raises(Overloaded):
+                admit(admission.scoring(["x"]))
+            admit(admission.scoring(few)).close()
+        with admit(admission.scoring(few)), pytest.raises(Overloaded):
+            admit(admission.scoring(large))
 
     def test_text_beyond_what_the_encoder_reads_costs_nothing(self):
         admission = control(seconds=2 * COST / FIRST_SPEED)
@@ -238,10 +251,13 @@ def test_rest_of_a_large_request_is_dropped_when_its_client_leaves(tmp_path):
     assert len(compute.read) <= BATCH_SECONDS * FIRST_SPEED // COST + 1  # a batch, and that one
 
 
-@given(st.lists(st.text(max_size=3000), min_size=1, max_size=60, unique=True))
-def test_pieces_have_every_text_once(texts):
+@given(
+    st.lists(st.text(max_size=3000), min_size=1, max_size=60, unique=True),
+    st.sampled_from([0.5, 700.0, MAX_PIECE]),
+)
+def test_pieces_have_every_text_once(texts, most):
     by_key = {str(number): text for number, text in enumerate(texts)}
-    pieces = _pieces(by_key)
+    pieces = _pieces(by_key, most)
     assert {key: text for piece in pieces for key, text in piece.items()} == by_key
     assert sum(map(len, pieces)) == len(texts)
-    assert all(len(piece) == 1 or cost(piece.values()) <= MAX_PIECE for piece in pieces)
+    assert all(len(piece) == 1 or cost(piece.values()) <= most for piece in pieces)

@@ -25,6 +25,7 @@ from feedsieve.scoring.encoder import Encoder
 from feedsieve.settings import settings
 from feedsieve.text import fingerprint
 from loadtests.__main__ import LOCUSTFILE
+from loadtests.behind_bulk import BULK, LONG, long_texts
 from loadtests.harness import baselines, page
 from loadtests.harness.baselines import Baselines
 from loadtests.harness.clients import Job, load
@@ -175,6 +176,14 @@ class TestClients:
         assert result.success is None
         assert result.throughput == 0
         assert list(result.failures) == ["ClientConnectorError"]
+
+
+def test_long_texts_are_of_one_length_and_differ():
+    for texts in (["Сдаётся дом"], read_texts(None)):
+        long = long_texts(texts, BULK)
+        assert len(long) == BULK
+        assert {len(text) for text in long} == {LONG}
+    assert len(set(long)) == BULK
 
 
 def test_watching_includes_child_processes():

@@ -16,6 +16,7 @@ Work = Literal["scored", "stored"]  # to be done with the texts of a request
 
 CHARACTERS_READ = 1000  # of a text; the encoder truncates it at about 256 tokens
 CHARACTERS_EACH = 100  # the fixed cost of a text, in characters
+MAX_PIECE = 2_200  # characters of a large request that are scored together; two long texts
 FIRST_SPEED = 40_000.0  # characters a second, before anything was measured
 DECAY = 0.9  # of earlier measurements, at each new one
 RETRY_SOON, RETRY_LATER = 1, 5  # seconds
@@ -49,7 +50,7 @@ class AdmissionControl:
         self._seconds = seconds
         self._in_progress: Counter[Work] = Counter()
         self._bytes_in_progress = 0
-        self._characters_waiting = 0
+        self._waiting = {"small": 0, "large": 0}  # characters, by size of their request
         self._speed = Speed()
 
     def check(self, work: Work) -> None:
@@ -82,19 +83,21 @@ class AdmissionControl:
 
     @contextmanager
     def scoring(self, texts: Iterable[str]) -> Iterator[None]:
-        """Admit `texts` to the queue until the block ends; always if the queue is empty.
+        """Admit `texts` to the queue until the block ends; always if nothing waits before them.
 
+        Large requests are scored in pieces between small ones, which wait for each other only.
         Raises Overloaded if scoring what waits before them would take longer than allowed.
         """
         characters = cost(texts)
-        waiting = self._characters_waiting
-        if waiting and waiting + characters > self._seconds * self._speed.value:
+        size = "small" if characters <= MAX_PIECE else "large"
+        before = self._waiting["small"] + (self._waiting["large"] if size == "large" else 0)
+        if before and before + characters > self._seconds * self._speed.value:
             raise Overloaded("too many texts wait to be scored", RETRY_LATER, "wait")
-        self._characters_waiting += characters
+        self._waiting[size] += characters
         try:
             yield
         finally:
-            self._characters_waiting -= characters
+            self._waiting[size] -= characters
 
     def measured(self, texts: Iterable[str], seconds: float) -> None:
         """Update the estimate of speed: scoring `texts` took `seconds`, under the load of then."""

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import accumulate
 
 from feedsieve.scoring.scorer import ScoredText, Scorer
-from feedsieve.serving.admission import Speed, cost
+from feedsieve.serving.admission import MAX_PIECE, Speed, cost
 from feedsieve.serving.batcher import DynamicBatcher
 from feedsieve.serving.score_cache import ScoreCache
 
@@ -14,7 +14,6 @@ Texts = Mapping[str, str]  # by fingerprint
 Scores = Mapping[str, ScoredText]  # by fingerprint
 Compute = Callable[[Scorer, ScoreCache, Speed, Sequence[Texts], Callable[[], object]], Scores]
 
-MAX_PIECE = 2_200  # characters of a large request that are scored together: two long texts
 BATCH_SECONDS = 0.15  # of the encoder; a request waits for two batches at most, and its own
 
 
@@ -41,8 +40,8 @@ class ServedModel:
         Large requests are scored in pieces, between which others take their turn. Raises what
         `compute` raises.
         """
-        self._scoring.max_cost = max(MAX_PIECE, BATCH_SECONDS * self._speed.value)
-        pieces = _pieces(texts)
+        self._scoring.max_cost = BATCH_SECONDS * self._speed.value
+        pieces = _pieces(texts, min(MAX_PIECE, self._scoring.max_cost))
         costs = [cost(piece.values()) for piece in pieces]
         submitted = map(self._scoring.submit, pieces, costs, accumulate(costs, initial=0))
         if len(pieces) == 1:
@@ -53,20 +52,20 @@ class ServedModel:
         }
 
 
-def _pieces(texts: Texts) -> list[Texts]:
-    """Return the texts of a request in pieces of at most `MAX_PIECE` characters, or one text.
+def _pieces(texts: Texts, most: float) -> list[Texts]:
+    """Return the texts of a request in pieces of at most `most` characters, or one text.
 
     Shorter texts come first: those of a piece are of like lengths, and need little padding.
     """
-    if cost(texts.values()) <= MAX_PIECE:
+    if cost(texts.values()) <= most:
         return [texts]
     pieces: list[dict[str, str]] = []
-    room = 0
+    room = 0.0
     for key, text in sorted(texts.items(), key=lambda item: len(item[1])):
         characters = cost([text])
         if not pieces or characters > room:
             pieces.append({})
-            room = MAX_PIECE
+            room = most
         pieces[-1][key] = text
         room -= characters
     return list(pieces)
