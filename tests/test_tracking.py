@@ -335,7 +335,10 @@ class TestAnotherMachine:
             return done.stdout
 
         promote = ["-m", "train.promote", "--data", folder / LABELED, "--slower", "20"]
-        assert run(tmp_path, server, "-m", "feedsieve", "deploy", second).returncode == 1
+        here("-m", "feedsieve", "import", folder / LABELED)
+        early = run(tmp_path, server, "-m", "feedsieve", "deploy", second)
+        assert early.returncode == 1
+        assert second in early.stderr  # it is not here yet
         here("-c", f"from train.tracking import registry; registry.move({CHAMPION!r}, 1)")
         assert "version 2 is champion now" in here(*promote)
         for tag in (first, second):
