@@ -20,6 +20,7 @@ import pytest
 from aiohttp import web
 from serving import ROOT
 from tiny_bert import HIDDEN, save_tiny_bert
+from wheel_layers import LAYERS as SERVED_LAYERS
 
 from feedsieve.scoring.encoder import Encoder
 from feedsieve.settings import settings
@@ -319,7 +320,7 @@ class TestThresholds:
         assert (tmp_path / "report.html").stat().st_size > 0
 
 
-@pytest.mark.lab  # a minute: each engine is loaded in a process of its own
+@pytest.mark.lab  # minutes: each engine is loaded in a process of its own
 def test_benchmark_writes_figures_page_and_plots(environment, tmp_path):
     """Sections on engines and layers, with a tiny encoder for the baselines."""
     figures = tmp_path / "benchmark.json"
@@ -335,18 +336,18 @@ def test_benchmark_writes_figures_page_and_plots(environment, tmp_path):
     assert done.returncode == 0, done.stderr
     by_layers, engines = (json.loads(figures.read_text())[name] for name in ("layers", "engine"))
     [one] = by_layers["models"].values()
-    assert one["layers"] == 12
+    assert one["layers"] == SERVED_LAYERS
     assert 0 < one["f1"] < 1
     assert one["messages_a_second"] > 0
     layers = {name: one["layers"] for name, one in engines["engines"].items()}
-    assert layers.pop(SERVED) == 12
+    assert layers.pop(SERVED) == SERVED_LAYERS
     assert set(layers.values()) == {LAYERS}
     for shares in engines["operators"].values():
         assert sum(shares.values()) == pytest.approx(1)
     text = (tmp_path / "docs" / page.PAGE).read_text()
     assert all(name in text for name in engines["engines"])
-    assert f"| 12 | {one['f1']:.3f} |" in text
-    assert text.count("before; served: 12 layers in ") == 2
+    assert f"| {SERVED_LAYERS} | {one['f1']:.3f} |" in text
+    assert text.count(f"before; served: {SERVED_LAYERS} layers in ") == 2
     for name in ("engine.svg", "layers.svg"):
         assert (tmp_path / "docs" / "images" / name).stat().st_size > 0
 

@@ -30,7 +30,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     rounds, singles = plan.few_or_many(1, 3), plan.few_or_many(20, 200)
     stream = different(plan.texts, plan.next_run())
     texts = list(islice(stream, plan.few_or_many(64, 512)))
-    peaks = in_new_process(engine.gemm_peaks)
+    peak = in_new_process(engine.gemm_peak)
     arguments = (plan.baselines, plan.model)
     with started({name: (engine.load_engine, name, *arguments) for name in folders}) as engines:
         about = {name: one.call(engine.describe, texts) for name, one in engines.items()}
@@ -50,7 +50,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         figures[name] = _figures(about[name], runs[name], shape)
         figures[name]["grid"] = medians(grids[name]["grid"]) if name in grids else {}
     return {
-        "peaks": peaks,
+        "peak": peak,
         "messages": len(texts),
         "rounds": rounds,
         "engines": figures,
