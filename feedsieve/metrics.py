@@ -13,7 +13,6 @@ from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedsieve import __version__
 from feedsieve.scoring.backend_selection import Selection
@@ -235,46 +234,32 @@ def show() -> Response:
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-class MetricsMiddleware:
-    """Measures the duration of requests by endpoint and status."""
+class Requests:
+    """The requests of an event loop: how many are in progress, how long the answered ones took."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self) -> None:
         self._series: dict[tuple[str, int], Histogram] = {}  # looking one up by its labels is slow
         self._in_progress = 0
         IN_PROGRESS.set_function(lambda: self._in_progress)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                _measure_lag(asyncio.get_running_loop())
-            await self.app(scope, receive, send)
-            return
+    def begin(self) -> None:
+        """Count a request as in progress."""
         self._in_progress += 1
-        started = time.perf_counter()
-        status = 499  # the client disconnected
 
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_and_note)
-        finally:
-            self._in_progress -= 1
-            if status in REFUSED_BY_STATUS:
-                REFUSALS.labels(REFUSED_BY_STATUS[status]).inc()
-            elif status >= 500 and status != 503:
-                ERRORS.inc()
-            key = endpoint(scope["path"].removeprefix(scope.get("root_path", ""))), status
-            if key not in self._series:
-                self._series[key] = _SECONDS.labels(*key)
-            self._series[key].observe(time.perf_counter() - started)
+    def end(self, endpoint: str, status: int, seconds: float) -> None:
+        """Observe the end of an answer, or that the client disconnected (499)."""
+        self._in_progress -= 1
+        if status in REFUSED_BY_STATUS:
+            REFUSALS.labels(REFUSED_BY_STATUS[status]).inc()
+        elif status >= 500 and status != 503:
+            ERRORS.inc()
+        key = endpoint, status
+        if key not in self._series:
+            self._series[key] = _SECONDS.labels(*key)
+        self._series[key].observe(seconds)
 
 
-def _measure_lag(loop: asyncio.AbstractEventLoop) -> None:
+def measure_lag(loop: asyncio.AbstractEventLoop) -> None:
     """Observe from now on how late `loop` runs a timer."""
 
     def observe(due: float) -> None:

@@ -13,20 +13,9 @@ from feedsieve.scoring import model_store
 from feedsieve.scoring.encoder import MODEL_FILE, EncoderDescription
 from feedsieve.settings import settings
 from loadtests.harness import page
-from loadtests.harness.engine import Shape
 from loadtests.harness.messages import read_texts
-from loadtests.harness.plan import Plan
-from loadtests.sections import engines, feed, messages, service, start
 
-SECTIONS = {
-    "engine": (engines.measure, engines.render),
-    "layers": (engines.measure_layers, engines.render_layers),
-    "service": (service.measure, service.render),
-    "overload": (service.measure_overload, service.render_overload),
-    "feed": (feed.measure, feed.render),
-    "messages": (messages.measure, messages.render),
-    "start": (start.measure, start.render),
-}
+SECTIONS = ("engine", "layers", "service", "overload", "feed", "messages", "start")
 
 
 def main() -> int:
@@ -37,7 +26,7 @@ def main() -> int:
         " installs the other servers the first time.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add, names, figures = parser.add_argument, list(SECTIONS), Path("reports/benchmark.json")
+    add, names, figures = parser.add_argument, SECTIONS, Path("reports/benchmark.json")
     only = f"sections to measure, of {', '.join(names)}; the page keeps the others"
     data = "messages, for example a labelled CSV; the sample corpus by default"
     chat = "a chat in order, for repeating messages; the sample corpus by default"
@@ -56,6 +45,20 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> None:
     classifier, encoder = model_store.find_pair(settings().model)
+    # Imported here: PyTorch and the others take ten seconds, and --help needs none of them.
+    from loadtests.harness.engine import Shape
+    from loadtests.harness.plan import Plan
+    from loadtests.sections import engines, feed, messages, service, start
+
+    sections_by_name = {
+        "engine": (engines.measure, engines.render),
+        "layers": (engines.measure_layers, engines.render_layers),
+        "service": (service.measure, service.render),
+        "overload": (service.measure_overload, service.render_overload),
+        "feed": (feed.measure, feed.render),
+        "messages": (messages.measure, messages.render),
+        "start": (start.measure, start.render),
+    }
     folder = model_store.folder(encoder)
     description, about = EncoderDescription.read(folder), page.describe_machine()
     layers = Shape.of(folder / MODEL_FILE, description.dimension).layers
@@ -75,7 +78,7 @@ def _run(options: argparse.Namespace) -> None:
         old = options.figures.read_text(encoding="utf-8") if options.figures.exists() else "{}"
         sections = json.loads(old)
         for name in options.only:
-            measure, render = SECTIONS[name]
+            measure, render = sections_by_name[name]
             print(f"{name}: measuring", flush=True)
             started = time.monotonic()
             figures = measure(plan)
@@ -86,7 +89,7 @@ def _run(options: argparse.Namespace) -> None:
             text = render(figures, options.out / "images")
             print(text, flush=True)
             footer = page.render("footer", date=datetime.now(UTC), plan=plan, **cost)
-            page.write(options.out, name, f"{text.strip()}\n\n{footer}", list(SECTIONS))
+            page.write(options.out, name, f"{text.strip()}\n\n{footer}", SECTIONS)
     print(f"see {options.out / page.PAGE} and {options.figures}")
 
 

@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import shutil
@@ -40,6 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if users:
         users[next(iter(users))] = -1
     items.sort(key=lambda item: users.get(item.path, 0))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what all tests import out of garbage collection.
+
+    Transformers' trainer collects after each training, and would look at every library each time.
+    """
+    gc.freeze()
 
 
 @contextmanager

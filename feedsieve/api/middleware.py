@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from feedsieve import metrics
 from feedsieve.api.allowed_hosts import AllowedHostsMiddleware
 from feedsieve.api.authentication import AuthenticationMiddleware
 from feedsieve.api.cors import CrossOriginMiddleware
@@ -28,7 +27,6 @@ def install_middleware(service: Any, runtime: Runtime, settings: Settings) -> No
         from feedsieve.api.request_trace import RequestTraceMiddleware  # imports OpenTelemetry
 
         service.add_asgi_middleware(RequestTraceMiddleware)
-    service.add_asgi_middleware(metrics.MetricsMiddleware)
     if "*" not in settings.allowed_hosts:
         service.add_asgi_middleware(AllowedHostsMiddleware, names=settings.allowed_hosts)
     if settings.cors_origins:

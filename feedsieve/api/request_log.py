@@ -1,4 +1,4 @@
-"""Request ids, and the access log: a line for each request, without anything that it sent."""
+"""Request ids, metrics of requests, and the access log: a line for each, without what it sent."""
 
 import asyncio
 import atexit
@@ -12,10 +12,10 @@ from typing import Literal, TextIO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedsieve import metrics
 from feedsieve.api.problems import CLIENT_CLOSED_REQUEST
 from feedsieve.api.root_path import route_path
 from feedsieve.logs import RequestContext, request_context, utc
-from feedsieve.metrics import endpoint
 
 HEADER = "X-Request-ID"
 FLUSH_SECONDS = 0.2  # that a line of the access log waits for others, to be written with them
@@ -84,7 +84,7 @@ def _as_json(access: Access, now: str) -> str:
 
 
 class RequestLogMiddleware:
-    """Gives each request an id, which its answer and its log lines have, and logs the request.
+    """Gives each request an id, which its answer and its log lines have; counts, times and logs it.
 
     The id is that of the header X-Request-ID if it is plain, or else a random one. The access log
     has the route and not the path, which may hold an identifier that is a phone number.
@@ -94,9 +94,12 @@ class RequestLogMiddleware:
         """Without a `log`, requests are not logged."""
         self.app = app
         self.log = log
+        self._requests = metrics.Requests()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                metrics.measure_lag(asyncio.get_running_loop())
             await self.app(scope, receive, send)
             return
         context = RequestContext(_given_id(scope) or f"{getrandbits(128):032x}")
@@ -105,7 +108,7 @@ class RequestLogMiddleware:
         started = time.perf_counter()
         status, size = CLIENT_CLOSED_REQUEST, 0
 
-        async def send_with_id(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -115,12 +118,15 @@ class RequestLogMiddleware:
                 size += len(message.get("body", b""))
             await send(message)
 
+        self._requests.begin()
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_and_note)
         finally:
+            seconds = time.perf_counter() - started
+            route = metrics.endpoint(route_path(scope))
+            self._requests.end(route, status, seconds)
             if self.log:
-                seconds = time.perf_counter() - started
-                method, route = scope["method"], endpoint(route_path(scope))
+                method = scope["method"]
                 sent = 0 if method == "HEAD" else size
                 self.log.add(Access(method, route, status, seconds, sent, context))
 

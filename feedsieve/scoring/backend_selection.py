@@ -5,7 +5,6 @@ chosen one is compared with the reference outputs at every load, so a wrong back
 """
 
 import ctypes
-import gc
 import logging
 import sys
 import time
@@ -220,7 +219,6 @@ def _log_selection(selection: Selection) -> None:
 
 def _release_memory() -> None:
     """Return the memory of a dropped backend, up to 300 MB, to the system."""
-    gc.collect()
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # musl has no malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
