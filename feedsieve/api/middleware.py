@@ -5,8 +5,8 @@ from typing import Any
 from feedsieve.api.allowed_hosts import AllowedHostsMiddleware
 from feedsieve.api.authentication import AuthenticationMiddleware
 from feedsieve.api.cors import CrossOriginMiddleware
+from feedsieve.api.own_routes import OwnRoutesMiddleware
 from feedsieve.api.problems import ProblemMiddleware
-from feedsieve.api.readiness import ReadinessMiddleware
 from feedsieve.api.request_body import Body, RequestBodyMiddleware
 from feedsieve.api.request_log import AccessLog, RequestLogMiddleware
 from feedsieve.api.root_path import RootPathMiddleware
@@ -33,5 +33,5 @@ def install_middleware(service: Any, runtime: Runtime, settings: Settings) -> No
         service.add_asgi_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     service.add_asgi_middleware(ProblemMiddleware)
     service.add_asgi_middleware(AuthenticationMiddleware, keys=runtime.keys, settings=settings)
-    service.add_asgi_middleware(ReadinessMiddleware, web=web)
+    service.add_asgi_middleware(OwnRoutesMiddleware, web=web)
     service.add_asgi_middleware(RequestBodyMiddleware, admission=runtime.admission, bodies=BODIES)

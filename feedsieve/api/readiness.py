@@ -9,10 +9,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feedsieve.api import problems
-from feedsieve.api.root_path import route_path
 from feedsieve.serving.runtime import Runtime
 from feedsieve.serving.store_health import StoreState
 
@@ -55,7 +53,7 @@ class StoreProbe:
 
 
 def install(web: FastAPI, runtime: Runtime, probe: StoreProbe) -> None:
-    """Add the route, which `ReadinessMiddleware` puts before BentoML's."""
+    """Add the route, which `OwnRoutesMiddleware` puts before BentoML's."""
 
     @web.get(
         PATH,
@@ -75,15 +73,3 @@ def install(web: FastAPI, runtime: Runtime, probe: StoreProbe) -> None:
         if state.status == "degraded":
             answer.detail = f"messages and scores cannot be stored: {state.reason}"
         return Response(answer.model_dump_json(), media_type="application/json")
-
-
-class ReadinessMiddleware:
-    """Passes requests for `/readyz` to our route: BentoML's own has no body."""
-
-    def __init__(self, app: ASGIApp, web: ASGIApp) -> None:
-        self.app = app
-        self.web = web
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_ours = scope["type"] == "http" and route_path(scope) == PATH
-        await (self.web if is_ours else self.app)(scope, receive, send)
