@@ -21,8 +21,6 @@ from feedsieve.errors import first_few, quote
 from feedsieve.store.store import MessageStore
 from labeling import server
 from labeling.batch import read_batch
-from labeling.push import TITLE
-from labeling.studio import Studio
 from loadtests.harness.processes import BENTOML, ProgramFailed, bento, free_port, running
 from train.data.labelled import read_labeled
 
@@ -94,6 +92,10 @@ class Rehearsal:
         files = ("--labeled", self.labeled, "--out", batch, "--force")
         self._run("python -m labeling.next", *files, "--by", by, "--count", str(count))
         self._run("python -m labeling push", batch, *address)
+        # Label Studio's SDK takes seconds to import.
+        from labeling.push import TITLE
+        from labeling.studio import Studio
+
         studio = Studio.open(url, token)
         project = studio.find(TITLE)
         assert project is not None  # push has created it
